@@ -1,0 +1,171 @@
+//! Measures reads through the disk trait: random or sequential, at a depth, on an existing file.
+//!
+//! ```text
+//! cargo run --release -p nephrite-io --example readbench -- FILE [key=value ...]
+//!   backend=auto|uring|positional   depth=32   block=4096   count=100000   pattern=random|sequential
+//!   rings=1   write=no|yes          (write=yes overwrites the file's contents)
+//! ```
+//!
+//! `depth` reads are kept in flight by their own completions: each one submits the next. Prints
+//! one line with operations per second, bandwidth, mean latency, and what the disk counted.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use nephrite_io::memory::AlignedBuf;
+use nephrite_io::{
+    BackendChoice, Completed, Disk, DiskOptions, FileHandle, IoBuffer, OpenOptions, Operation,
+    Request, block_on, open_disk,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Debug)]
+struct Arguments {
+    file: PathBuf,
+    backend: BackendChoice,
+    depth: u64,
+    block: usize,
+    count: u64,
+    sequential: bool,
+    rings: u32,
+    write: bool,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = arguments()?;
+    let directory = arguments.file.parent().ok_or("the file has no directory")?;
+    let options = DiskOptions::new().backend(arguments.backend).ring_threads(arguments.rings);
+    let disk = open_disk(options, directory)?;
+    println!("{}", disk.report());
+    let open = match arguments.write {
+        true => OpenOptions::read_write(),
+        false => OpenOptions::read_only(),
+    };
+    let file = block_on(disk.open(&arguments.file, open))?;
+    let blocks = block_on(disk.file_len(&file))? / arguments.block as u64;
+    if blocks == 0 {
+        return Err("the file is smaller than a block".into());
+    }
+    measure(&arguments, disk, file, blocks)
+}
+
+fn measure(
+    arguments: &Arguments,
+    disk: Arc<dyn Disk>,
+    file: FileHandle,
+    blocks: u64,
+) -> Result<(), Failure> {
+    let (finished, outcomes) = mpsc::channel();
+    let run = Arc::new(Run {
+        disk,
+        file,
+        blocks,
+        block: arguments.block as u64,
+        sequential: arguments.sequential,
+        write: arguments.write,
+        count: arguments.count,
+        issued: AtomicU64::new(0),
+        finished,
+    });
+    let before = run.disk.stats();
+    #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+    let start = Instant::now();
+    let first: Result<Vec<Request>, Failure> = (0..arguments.depth.min(arguments.count))
+        .map(|_| Ok(run.request(IoBuffer::Owned(AlignedBuf::zeroed(arguments.block)?))))
+        .collect();
+    run.disk.submit(first?);
+    for outcome in outcomes.iter().take(usize::try_from(arguments.count)?) {
+        outcome?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let after = run.disk.stats();
+    let rate = arguments.count as f64 / seconds;
+    println!(
+        "{rate:.0} operations/s, {:.1} MB/s, mean latency {:.1} us, {:.2} operations per enter, \
+         direct {}",
+        rate * arguments.block as f64 / 1e6,
+        1e6 * arguments.depth as f64 / rate,
+        arguments.count as f64 / (after.ring_enters - before.ring_enters).max(1) as f64,
+        run.file.is_direct(),
+    );
+    Ok(())
+}
+
+/// One measurement: what every completion needs to submit the next operation.
+struct Run {
+    disk: Arc<dyn Disk>,
+    file: FileHandle,
+    blocks: u64,
+    block: u64,
+    sequential: bool,
+    write: bool,
+    count: u64,
+    issued: AtomicU64,
+    finished: mpsc::Sender<Result<(), nephrite_io::IoError>>,
+}
+
+impl Run {
+    fn request(self: &Arc<Self>, buffer: IoBuffer) -> Request {
+        let index = self.issued.fetch_add(1, Ordering::Relaxed);
+        let block = if self.sequential { index } else { scatter(index) } % self.blocks;
+        let offset = block * self.block;
+        let operation = match self.write {
+            true => Operation::Write { offset, buffer },
+            false => Operation::Read { offset, buffer },
+        };
+        let run = Arc::clone(self);
+        let on_complete = Box::new(move |completed: Completed| run.next(completed));
+        Request { file: self.file.clone(), operation, on_complete }
+    }
+
+    fn next(self: Arc<Self>, completed: Completed) {
+        if let Some(buffer) = completed.buffer
+            && self.issued.load(Ordering::Relaxed) < self.count
+        {
+            self.disk.submit(vec![self.request(buffer)]);
+        }
+        // The receiver is gone once it has counted enough outcomes.
+        let _ = self.finished.send(completed.result);
+    }
+}
+
+/// A fixed pseudo-random order (the finaliser of splitmix64).
+fn scatter(index: u64) -> u64 {
+    let mut mixed = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ mixed >> 31
+}
+
+fn arguments() -> Result<Arguments, Failure> {
+    let mut words = std::env::args().skip(1);
+    let file = words.next().ok_or("usage: readbench FILE [key=value ...]")?;
+    let mut arguments = Arguments {
+        file: std::path::absolute(file)?,
+        backend: BackendChoice::Auto,
+        depth: 32,
+        block: 4096,
+        count: 100_000,
+        sequential: false,
+        rings: 1,
+        write: false,
+    };
+    for word in words {
+        let (key, value) = word.split_once('=').ok_or("arguments are key=value")?;
+        match key {
+            "backend" => arguments.backend = BackendChoice::from_str(value)?,
+            "depth" => arguments.depth = value.parse()?,
+            "block" => arguments.block = value.parse()?,
+            "count" => arguments.count = value.parse()?,
+            "pattern" => arguments.sequential = value == "sequential",
+            "rings" => arguments.rings = value.parse()?,
+            "write" => arguments.write = value == "yes",
+            _ => return Err(format!("`{key}` is no argument").into()),
+        }
+    }
+    Ok(arguments)
+}

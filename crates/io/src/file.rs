@@ -1,0 +1,186 @@
+//! Open files: how they were opened, what direct I/O asks of them, and their poison latch.
+//!
+//! Guarantee: a file stays open while any handle or operation holds it. After the first failed
+//! write or sync every later write and sync of that file fails with that first error: the kernel
+//! may have dropped the data and marked it clean, so a later success would be a lie.
+//! Does not: run operations (see `positional` and `uring`) or cache open files (the engine's work).
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::direct::{self, DirectIo};
+use crate::error::{IoError, IoErrorKind, IoOperation};
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    write: bool,
+    creation: Creation,
+    direct: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Creation {
+    MustExist,
+    OpenOrCreate,
+    MustNotExist,
+}
+
+impl OpenOptions {
+    /// Reads an existing file.
+    #[must_use]
+    pub fn read_only() -> Self {
+        Self { write: false, creation: Creation::MustExist, direct: true }
+    }
+
+    /// Reads and writes an existing file.
+    #[must_use]
+    pub fn read_write() -> Self {
+        Self { write: true, ..Self::read_only() }
+    }
+
+    /// Creates the file and fails if it exists. Implies writing.
+    #[must_use]
+    pub fn create_new(self) -> Self {
+        Self { write: true, creation: Creation::MustNotExist, ..self }
+    }
+
+    /// Creates the file if it does not exist. Implies writing.
+    #[must_use]
+    pub fn create(self) -> Self {
+        Self { write: true, creation: Creation::OpenOrCreate, ..self }
+    }
+
+    /// Whether to bypass the operating system's cache where the file allows it. Default: yes.
+    #[must_use]
+    pub fn direct(self, prefer: bool) -> Self {
+        Self { direct: prefer, ..self }
+    }
+
+    pub(crate) fn prefers_direct(self) -> bool {
+        self.direct
+    }
+
+    pub(crate) fn writes(self) -> bool {
+        self.write
+    }
+
+    /// The same for a file that the first open may just have created.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn reopen(self) -> Self {
+        Self { creation: Creation::MustExist, ..self }
+    }
+
+    pub(crate) fn to_std(self) -> std::fs::OpenOptions {
+        let mut options = File::options();
+        options.read(true).write(self.write);
+        match self.creation {
+            Creation::MustExist => {}
+            Creation::OpenOrCreate => {
+                options.create(true);
+            }
+            Creation::MustNotExist => {
+                options.create_new(true);
+            }
+        }
+        options
+    }
+}
+
+/// An open file; clones share it.
+#[derive(Clone)]
+pub struct FileHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kind: FileKind,
+    path: PathBuf,
+    writable: bool,
+    direct: Option<DirectIo>,
+    poison: OnceLock<IoError>,
+}
+
+/// What stands behind a handle. A simulated file will be the second case.
+enum FileKind {
+    Os(File),
+}
+
+impl FileHandle {
+    /// Opens a file on the calling thread.
+    pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Self, IoError> {
+        let (file, direct) = direct::open(path, options)
+            .map_err(|source| IoError::new(IoOperation::Open, path, source))?;
+        Ok(Self::from_os(file, path, options, direct))
+    }
+
+    pub(crate) fn from_os(
+        file: File,
+        path: &Path,
+        options: OpenOptions,
+        direct: Option<DirectIo>,
+    ) -> Self {
+        let writable = options.writes();
+        let (kind, path) = (FileKind::Os(file), path.to_owned());
+        Self { inner: Arc::new(Inner { kind, path, writable, direct, poison: OnceLock::new() }) }
+    }
+
+    /// The path it was opened by. A later rename does not change it.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Whether transfers bypass the operating system's cache.
+    pub fn is_direct(&self) -> bool {
+        self.inner.direct.is_some()
+    }
+
+    /// What offsets and lengths must be multiples of, in bytes; 1 when not direct.
+    pub fn alignment(&self) -> u32 {
+        self.inner.direct.map_or(1, |direct| direct.offset_alignment)
+    }
+
+    /// The first failed write or sync of this file, if there was one.
+    pub fn poisoned(&self) -> Option<IoError> {
+        self.inner.poison.get().cloned()
+    }
+
+    pub(crate) fn memory_alignment(&self) -> usize {
+        self.inner.direct.map_or(1, |direct| direct.memory_alignment as usize)
+    }
+
+    pub(crate) fn os(&self) -> &File {
+        let FileKind::Os(file) = &self.inner.kind;
+        file
+    }
+
+    /// Remembers the first failure; later ones change nothing.
+    pub(crate) fn poison(&self, error: &IoError) {
+        self.inner.poison.get_or_init(|| error.clone());
+    }
+
+    pub(crate) fn check_writable(&self, operation: IoOperation) -> Result<(), IoError> {
+        if let Some(first) = self.inner.poison.get() {
+            return Err(IoError::poisoned(operation, first));
+        }
+        if self.inner.writable {
+            return Ok(());
+        }
+        let reason = "the file was opened for reading only";
+        Err(IoError::refused(operation, self.path(), IoErrorKind::InvalidRequest, reason))
+    }
+}
+
+impl fmt::Debug for FileHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("FileHandle")
+            .field("path", &self.inner.path)
+            .field("writable", &self.inner.writable)
+            .field("direct", &self.inner.direct)
+            .field("poison", &self.inner.poison.get())
+            .finish_non_exhaustive()
+    }
+}

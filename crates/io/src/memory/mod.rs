@@ -1,0 +1,28 @@
+//! Aligned memory that the kernel may read and write: buffers, the frame arena, append-only chunks.
+//!
+//! - [`AlignedBuf`]: one owned buffer of fixed length.
+//! - [`Arena`] and [`Region`]: one reservation cut into windows by an owner that keeps the books.
+//! - [`Chunk`] and [`Appender`]: bytes that one writer appends and many readers see grow.
+//!
+//! Guarantee: every start address is a multiple of [`BLOCK_BYTES`], every byte begins as zero, and
+//! running out of memory is a [`MemoryError`], never a panic or an abort.
+//! Not here: accounting against a limit, reuse of freed memory, any I/O.
+//! Unsafe code lives in the files of this folder only, and passes Miri (which sees the portable
+//! allocator, since it cannot run `mmap` with `madvise`).
+
+mod aligned;
+mod allocation;
+mod arena;
+mod chunk;
+mod error;
+
+pub use aligned::AlignedBuf;
+pub use arena::{Arena, Region};
+pub use chunk::{Appender, Chunk};
+pub use error::MemoryError;
+
+/// The alignment of all memory here, in bytes: no common device asks direct I/O for more.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// The size of a huge page, in bytes: mappings of at least this size are aligned to it.
+pub const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;

@@ -1,0 +1,114 @@
+//! How a disk is to be opened: backend, threads, rings.
+//!
+//! Every default is a public constant; values out of range are errors of [`crate::open_disk`], not
+//! silently changed.
+
+use std::time::Duration;
+
+use crate::report::BackendChoice;
+
+/// Ring threads when nothing else is asked for: one ring keeps one device busy, since direct reads
+/// cost the thread little; more pay off where reads are served from the system's cache.
+pub const DEFAULT_RING_THREADS: u32 = 1;
+
+/// Submission entries per ring, and so the most operations in flight on it.
+pub const DEFAULT_RING_ENTRIES: u32 = 256;
+
+/// How long a drain waits without any operation coming back.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to open a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskOptions {
+    pub(crate) backend: BackendChoice,
+    pub(crate) ring_threads: u32,
+    pub(crate) ring_entries: u32,
+    pub(crate) positional_threads: Option<u32>,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) direct: bool,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            backend: BackendChoice::Auto,
+            ring_threads: DEFAULT_RING_THREADS,
+            ring_entries: DEFAULT_RING_ENTRIES,
+            positional_threads: None,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            direct: true,
+        }
+    }
+}
+
+impl DiskOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Which backend to use. Default: [`BackendChoice::Auto`].
+    #[must_use]
+    pub fn backend(self, backend: BackendChoice) -> Self {
+        Self { backend, ..self }
+    }
+
+    /// How many rings, each with its thread: 1 to 64. Default: [`DEFAULT_RING_THREADS`].
+    #[must_use]
+    pub fn ring_threads(self, ring_threads: u32) -> Self {
+        Self { ring_threads, ..self }
+    }
+
+    /// Submission entries per ring: a power of two from 32 to 4096. Default:
+    /// [`DEFAULT_RING_ENTRIES`]. Halved down to 32 where the memory lock limit does not allow it.
+    #[must_use]
+    pub fn ring_entries(self, ring_entries: u32) -> Self {
+        Self { ring_entries, ..self }
+    }
+
+    /// Most positional threads for data: 2 to 1024. Default: twice the cores, from 4 to 16.
+    #[must_use]
+    pub fn positional_threads(self, positional_threads: u32) -> Self {
+        Self { positional_threads: Some(positional_threads), ..self }
+    }
+
+    /// How long a drain waits without any operation coming back before it gives up and leaks their
+    /// memory. Default: [`DEFAULT_DRAIN_TIMEOUT`].
+    #[must_use]
+    pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
+        Self { drain_timeout, ..self }
+    }
+
+    /// Whether files may bypass the system's cache at all. Default: yes.
+    #[must_use]
+    pub fn direct(self, direct: bool) -> Self {
+        Self { direct, ..self }
+    }
+
+    /// What is out of range, as a clause.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let (entries, threads) = (self.ring_entries, self.ring_threads);
+        if !(1..=64).contains(&threads) {
+            return Some(format!("ring_threads is {threads} and must be from 1 to 64"));
+        }
+        if !(32..=4096).contains(&entries) || !entries.is_power_of_two() {
+            return Some(format!(
+                "ring_entries is {entries} and must be a power of two from 32 to 4096"
+            ));
+        }
+        match self.positional_threads {
+            Some(threads) if !(2..=1024).contains(&threads) => {
+                Some(format!("positional_threads is {threads} and must be from 2 to 1024"))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn positional_threads_max(&self) -> u32 {
+        self.positional_threads.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(2, usize::from);
+            u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(2).clamp(4, 16)
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! Trying a backend out where it will be used: a real write, read and sync in the directory.
+//!
+//! Containers and sandboxes let rings be set up and then fail their operations, and file systems
+//! open files for direct I/O that they then refuse; only doing it tells.
+//!
+//! Guarantee: the probe file is unlinked before its first use (unix) or after its last (Windows).
+//! Where the directory cannot be written (read-only, no permission, full), the ring is tried on a
+//! file in memory instead, and the report says so.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::completion::block_on;
+use crate::disk::{Disk, read, sync, write};
+use crate::error::{IoError, IoErrorKind, IoOperation};
+use crate::file::{FileHandle, OpenOptions};
+use crate::memory::{AlignedBuf, BLOCK_BYTES};
+use crate::request::IoBuffer;
+
+/// Names of probe files begin with this. One is left behind only if the process dies within the
+/// instant between its creation and its removal; it may be deleted at any time.
+pub const PROBE_PREFIX: &str = ".nephrite-probe-";
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Probed {
+    pub(crate) alignment: Option<u32>,
+    /// What was used in place of a file in the directory, as a clause.
+    pub(crate) note: Option<String>,
+}
+
+/// Tries `disk` in `directory`; `direct` is whether direct I/O is wanted at all.
+pub(crate) fn try_out(disk: &dyn Disk, directory: &Path, direct: bool) -> Result<Probed, IoError> {
+    match in_directory(disk, directory, direct) {
+        Err(error) if direct && is_refusal(&error) => {
+            unless_unwritable(in_directory(disk, directory, false), |error| {
+                in_memory(disk, directory, error)
+            })
+        }
+        outcome => unless_unwritable(outcome, |error| in_memory(disk, directory, error)),
+    }
+}
+
+/// A file system that opens files with direct I/O and then refuses the transfer.
+fn is_refusal(error: &IoError) -> bool {
+    #[cfg(unix)]
+    let refusals = [libc::EINVAL, libc::EOPNOTSUPP];
+    #[cfg(not(unix))]
+    let refusals: [i32; 0] = [];
+    error.raw_os_error().is_some_and(|number| refusals.contains(&number))
+}
+
+fn unless_unwritable(
+    outcome: Result<Probed, IoError>,
+    otherwise: impl FnOnce(&IoError) -> Result<Probed, IoError>,
+) -> Result<Probed, IoError> {
+    use IoErrorKind::{Full, PermissionDenied, ReadOnly};
+    match outcome {
+        Err(error)
+            if error.operation() != IoOperation::Read
+                && matches!(error.kind(), Full | PermissionDenied | ReadOnly) =>
+        {
+            otherwise(&error)
+        }
+        outcome => outcome,
+    }
+}
+
+fn in_directory(disk: &dyn Disk, directory: &Path, direct: bool) -> Result<Probed, IoError> {
+    let file = ProbeFile::create(directory, direct)?;
+    exercise(disk, &file.handle)?;
+    let alignment = file.handle.is_direct().then(|| file.handle.alignment());
+    Ok(Probed { alignment, note: None })
+}
+
+/// Writes a block, makes it durable, and reads it back.
+fn exercise(disk: &dyn Disk, file: &FileHandle) -> Result<(), IoError> {
+    let fill = |byte: u8| -> Result<IoBuffer, IoError> {
+        let mut block = AlignedBuf::zeroed(BLOCK_BYTES).map_err(|error| {
+            let kind = IoErrorKind::OutOfMemory;
+            IoError::refused(IoOperation::Probe, file.path(), kind, error.to_string())
+        })?;
+        block.fill(byte);
+        Ok(IoBuffer::Owned(block))
+    };
+    block_on(write(disk, file, 0, fill(0xA5)?))?;
+    block_on(sync(disk, file))?;
+    let back = block_on(read(disk, file, 0, fill(0)?))?;
+    if back.as_slice().iter().all(|byte| *byte == 0xA5) {
+        return Ok(());
+    }
+    let reason = "a block that was written came back with other bytes";
+    Err(IoError::refused(IoOperation::Probe, file.path(), IoErrorKind::Other, reason))
+}
+
+/// A file in the directory that goes away by itself.
+struct ProbeFile {
+    handle: FileHandle,
+    #[cfg_attr(unix, expect(dead_code, reason = "removed at once on unix"))]
+    path: PathBuf,
+}
+
+impl ProbeFile {
+    fn create(directory: &Path, direct: bool) -> Result<Self, IoError> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        // Relaxed: the number only has to differ.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("{PROBE_PREFIX}{}-{count}", std::process::id()));
+        let options = OpenOptions::read_write().create_new().direct(direct);
+        let handle = FileHandle::open(&path, options)?;
+        #[cfg(unix)]
+        crate::metadata::remove_file(&path)?;
+        Ok(Self { handle, path })
+    }
+}
+
+#[cfg(not(unix))]
+impl Drop for ProbeFile {
+    fn drop(&mut self) {
+        // A probe file left behind is harmless (see PROBE_PREFIX), and a drop has nobody to tell.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The probe for a directory that cannot be written, which `cause` says why.
+#[cfg(target_os = "linux")]
+fn in_memory(disk: &dyn Disk, directory: &Path, cause: &IoError) -> Result<Probed, IoError> {
+    use std::fs::File;
+    use std::os::fd::FromRawFd;
+
+    // SAFETY: the name is a terminated string; the call touches no other memory of ours.
+    let descriptor = unsafe { libc::memfd_create(c"nephrite-probe".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        let source = std::io::Error::last_os_error();
+        return Err(IoError::new(IoOperation::Probe, directory, source));
+    }
+    // SAFETY: the descriptor is new, open, and owned by nobody else.
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    let path = directory.join("(file in memory)");
+    let handle = FileHandle::from_os(file, &path, OpenOptions::read_write(), None);
+    exercise(disk, &handle)?;
+    Ok(unwritable(cause))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn in_memory(_disk: &dyn Disk, _directory: &Path, cause: &IoError) -> Result<Probed, IoError> {
+    Ok(unwritable(cause))
+}
+
+fn unwritable(cause: &IoError) -> Probed {
+    let note =
+        format!("the directory could not be written ({cause}), so a file in memory was used");
+    Probed { alignment: None, note: Some(note) }
+}

@@ -1,0 +1,113 @@
+//! Which I/O path is in use and why: a [`BackendReport`] for people and programs.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Which backend to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum BackendChoice {
+    /// `io_uring` where it works, else positional. Never fails because of `io_uring`.
+    #[default]
+    Auto,
+    /// `io_uring`, or an error that says why not.
+    Uring,
+    /// A bounded pool of threads with positional reads and writes.
+    Positional,
+}
+
+impl fmt::Display for BackendChoice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Positional => "positional",
+        })
+    }
+}
+
+impl FromStr for BackendChoice {
+    type Err = UnknownBackend;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBackend> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "positional" => Ok(Self::Positional),
+            _ => Err(UnknownBackend { text: text.to_owned() }),
+        }
+    }
+}
+
+/// A backend name that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownBackend {
+    text: String,
+}
+
+impl fmt::Display for UnknownBackend {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}` is no backend; choose auto, uring or positional", self.text)
+    }
+}
+
+impl std::error::Error for UnknownBackend {}
+
+/// What a disk runs on, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackendReport {
+    /// What was asked for.
+    pub requested: BackendChoice,
+    /// What is in use: `Uring` or `Positional`, never `Auto`.
+    pub chosen: BackendChoice,
+    /// Why, as a sentence; where a backend was blocked it names the cause and the cure.
+    pub reason: String,
+    /// Set when a ring stopped working later and its requests went to the positional threads.
+    pub degraded: Option<String>,
+    /// Operating system kernel release, where known.
+    pub kernel: Option<String>,
+    /// Setup flags of the rings, by name; empty when positional.
+    pub ring_flags: Vec<String>,
+    /// Submission entries per ring; 0 when positional.
+    pub ring_entries: u32,
+    /// Number of rings, each with its thread.
+    pub ring_threads: u32,
+    /// Largest number of positional threads for data.
+    pub positional_threads: u32,
+    /// Whether files in the probed directory bypass the operating system's cache.
+    pub direct: bool,
+    /// What direct transfers there must be aligned to, in bytes; 1 when buffered.
+    pub alignment: u32,
+    /// Name of the block device under the directory, where it could be determined.
+    pub device: Option<String>,
+    /// The device's volatile cache as the kernel sees it: `write back` or `write through`.
+    pub write_cache: Option<String>,
+}
+
+impl fmt::Display for BackendReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "backend:     {} (asked for: {})", self.chosen, self.requested)?;
+        writeln!(formatter, "reason:      {}", self.reason)?;
+        if let Some(degraded) = &self.degraded {
+            writeln!(formatter, "degraded:    {degraded}")?;
+        }
+        writeln!(formatter, "kernel:      {}", self.kernel.as_deref().unwrap_or("unknown"))?;
+        if self.chosen == BackendChoice::Uring {
+            let flags = self.ring_flags.join(" | ");
+            writeln!(
+                formatter,
+                "rings:       {} with {} entries ({flags})",
+                self.ring_threads, self.ring_entries
+            )?;
+        }
+        writeln!(formatter, "threads:     up to {} positional", self.positional_threads)?;
+        match self.direct {
+            true => writeln!(formatter, "direct I/O:  yes, aligned to {} bytes", self.alignment)?,
+            false => writeln!(formatter, "direct I/O:  no, through the system's cache")?,
+        }
+        let device = self.device.as_deref().unwrap_or("unknown");
+        let write_cache = self.write_cache.as_deref().unwrap_or("unknown");
+        write!(formatter, "device:      {device} (write cache: {write_cache})")
+    }
+}

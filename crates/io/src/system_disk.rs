@@ -1,0 +1,223 @@
+//! The disk of a real machine: rings where they were chosen, positional threads else, and the
+//! metadata threads that both share.
+//!
+//! Guarantee: each request is counted once and ends once. After `shutdown` was called nothing is
+//! taken in. Dropping the disk without a shutdown drains it for a bounded time.
+//! A forked child has none of these threads, so there every request is refused.
+//! Tested in `tests/it`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::disk::{DirectoryEntry, Disk, FileLock, IoFuture};
+use crate::error::{IoError, IoErrorKind, IoOperation};
+use crate::file::{FileHandle, OpenOptions};
+use crate::metadata;
+use crate::metadata_lane::MetadataLane;
+use crate::options::DiskOptions;
+use crate::positional::{Calls, Positional};
+use crate::report::BackendReport;
+use crate::request::Request;
+use crate::stats::{Counters, IoStats};
+use crate::ticket::Ticket;
+use crate::uring::Rings;
+
+pub(crate) struct SystemDisk {
+    rings: Option<Arc<Rings>>,
+    positional: Arc<Positional>,
+    metadata: MetadataLane,
+    counters: Arc<Counters>,
+    /// Written once by the selection, before anyone else has the disk.
+    report: OnceLock<BackendReport>,
+    /// Cleared when a directory turns out not to take direct I/O although its files open with it.
+    direct: AtomicBool,
+    directory: PathBuf,
+    drain_timeout: Duration,
+    process: u32,
+}
+
+impl SystemDisk {
+    pub(crate) fn new(
+        options: &DiskOptions,
+        directory: &Path,
+        calls: Box<dyn Calls>,
+        rings: impl FnOnce(&Arc<Counters>, &Arc<Positional>) -> Option<Rings>,
+    ) -> Self {
+        let counters = Arc::new(Counters::default());
+        let threads = usize::try_from(options.positional_threads_max()).unwrap_or(usize::MAX);
+        let positional = Arc::new(Positional::new(threads, Arc::clone(&counters), calls));
+        Self {
+            rings: rings(&counters, &positional).map(Arc::new),
+            positional,
+            metadata: MetadataLane::new(),
+            counters,
+            report: OnceLock::new(),
+            direct: AtomicBool::new(options.direct),
+            directory: directory.to_owned(),
+            drain_timeout: options.drain_timeout,
+            process: std::process::id(),
+        }
+    }
+
+    pub(crate) fn set_report(&self, report: BackendReport) {
+        assert!(self.report.set(report).is_ok(), "the report of a disk is set once");
+    }
+
+    pub(crate) fn rings(&self) -> Option<&Rings> {
+        self.rings.as_deref()
+    }
+
+    pub(crate) fn forbid_direct(&self) {
+        // Relaxed: only the probe calls this, before the disk is shared.
+        self.direct.store(false, Ordering::Relaxed);
+    }
+
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        operation: IoOperation,
+        path: &Path,
+        call: impl FnOnce(&Path) -> Result<T, IoError> + Send + 'static,
+    ) -> IoFuture<T> {
+        if self.is_forked() {
+            let error = forked(operation, path);
+            return Box::pin(async move { Err(error) });
+        }
+        self.metadata.run(operation, path, call)
+    }
+}
+
+fn forked(operation: IoOperation, path: &Path) -> IoError {
+    let reason = "this process was forked from the one that opened the disk, and has none of its \
+                  I/O threads";
+    IoError::refused(operation, path, IoErrorKind::Closed, reason)
+}
+
+impl Disk for SystemDisk {
+    fn submit(&self, batch: Vec<Request>) {
+        self.counters.submitted.add(batch.len() as u64);
+        if self.is_forked() {
+            for request in batch {
+                Ticket::reject(request, &self.counters, |class, file| {
+                    forked(class.operation(), file.path())
+                });
+            }
+            return;
+        }
+        match &self.rings {
+            Some(rings) => rings.submit(batch),
+            None => batch.into_iter().for_each(|request| self.positional.submit(request)),
+        }
+    }
+
+    fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
+        // Relaxed: see `forbid_direct`.
+        let direct = options.prefers_direct() && self.direct.load(Ordering::Relaxed);
+        self.run(IoOperation::Open, path, move |path| {
+            FileHandle::open(path, options.direct(direct))
+        })
+    }
+
+    fn file_len(&self, file: &FileHandle) -> IoFuture<u64> {
+        let handle = file.clone();
+        self.run(IoOperation::Length, file.path(), move |_| metadata::file_len(&handle))
+    }
+
+    fn set_len(&self, file: &FileHandle, len: u64) -> IoFuture<()> {
+        let handle = file.clone();
+        self.run(IoOperation::SetLength, file.path(), move |_| metadata::set_len(&handle, len))
+    }
+
+    fn list_dir(&self, path: &Path) -> IoFuture<Vec<DirectoryEntry>> {
+        self.run(IoOperation::ListDirectory, path, metadata::list_dir)
+    }
+
+    fn create_dir(&self, path: &Path) -> IoFuture<()> {
+        self.run(IoOperation::CreateDirectory, path, metadata::create_dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> IoFuture<()> {
+        let to = to.to_owned();
+        self.run(IoOperation::Rename, from, move |from| metadata::rename(from, &to))
+    }
+
+    fn remove_file(&self, path: &Path) -> IoFuture<()> {
+        self.run(IoOperation::RemoveFile, path, metadata::remove_file)
+    }
+
+    fn sync_dir(&self, path: &Path) -> IoFuture<()> {
+        self.run(IoOperation::SyncDirectory, path, metadata::sync_dir)
+    }
+
+    fn lock(&self, path: &Path) -> IoFuture<FileLock> {
+        self.run(IoOperation::Lock, path, metadata::lock)
+    }
+
+    fn report(&self) -> BackendReport {
+        let mut report = self.report.get().expect("the selection has set the report").clone();
+        report.degraded = self.rings().and_then(Rings::degraded);
+        report
+    }
+
+    fn stats(&self) -> IoStats {
+        self.counters.picture()
+    }
+
+    fn shutdown(&self) -> IoFuture<()> {
+        // The rings first: until they have ended they may pass requests to the positional threads.
+        let rings = self.rings.as_ref().map(|rings| rings.close());
+        let (positional, metadata) = (Arc::clone(&self.positional), self.metadata.clone());
+        drop(metadata.pool().close());
+        if rings.is_none() {
+            drop(positional.pool().close());
+        }
+        let directory = self.directory.clone();
+        Box::pin(async move {
+            let stuck = match rings {
+                Some(end) => end.await,
+                None => 0,
+            };
+            positional.pool().close().await;
+            metadata.pool().close().await;
+            positional.pool().join();
+            metadata.pool().join();
+            if stuck == 0 {
+                return Ok(());
+            }
+            let reason = format!(
+                "{stuck} operations did not come back within the drain timeout; their memory is \
+                 leaked, and the device should be looked at"
+            );
+            Err(IoError::refused(IoOperation::Threads, &directory, IoErrorKind::Other, reason))
+        })
+    }
+}
+
+impl Drop for SystemDisk {
+    fn drop(&mut self) {
+        if self.is_forked() {
+            return;
+        }
+        if let Some(rings) = &self.rings {
+            rings.end_within(self.drain_timeout);
+        }
+        self.positional.pool().end_within(self.drain_timeout);
+        self.metadata.pool().end_within(self.drain_timeout);
+    }
+}
+
+impl fmt::Debug for SystemDisk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SystemDisk")
+            .field("directory", &self.directory)
+            .field("report", &self.report.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,40 @@
+//! The threads of this crate: named, marked, and ended by a panic together with the process.
+
+use std::cell::Cell;
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+use crate::completion::abort_on_panic;
+
+thread_local! {
+    static IS_IO_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the caller runs on a thread of this crate: such a thread must not wait for room in a
+/// queue that it, or a peer waiting the same way, is the one to empty.
+pub(crate) fn is_io_thread() -> bool {
+    IS_IO_THREAD.get()
+}
+
+/// Starts a thread.
+///
+/// # Errors
+///
+/// When the system has no thread left (a limit of the user or of the container).
+pub(crate) fn spawn(
+    name: String,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(name).spawn(move || {
+        IS_IO_THREAD.set(true);
+        abort_on_panic("an I/O thread", run);
+    })
+}
+
+/// Waits for a thread that has announced its end; does nothing when called on that thread.
+pub(crate) fn join(handle: JoinHandle<()>) {
+    if handle.thread().id() != std::thread::current().id() {
+        // A panic has already ended the process (see `spawn`), so there is no error to look at.
+        let _ = handle.join();
+    }
+}

@@ -1,0 +1,165 @@
+//! The way into a ring's thread: bounded lanes of batches, one per class.
+//!
+//! Classes have lanes of their own so that a full lane of writes holds up no read. A lane carries
+//! batches of one class; a mixed batch is split. I/O threads, which must not wait for room, use a
+//! side door whose length is bounded by the operations whose completions they are running.
+//!
+//! Guarantee: what `submit` took in before the close is seen by the thread before it ends: the gate
+//! counts submitters inside, and the thread ends only when it is closed and empty.
+//! Ordering: the gate is one atomic word; lanes are lock-free queues; `room` is a plain mutex and
+//! condition for submitters that wait, with the fences named where they stand.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::wake::Wake;
+use crate::request::{Class, Request};
+use crate::stats::Counters;
+use crate::threads;
+
+/// Batches that one lane holds.
+const LANE_BATCHES: usize = 256;
+
+/// The gate's bit for "closed"; the bits below count submitters inside.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+pub(super) struct Intake {
+    gate: AtomicUsize,
+    lanes: [ArrayQueue<Vec<Request>>; 3],
+    side_door: Mutex<VecDeque<Request>>,
+    room: Mutex<()>,
+    room_made: Condvar,
+    waiting: AtomicUsize,
+    wake: Wake,
+}
+
+impl Intake {
+    pub(super) fn new(wake: Wake) -> Self {
+        Self {
+            gate: AtomicUsize::new(0),
+            lanes: std::array::from_fn(|_| ArrayQueue::new(LANE_BATCHES)),
+            side_door: Mutex::new(VecDeque::new()),
+            room: Mutex::new(()),
+            room_made: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            wake,
+        }
+    }
+
+    pub(super) fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Takes in a batch; gives it back when the gate is closed.
+    pub(super) fn submit(&self, batch: Vec<Request>, counters: &Counters) -> Vec<Request> {
+        if batch.is_empty() {
+            return batch;
+        }
+        // SeqCst on the gate: entering, leaving and closing have one order that all agree on.
+        if self.gate.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
+            self.leave(counters);
+            return batch;
+        }
+        if threads::is_io_thread() {
+            lock(&self.side_door).extend(batch);
+        } else {
+            for (class, batch) in by_class(batch) {
+                self.push(class, batch, counters);
+            }
+        }
+        self.wake.wake(counters);
+        self.leave(counters);
+        Vec::new()
+    }
+
+    /// Lets nobody in from now on.
+    pub(super) fn close(&self, counters: &Counters) {
+        self.gate.fetch_or(CLOSED, Ordering::SeqCst);
+        self.wake.wake(counters);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.gate.load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    /// Whether nothing is here and nothing can come any more.
+    pub(super) fn is_over(&self) -> bool {
+        // The gate first: what its last submitter pushed is then visible in the lanes.
+        self.gate.load(Ordering::SeqCst) == CLOSED && self.is_empty()
+    }
+
+    /// Whether there is anything that a thread with room for the given classes could take.
+    pub(super) fn offers(&self, room: [bool; 3]) -> bool {
+        let lane_offers = |class: Class| room[class as usize] && !self.lane(class).is_empty();
+        Class::ALL.into_iter().any(lane_offers) || !lock(&self.side_door).is_empty()
+    }
+
+    /// For the thread: the next batch of a class.
+    pub(super) fn pop(&self, class: Class) -> Option<Vec<Request>> {
+        let batch = self.lane(class).pop()?;
+        // Pairs with the fence in `push`: a waiter saw this lane full, or is seen waiting here.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            drop(lock(&self.room));
+            self.room_made.notify_all();
+        }
+        Some(batch)
+    }
+
+    /// For the thread: what other I/O threads, or its own completions, have left.
+    pub(super) fn pop_side_door(&self) -> VecDeque<Request> {
+        std::mem::take(&mut *lock(&self.side_door))
+    }
+
+    fn push(&self, class: Class, batch: Vec<Request>, counters: &Counters) {
+        let Err(mut batch) = self.lane(class).push(batch) else { return };
+        counters.submit_waits.add(1);
+        let mut room = lock(&self.room);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `pop`.
+        fence(Ordering::SeqCst);
+        while let Err(refused) = self.lane(class).push(batch) {
+            batch = refused;
+            self.wake.wake(counters);
+            room = self.room_made.wait(room).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(room);
+    }
+
+    fn leave(&self, counters: &Counters) {
+        if self.gate.fetch_sub(1, Ordering::SeqCst) == CLOSED + 1 {
+            // The thread may have looked while this submitter was inside.
+            self.wake.wake(counters);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lanes.iter().all(ArrayQueue::is_empty) && lock(&self.side_door).is_empty()
+    }
+
+    fn lane(&self, class: Class) -> &ArrayQueue<Vec<Request>> {
+        &self.lanes[class as usize]
+    }
+}
+
+/// Splits a batch by class; usually it has only one.
+fn by_class(batch: Vec<Request>) -> Vec<(Class, Vec<Request>)> {
+    let first = batch[0].operation.class();
+    if batch.iter().all(|request| request.operation.class() == first) {
+        return vec![(first, batch)];
+    }
+    let mut split = Class::ALL.map(|class| (class, Vec::new()));
+    for request in batch {
+        split[request.operation.class() as usize].1.push(request);
+    }
+    split.into_iter().filter(|(_, batch)| !batch.is_empty()).collect()
+}
+
+/// A poisoned lock is of no interest: no code that runs under these can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,218 @@
+//! The `io_uring` backend: a few long-lived threads, each with a ring that only it touches.
+//!
+//! ```text
+//! submit -> intake (bounded lanes: reads, writes, syncs) -> backlog -> table + ring -> completion
+//!             ^ any thread            | the ring's own thread only                          |
+//!             +------------------------ an `on_complete` may submit again <-----------------+
+//! ```
+//!
+//! Guarantees:
+//! - The table owns buffer, file and completion of an operation until the kernel's last word on it.
+//! - In flight never exceeds the submission entries, and the completion queue is twice as long, so
+//!   it cannot overflow.
+//! - Reads, writes and syncs have budgets of their own (`budget`): a flush cannot starve reads.
+//! - An idle ring sleeps in the kernel; whoever submits wakes it, unless it is awake (`wake`).
+//! - Where the kernel starts to refuse rings (a filter installed later, a sandbox that only lets
+//!   them be set up), requests go to the positional threads and the report says so.
+//!
+//! Does not: link operations. Order (data, then sync) is the caller's, by awaiting.
+//! Unsafe code is in `ring.rs` (system calls) only.
+
+mod budget;
+mod driver;
+mod flight;
+mod intake;
+mod latch;
+mod ring;
+mod setup;
+mod table;
+mod wake;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::completion::{block_on, oneshot};
+use crate::error::IoError;
+use crate::options::DiskOptions;
+use crate::positional::Positional;
+use crate::request::Request;
+use crate::stats::Counters;
+use crate::threads;
+use crate::ticket::Ticket;
+
+use driver::{Driver, DriverContext};
+use intake::Intake;
+use latch::EndLatch;
+use ring::Ring;
+use setup::RingFacts;
+use wake::Wake;
+
+/// All rings of a disk.
+pub(crate) struct Rings {
+    shards: Vec<Shard>,
+    next: AtomicUsize,
+    degraded: Arc<OnceLock<String>>,
+    positional: Arc<Positional>,
+    counters: Arc<Counters>,
+    ends: Arc<EndLatch>,
+    facts: RingFacts,
+}
+
+struct Shard {
+    intake: Arc<Intake>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Rings {
+    /// Starts the threads and their rings.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no ring, with the cure, as a clause.
+    pub(crate) fn start(
+        options: &DiskOptions,
+        counters: &Arc<Counters>,
+        positional: &Arc<Positional>,
+    ) -> Result<Self, String> {
+        let degraded = Arc::new(OnceLock::new());
+        let ends = Arc::new(EndLatch::new());
+        let mut shards = Vec::new();
+        let mut facts = None;
+        for index in 0..options.ring_threads {
+            let started = start_shard(index, options, |intake| DriverContext {
+                intake,
+                counters: Arc::clone(counters),
+                positional: Arc::clone(positional),
+                degraded: Arc::clone(&degraded),
+                ends: Arc::clone(&ends),
+                drain_timeout: options.drain_timeout,
+            });
+            match started {
+                Ok((shard, shard_facts)) => {
+                    shards.push(shard);
+                    facts.get_or_insert(shard_facts);
+                }
+                // Locked memory ran out after the first ring: fewer rings still work.
+                Err(_) if !shards.is_empty() => break,
+                Err(reason) => return Err(reason),
+            }
+        }
+        let facts = facts.expect("at least one ring was started or an error returned");
+        let (positional, counters) = (Arc::clone(positional), Arc::clone(counters));
+        let next = AtomicUsize::new(0);
+        Ok(Self { shards, next, degraded, positional, counters, ends, facts })
+    }
+
+    /// Takes in requests that are counted as submitted already.
+    pub(crate) fn submit(&self, batch: Vec<Request>) {
+        if self.degraded.get().is_some() {
+            self.counters.fallbacks.add(batch.len() as u64);
+            batch.into_iter().for_each(|request| self.positional.submit(request));
+            return;
+        }
+        // Relaxed: only spreads batches over rings.
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        for request in self.shards[index].intake.submit(batch, &self.counters) {
+            Ticket::reject(request, &self.counters, |class, file| {
+                IoError::closed(class.operation(), file.path())
+            });
+        }
+    }
+
+    /// Refuses further requests. The future resolves once all threads have ended, to the number of
+    /// operations that the kernel never gave back.
+    pub(crate) fn close(self: &Arc<Self>) -> impl Future<Output = usize> + Send + 'static {
+        self.refuse();
+        let (receiver, rings) = (self.ends.watch(), Arc::clone(self));
+        async move {
+            let stuck = receiver.await.unwrap_or(0);
+            rings.join();
+            stuck
+        }
+    }
+
+    /// Refuses further requests and waits a bounded time for the threads.
+    pub(crate) fn end_within(&self, timeout: Duration) {
+        self.refuse();
+        if !threads::is_io_thread() && self.ends.wait(timeout) {
+            self.join();
+        }
+    }
+
+    fn refuse(&self) {
+        self.shards.iter().for_each(|shard| shard.intake.close(&self.counters));
+    }
+
+    fn join(&self) {
+        for shard in &self.shards {
+            if let Some(handle) = shard.take_handle() {
+                threads::join(handle);
+            }
+        }
+    }
+
+    /// Why requests go to the positional threads, if they do.
+    pub(crate) fn degraded(&self) -> Option<String> {
+        self.degraded.get().cloned()
+    }
+
+    /// Setup flags by name.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        self.facts.flags.iter().map(|flag| (*flag).to_owned()).collect()
+    }
+
+    /// Submission entries per ring.
+    pub(crate) fn entries(&self) -> u32 {
+        self.facts.entries
+    }
+
+    /// How many rings there are.
+    pub(crate) fn threads(&self) -> u32 {
+        u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Shard {
+    fn take_handle(&self) -> Option<JoinHandle<()>> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Starts a thread that builds its own ring, and waits until it has one.
+fn start_shard(
+    index: u32,
+    options: &DiskOptions,
+    context: impl FnOnce(Arc<Intake>) -> DriverContext,
+) -> Result<(Shard, RingFacts), String> {
+    let wake = Wake::new().map_err(|error| setup::explain(&error))?;
+    let intake = Arc::new(Intake::new(wake));
+    let context = context(Arc::clone(&intake));
+    let (sender, receiver) = oneshot();
+    let entries = options.ring_entries;
+    let handle = threads::spawn(format!("nephrite-ring-{index}"), move || {
+        match Ring::build(entries) {
+            Ok(ring) => {
+                let facts = ring.facts().clone();
+                let driver = Driver::new(context, ring);
+                // The starter waits for this; without it there is nobody to serve.
+                if sender.send(Ok(facts)).is_ok() {
+                    driver.run();
+                }
+            }
+            Err(reason) => drop(sender.send(Err(reason))),
+        }
+    });
+    let handle =
+        handle.map_err(|error| format!("no thread for a ring could be started: {error}"))?;
+    match block_on(receiver) {
+        Some(Ok(facts)) => Ok((Shard { intake, handle: Mutex::new(Some(handle)) }, facts)),
+        Some(Err(reason)) => {
+            threads::join(handle);
+            Err(reason)
+        }
+        None => Err("the ring thread ended before it had a ring".to_owned()),
+    }
+}

@@ -1,0 +1,209 @@
+//! The ring itself, and all unsafe code of this backend: entries in, completions out.
+//!
+//! Guarantee: what is pushed names only memory and files that a [`Flight`] in the table owns, and
+//! the driver keeps a flight until its completion was reaped or for ever (see `driver`, lost
+//! rings). Built, used and dropped on one thread.
+//! Entries that the kernel has not consumed are known by token, so that they can be taken back when
+//! the kernel refuses to be entered.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
+
+use super::flight::Flight;
+use super::setup::{self, RingFacts};
+use super::table::WAKE_TOKEN;
+use crate::request::{Class, IoBuffer};
+use crate::transfer::Piece;
+
+pub(super) struct Ring {
+    /// Leaked unless released: see [`Ring::release`].
+    ring: ManuallyDrop<IoUring>,
+    facts: RingFacts,
+    flags: EnterFlags,
+    /// Where the kernel puts the eventfd's value; its address is in the ring while armed.
+    wake_value: NonNull<[u8; 8]>,
+    wake_armed: bool,
+    unsubmitted: VecDeque<u64>,
+}
+
+/// One completion: token and raw result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reaped {
+    pub(super) token: u64,
+    pub(super) result: i32,
+}
+
+impl Ring {
+    pub(super) fn build(entries: u32) -> Result<Self, String> {
+        let (ring, facts) = setup::build(entries)?;
+        // Deferred completions are posted only by an enter that asks for events.
+        let mut flags = EnterFlags::GETEVENTS;
+        if ring.params().is_feature_no_iowait() {
+            // A sleeping ring thread is idle, not a processor waiting for a disk.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        let wake_value = NonNull::from(Box::leak(Box::new([0; 8])));
+        let (ring, unsubmitted) = (ManuallyDrop::new(ring), VecDeque::new());
+        Ok(Self { ring, facts, flags, wake_value, wake_armed: false, unsubmitted })
+    }
+
+    /// Gives the ring and its memory back to the system. Without this call they are leaked, which
+    /// is what must happen while the kernel may still complete something.
+    pub(super) fn release(self) {
+        assert!(!self.wake_armed, "a ring is released only after its last completion");
+        drop(ManuallyDrop::into_inner(self.ring));
+        // SAFETY: the pointer came from `Box::leak` in `build`, nothing else owns it, and no read
+        // into it is queued or in flight any more.
+        drop(unsafe { Box::from_raw(self.wake_value.as_ptr()) });
+    }
+
+    pub(super) fn facts(&self) -> &RingFacts {
+        &self.facts
+    }
+
+    /// Queues the flight's next piece. False when the submission queue is full.
+    ///
+    /// The flight must stay in its slot of the table until the token's completion is reaped.
+    pub(super) fn push(&mut self, token: u64, flight: &mut Flight) -> bool {
+        let descriptor = Fd(flight.descriptor());
+        let piece = flight.transfer.next();
+        let entry = match flight.transfer.class() {
+            Class::Read => {
+                let start = read_address(flight.buffer.as_mut(), &piece);
+                opcode::Read::new(descriptor, start, length(&piece)).offset(piece.offset).build()
+            }
+            Class::Write => {
+                let start = write_address(flight.buffer.as_ref(), &piece);
+                opcode::Write::new(descriptor, start, length(&piece)).offset(piece.offset).build()
+            }
+            Class::Sync => opcode::Fsync::new(descriptor).flags(FsyncFlags::DATASYNC).build(),
+        };
+        // What could not go on at once must not be tried at once again: the workers wait for it.
+        let entry = match flight.transfer.is_retry() {
+            true => entry.flags(squeue::Flags::ASYNC),
+            false => entry,
+        };
+        self.push_entry(entry, token)
+    }
+
+    /// Queues the read of the eventfd that ends a sleep, unless it is queued already.
+    pub(super) fn arm_wake(&mut self, event: BorrowedFd<'_>) {
+        if self.wake_armed {
+            return;
+        }
+        let (start, len) = (self.wake_value.as_ptr().cast::<u8>(), 8);
+        let entry = opcode::Read::new(Fd(event.as_raw_fd()), start, len).build();
+        self.wake_armed = self.push_entry(entry, WAKE_TOKEN);
+    }
+
+    /// The eventfd was read.
+    pub(super) fn wake_fired(&mut self) {
+        self.wake_armed = false;
+    }
+
+    pub(super) fn is_wake_armed(&self) -> bool {
+        self.wake_armed
+    }
+
+    /// Hands queued entries to the kernel and waits for at least `completions` completions, or
+    /// until the time is up (an error with ETIME).
+    pub(super) fn enter(&mut self, completions: u32, timeout: Option<Duration>) -> io::Result<()> {
+        let queued = self.queued();
+        let outcome = match timeout {
+            // SAFETY: no argument structure; the entries name memory that the table owns.
+            None => unsafe {
+                self.ring.submitter().enter::<libc::sigset_t>(
+                    queued,
+                    completions,
+                    self.flags.bits(),
+                    None,
+                )
+            },
+            Some(timeout) => {
+                let timespec = Timespec::from(timeout);
+                let arguments = SubmitArgs::new().timespec(&timespec);
+                let flags = self.flags | EnterFlags::EXT_ARG;
+                let submitter = self.ring.submitter();
+                // SAFETY: the argument structure and the time in it outlive the call; the entries
+                // name memory that the table owns.
+                unsafe { submitter.enter(queued, completions, flags.bits(), Some(&arguments)) }
+            }
+        };
+        let left = usize::try_from(self.queued()).unwrap_or(usize::MAX);
+        while left < self.unsubmitted.len() {
+            self.unsubmitted.pop_front();
+        }
+        outcome.map(drop)
+    }
+
+    /// Moves all completions to `reaped`. False when the kernel has lost one for good.
+    pub(super) fn reap(&mut self, reaped: &mut Vec<Reaped>) -> bool {
+        let completions = self.ring.completion();
+        let none_lost = completions.overflow() == 0;
+        reaped.extend(completions.map(|completion| Reaped {
+            token: completion.user_data(),
+            result: completion.result(),
+        }));
+        none_lost
+    }
+
+    /// Whether completions wait inside the kernel because the queue was full.
+    pub(super) fn has_overflow(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    /// Tokens of entries that the kernel never saw. For a ring that is not entered again.
+    pub(super) fn take_unsubmitted(&mut self) -> VecDeque<u64> {
+        std::mem::take(&mut self.unsubmitted)
+    }
+
+    fn queued(&mut self) -> u32 {
+        u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX)
+    }
+
+    fn push_entry(&mut self, entry: squeue::Entry, token: u64) -> bool {
+        let entry = entry.user_data(token);
+        // SAFETY: the entry names the wake value, which lives as long as the ring (leaked with it),
+        // or memory and a file of a flight, which the table keeps until the completion (see `push`).
+        let pushed = unsafe { self.ring.submission().push(&entry) }.is_ok();
+        if pushed {
+            self.unsubmitted.push_back(token);
+        }
+        pushed
+    }
+}
+
+fn length(piece: &Piece) -> u32 {
+    u32::try_from(piece.len).expect("a piece is at most TRANSFER_BYTES_MAX long")
+}
+
+fn read_address(buffer: Option<&mut IoBuffer>, piece: &Piece) -> *mut u8 {
+    let bytes = buffer.and_then(IoBuffer::as_mut_slice);
+    let bytes = bytes.expect("a checked read has a writable buffer");
+    bytes[piece.start..piece.start + piece.len].as_mut_ptr()
+}
+
+fn write_address(buffer: Option<&IoBuffer>, piece: &Piece) -> *const u8 {
+    let bytes = buffer.expect("a write has a buffer").as_slice();
+    bytes[piece.start..piece.start + piece.len].as_ptr()
+}
+
+/// A new eventfd. It blocks when empty: a ring reads it, and waits for a value as one waits for
+/// data; a nonblocking one would answer EAGAIN.
+pub(super) fn event_descriptor() -> io::Result<File> {
+    // SAFETY: the call takes no pointers.
+    let descriptor: RawFd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, open, and owned by nobody else.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
+}

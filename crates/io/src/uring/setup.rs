@@ -1,0 +1,152 @@
+//! Getting a ring out of the kernel at hand: newest setup first, smaller where memory is short.
+//!
+//! | rung | flags | kernel |
+//! |---|---|---|
+//! | 1 | SINGLE_ISSUER, DEFER_TASKRUN, SUBMIT_ALL, CLAMP | 6.1 |
+//! | 2 | COOP_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL, CLAMP | 5.19 |
+//! | 3 | CLAMP | 5.11 |
+//!
+//! A rung that the kernel does not know (EINVAL) leads to the next. Too little lockable memory
+//! halves the entries, down to 32. Anything else is the answer, and is explained with its cure.
+
+use std::io;
+
+use io_uring::{Builder, IoUring, Probe, opcode};
+
+/// Fewest entries that are still worth a ring.
+const ENTRIES_MIN: u32 = 32;
+
+/// Kernel worker threads of a ring at most: for file work that would block it, and for the rest.
+/// Each counts against the process limits of the user or container.
+const WORKERS_MAX: [u32; 2] = [16, 4];
+
+/// What became of the setup.
+#[derive(Debug, Clone)]
+pub(super) struct RingFacts {
+    pub(super) flags: &'static [&'static str],
+    pub(super) entries: u32,
+}
+
+struct Rung {
+    flags: &'static [&'static str],
+    apply: fn(&mut Builder),
+}
+
+const LADDER: [Rung; 3] = [
+    Rung {
+        flags: &["SINGLE_ISSUER", "DEFER_TASKRUN", "SUBMIT_ALL", "CLAMP", "CQSIZE"],
+        apply: |builder| {
+            builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
+        },
+    },
+    Rung {
+        flags: &["COOP_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "CLAMP", "CQSIZE"],
+        apply: |builder| {
+            builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
+        },
+    },
+    Rung { flags: &["CLAMP", "CQSIZE"], apply: |_| {} },
+];
+
+/// Builds a ring on the calling thread, the only one that may use it.
+pub(super) fn build(entries: u32) -> Result<(IoUring, RingFacts), String> {
+    for rung in &LADDER {
+        match build_rung(rung, entries) {
+            Ok(ring) => return accept(ring, rung),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(explain(&error)),
+        }
+    }
+    Err("the kernel refuses every way to set up a ring (EINVAL); Linux 5.11 or later is needed"
+        .to_owned())
+}
+
+fn build_rung(rung: &Rung, entries_wanted: u32) -> io::Result<IoUring> {
+    let mut entries = entries_wanted;
+    loop {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_clamp().setup_cqsize(entries * 2);
+        (rung.apply)(&mut builder);
+        match builder.build(entries) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && ENTRIES_MIN < entries => {
+                entries /= 2;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn accept(ring: IoUring, rung: &Rung) -> Result<(IoUring, RingFacts), String> {
+    let parameters = ring.params();
+    if !parameters.is_feature_nodrop() || !parameters.is_feature_ext_arg() {
+        return Err(
+            "the kernel's rings lack NODROP or EXT_ARG; Linux 5.11 or later is needed".to_owned()
+        );
+    }
+    let mut probe = Probe::new();
+    // Filters may refuse the question while they allow the operations: the trial decides then.
+    if ring.submitter().register_probe(&mut probe).is_ok() {
+        let needed = [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE];
+        if !needed.into_iter().all(|code| probe.is_supported(code)) {
+            return Err("the kernel's rings lack READ, WRITE or FSYNC".to_owned());
+        }
+    }
+    let mut workers = WORKERS_MAX;
+    // Older kernels cannot limit their workers; that costs threads, not correctness.
+    let _ = ring.submitter().register_iowq_max_workers(&mut workers);
+    let entries = parameters.sq_entries();
+    Ok((ring, RingFacts { flags: rung.flags, entries }))
+}
+
+/// What a failed setup means, and what to do about it.
+pub(super) fn explain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => blocked(),
+        Some(libc::ENOSYS) => {
+            "this kernel has no io_uring, or a sandbox hides it (ENOSYS); run on \
+                               Linux 5.11 or later, outside the sandbox"
+                .to_owned()
+        }
+        Some(libc::ENOMEM) => format!(
+            "the memory lock limit is too low even for a ring of {ENTRIES_MIN} entries (ENOMEM); \
+             raise it (`ulimit -l`, LimitMEMLOCK) to 8 MiB"
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => {
+            format!("no file descriptor is left for a ring ({error}); raise `ulimit -n`")
+        }
+        _ => format!("setting up a ring failed: {error}"),
+    }
+}
+
+/// EPERM has two usual causes; the sysctl tells them apart.
+fn blocked() -> String {
+    let setting = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    match setting.as_deref().map(str::trim) {
+        Ok(level @ ("1" | "2")) => format!(
+            "io_uring is switched off by the administrator (EPERM; kernel.io_uring_disabled = \
+             {level}); set it to 0 with sysctl, or for 1 join the group kernel.io_uring_group"
+        ),
+        _ => "io_uring is blocked by a seccomp filter (EPERM; the default of Docker and \
+              containerd); allow io_uring_setup, io_uring_enter and io_uring_register in its \
+              profile"
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usual_cause_has_a_cure() {
+        for (number, cure) in
+            [(libc::ENOSYS, "Linux 5.11"), (libc::ENOMEM, "ulimit -l"), (libc::EMFILE, "ulimit -n")]
+        {
+            let text = explain(&io::Error::from_raw_os_error(number));
+
+            assert!(text.contains(cure), "{text}");
+        }
+        let blocked = explain(&io::Error::from_raw_os_error(libc::EPERM));
+        assert!(blocked.contains("profile") || blocked.contains("sysctl"), "{blocked}");
+    }
+}

@@ -1,0 +1,96 @@
+//! Waking a ring's thread, and only when it sleeps.
+//!
+//! ```text
+//! submitter: publish work; fence; state = AWAKE, and if it slept: wake it
+//! thread:    state = ASLEEP; fence; look for work; none: sleep; state = AWAKE
+//! ```
+//!
+//! Ordering: publish-then-look on both sides needs a SeqCst fence between a store and a load of
+//! different locations; with it, either the thread sees the work or the submitter sees it asleep.
+//! Weaker orderings lose a wake-up. The state itself is exchanged, so of many submitters one pays
+//! for the system call.
+//! In the kernel the thread waits on an eventfd that its ring reads; without a ring (see
+//! `driver`, lost rings) it parks.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::thread::Thread;
+
+use super::ring;
+use crate::stats::Counters;
+
+const AWAKE: u8 = 0;
+const IN_RING: u8 = 1;
+const PARKED: u8 = 2;
+
+pub(super) struct Wake {
+    state: AtomicU8,
+    event: File,
+    thread: OnceLock<Thread>,
+}
+
+impl Wake {
+    pub(super) fn new() -> io::Result<Self> {
+        let (state, thread) = (AtomicU8::new(AWAKE), OnceLock::new());
+        Ok(Self { state, event: ring::event_descriptor()?, thread })
+    }
+
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// For submitters, after they have published work.
+    pub(super) fn wake(&self, counters: &Counters) {
+        fence(Ordering::SeqCst);
+        // Relaxed: the fence orders it after the publication; see above.
+        if self.state.load(Ordering::Relaxed) == AWAKE {
+            return;
+        }
+        match self.state.swap(AWAKE, Ordering::AcqRel) {
+            IN_RING => {
+                counters.ring_wakes.add(1);
+                self.signal();
+            }
+            PARKED => self.thread.get().expect("set before the thread parks").unpark(),
+            _ => {}
+        }
+    }
+
+    /// For the thread itself: makes the ring's read of the eventfd complete.
+    #[expect(clippy::host_endian_bytes, reason = "an eventfd takes a number as the host stores it")]
+    pub(super) fn signal(&self) {
+        let written = (&self.event).write(&1u64.to_ne_bytes());
+        // Only a full counter refuses, and one that is not zero wakes the reader anyway.
+        debug_assert!(written.is_ok(), "{written:?}");
+    }
+
+    /// For the thread: announces sleep in the ring. It must look for work again after this.
+    pub(super) fn announce_ring(&self) {
+        self.announce(IN_RING);
+    }
+
+    /// For the thread: sleeps without a ring unless `has_work`.
+    pub(super) fn park_unless(&self, has_work: impl Fn() -> bool) {
+        self.thread.get_or_init(std::thread::current);
+        self.announce(PARKED);
+        while !has_work() && self.state.load(Ordering::Acquire) == PARKED {
+            std::thread::park();
+        }
+        self.awake();
+    }
+
+    /// For the thread: takes the announcement back.
+    pub(super) fn awake(&self) {
+        // Relaxed: a submitter that still sees the old value only wakes in vain.
+        self.state.store(AWAKE, Ordering::Relaxed);
+    }
+
+    fn announce(&self, state: u8) {
+        // Relaxed: the fence orders it before the look for work.
+        self.state.store(state, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+}

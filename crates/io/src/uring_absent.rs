@@ -1,0 +1,57 @@
+//! Rings where the platform has none: a type without values, so that the disk needs no conditional
+//! code. See `uring` for the real one.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::options::DiskOptions;
+use crate::positional::Positional;
+use crate::request::Request;
+use crate::stats::Counters;
+
+pub(crate) struct Rings {
+    never: Infallible,
+}
+
+impl Rings {
+    /// Always refuses, with the reason.
+    pub(crate) fn start(
+        _options: &DiskOptions,
+        _counters: &Arc<Counters>,
+        _positional: &Arc<Positional>,
+    ) -> Result<Self, String> {
+        Err("io_uring exists on Linux only".to_owned())
+    }
+
+    pub(crate) fn submit(&self, _batch: Vec<Request>) {
+        match self.never {}
+    }
+
+    pub(crate) fn close(&self) -> impl Future<Output = usize> + Send + 'static {
+        match self.never {}
+        #[expect(unreachable_code, reason = "names the future's type")]
+        std::future::ready(0)
+    }
+
+    pub(crate) fn end_within(&self, _timeout: Duration) {
+        match self.never {}
+    }
+
+    pub(crate) fn degraded(&self) -> Option<String> {
+        match self.never {}
+    }
+
+    pub(crate) fn flags(&self) -> Vec<String> {
+        match self.never {}
+    }
+
+    pub(crate) fn entries(&self) -> u32 {
+        match self.never {}
+    }
+
+    pub(crate) fn threads(&self) -> u32 {
+        match self.never {}
+    }
+}

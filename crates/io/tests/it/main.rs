@@ -1,0 +1,15 @@
+//! Tests of the disk through its public face, over every backend that this platform has.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, like the tests do")]
+
+mod cancel;
+mod child;
+mod faults;
+mod files;
+mod flood;
+mod same_results;
+mod shutdown;
+mod support;
+
+#[cfg(target_os = "linux")]
+mod restricted;

@@ -1,0 +1,138 @@
+//! Machines that forbid rings: a system call filter like a container's, before and after the start.
+//!
+//! Each test runs in a process of its own, since a filter stays for the life of the process.
+
+use nephrite_io::{
+    BackendChoice, DiskOptions, IoErrorKind, block_on, open_disk, read, sync, write,
+};
+
+use crate::child::{is_child, run_alone};
+use crate::support::{Bench, assert_balanced, backends, buffer, buffer_of};
+
+/// Makes a system call fail with an errno, for all threads of this process, for ever.
+fn forbid(system_call: libc::c_long, errno: i32) {
+    let number = u32::try_from(system_call).unwrap();
+    let errno = u32::try_from(errno).unwrap();
+    let statement = |code: u32, k: u32| libc::sock_filter {
+        code: u16::try_from(code).unwrap(),
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let filter = [
+        // Loads the number of the system call, which is the first field of `seccomp_data`.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter {
+            jf: 1,
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number)
+        },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).unwrap(),
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the call takes only numbers.
+    let outcome = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(outcome, 0);
+    // SAFETY: the program and its filter live until the call returns; the kernel copies them.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_TSYNC,
+            &raw const program,
+        )
+    };
+    assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn auto_degrades_where_rings_are_forbidden_and_says_why() {
+    if !is_child() {
+        return run_alone("restricted::auto_degrades_where_rings_are_forbidden_and_says_why");
+    }
+    forbid(libc::SYS_io_uring_setup, libc::EPERM);
+
+    let bench = Bench::new(DiskOptions::new());
+
+    let report = bench.disk.report();
+    assert_eq!((report.requested, report.chosen), (BackendChoice::Auto, BackendChoice::Positional));
+    assert!(report.reason.contains("seccomp") || report.reason.contains("sysctl"), "{report}");
+    let file = bench.create("file");
+    block_on(write(&*bench.disk, &file, 0, buffer_of(&[8; 4096]))).unwrap();
+    block_on(sync(&*bench.disk, &file)).unwrap();
+    let bytes = block_on(read(&*bench.disk, &file, 0, buffer(4096))).unwrap();
+    assert_eq!(bytes.as_slice(), [8; 4096]);
+}
+
+#[test]
+fn a_forced_ring_fails_loudly_where_it_is_forbidden() {
+    if !is_child() {
+        return run_alone("restricted::a_forced_ring_fails_loudly_where_it_is_forbidden");
+    }
+    forbid(libc::SYS_io_uring_setup, libc::EPERM);
+    let directory = tempfile::tempdir().unwrap();
+
+    let options = DiskOptions::new().backend(BackendChoice::Uring);
+    let error = open_disk(options, directory.path()).unwrap_err();
+
+    assert_eq!(error.kind(), IoErrorKind::Unsupported);
+    assert!(error.to_string().contains("io_uring was asked for, but"), "{error}");
+    assert!(error.to_string().contains("profile") || error.to_string().contains("sysctl"));
+}
+
+#[test]
+fn a_kernel_without_rings_is_named() {
+    if !is_child() {
+        return run_alone("restricted::a_kernel_without_rings_is_named");
+    }
+    forbid(libc::SYS_io_uring_setup, libc::ENOSYS);
+
+    let bench = Bench::new(DiskOptions::new());
+
+    assert_eq!(bench.disk.report().chosen, BackendChoice::Positional);
+    assert!(bench.disk.report().reason.contains("ENOSYS"), "{}", bench.disk.report());
+}
+
+#[test]
+fn a_sandbox_that_lets_rings_be_set_up_but_not_used_is_noticed() {
+    if !is_child() {
+        return run_alone(
+            "restricted::a_sandbox_that_lets_rings_be_set_up_but_not_used_is_noticed",
+        );
+    }
+    forbid(libc::SYS_io_uring_enter, libc::EPERM);
+
+    let bench = Bench::new(DiskOptions::new());
+
+    let report = bench.disk.report();
+    assert_eq!(report.chosen, BackendChoice::Positional, "{report}");
+    assert!(report.reason.contains("refuse"), "{report}");
+}
+
+#[test]
+fn a_filter_installed_later_degrades_a_running_disk() {
+    if !is_child() {
+        return run_alone("restricted::a_filter_installed_later_degrades_a_running_disk");
+    }
+    if !backends().contains(&BackendChoice::Uring) {
+        return;
+    }
+    let bench = Bench::new(DiskOptions::new().backend(BackendChoice::Uring));
+    let file = bench.file_with("file", &[6; 65_536]);
+    block_on(read(&*bench.disk, &file, 0, buffer(4096))).unwrap();
+
+    forbid(libc::SYS_io_uring_enter, libc::EPERM);
+    for index in 0..100 {
+        let bytes = block_on(read(&*bench.disk, &file, index % 16 * 4096, buffer(4096)));
+        assert_eq!(bytes.unwrap().as_slice(), [6; 4096], "read {index}");
+    }
+
+    let (report, stats) = (bench.disk.report(), bench.disk.stats());
+    assert!(report.degraded.is_some_and(|reason| reason.contains("refuses to be entered")));
+    assert!(99 <= stats.fallbacks, "{stats:?}");
+    assert_balanced(stats);
+    block_on(bench.disk.shutdown()).unwrap();
+}

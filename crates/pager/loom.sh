@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Runs the loom models of this crate: as shipped, and once for each planted bug, which the model
+# named beside it must catch with the complaint named beside it. Takes a few minutes.
+# LOOM_MAX_PREEMPTIONS (default 2) bounds the search.
+#   crates/pager/loom.sh            all
+#   crates/pager/loom.sh models     as shipped only
+#   crates/pager/loom.sh BUG...     only these planted bugs
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
+export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
+# The search is fast enough without link-time optimisation, and the builds are many.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
+
+# bug | model | part of the complaint
+bugs="
+pin_relaxed|frame_state::readers_never_meet_the_writer|Causality violation
+unpin_relaxed|frame_state::readers_never_meet_the_writer|Causality violation
+claim_relaxed|frame_state::readers_never_meet_the_writer|Causality violation
+publish_relaxed|frame_state::readers_never_meet_the_writer|Causality violation
+claim_ignores_pins|frame_state::readers_never_meet_the_writer|Causality violation
+free_list_keeps|free_list::no_frame_is_given_twice_or_lost|load into a frame in use
+budget_store|pin_budget::units_taken_never_exceed_the_limit|left: (3,
+wait_unmarked|pager::frame_wait|deadlock
+flight_unchecked|pager::single_flight|one load for two readers
+hit_unchecked|pager::whole_path|stale or foreign page
+orphan_uncounted|pager::orphan|
+snapshot_early|snapshot_cell::a_reader_sees_every_store_that_has_returned|right: (2, 2)
+"
+
+# The flag goes to this crate only, so that its dependencies are built once.
+planted() {
+    local bug="$1" model="loom_models::$2" complaint="$3" binary output
+    binary=$(cargo rustc -q -p nephrite-pager --lib --profile bench --message-format json \
+        -- --cfg "planted_bug=\"$bug\"" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
+    if output=$("$binary" --exact "$model" 2>&1); then
+        echo "planted bug $bug: NOT caught by $model"
+        return 1
+    fi
+    if ! grep -qF -- "$complaint" <<<"$output"; then
+        echo "planted bug $bug: $model failed without saying '$complaint':"
+        tail -40 <<<"$output"
+        return 1
+    fi
+    echo "planted bug $bug: caught by $model"
+}
+
+if [ $# -eq 0 ] || [ "$1" = models ]; then
+    cargo test --release -p nephrite-pager --lib loom_models
+fi
+while IFS='|' read -r bug model complaint; do
+    if [ -n "$bug" ] && { [ $# -eq 0 ] || [[ " $* " == *" $bug "* ]]; }; then
+        planted "$bug" "$model" "$complaint"
+    fi
+done <<<"$bugs"

@@ -1,0 +1,133 @@
+//! Configuration of the cache, and its validation into numbers that cannot be wrong afterwards.
+
+use crate::error::PagerError;
+use crate::extents::UNITS_MAX;
+use crate::frame::UNIT_BYTES;
+
+/// The default of [`PagerConfig::largest_page_bytes`], and the most it can be: 64 KiB.
+pub const LARGEST_PAGE_BYTES: u32 = 65_536;
+
+/// The largest cache: frame numbers are 32 bits, the last is kept to mean none.
+const UNITS_LIMIT: usize = u32::MAX as usize;
+
+/// How large the page cache is.
+#[derive(Debug, Clone)]
+pub struct PagerConfig {
+    cache_bytes: usize,
+    largest_page_bytes: u32,
+    pin_limit_bytes: Option<usize>,
+}
+
+impl PagerConfig {
+    /// A cache of `cache_bytes` bytes of frames, rounded down to a multiple of 4096.
+    ///
+    /// What describes the frames comes on top: 32 bytes for each 4096 (0.8 %), counted in
+    /// `PagerStats::bytes_metadata`.
+    pub fn new(cache_bytes: usize) -> Self {
+        Self { cache_bytes, largest_page_bytes: LARGEST_PAGE_BYTES, pin_limit_bytes: None }
+    }
+
+    /// The largest page of any file, in bytes: a multiple of 4096 up to [`LARGEST_PAGE_BYTES`],
+    /// which is the default. A cache must hold at least one such page.
+    #[must_use]
+    pub fn largest_page_bytes(mut self, bytes: u32) -> Self {
+        self.largest_page_bytes = bytes;
+        self
+    }
+
+    /// How much of the cache may be pinned or loading at one time, in bytes. The default is three
+    /// quarters; at least one largest page and at most the whole cache are kept to.
+    #[must_use]
+    pub fn pin_limit_bytes(mut self, bytes: usize) -> Self {
+        self.pin_limit_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<Sizes, PagerError> {
+        let largest_units = frame_units(self.largest_page_bytes, LARGEST_PAGE_BYTES)?;
+        let minimum_bytes = usize::from(largest_units) * UNIT_BYTES;
+        let cache_bytes = self.cache_bytes;
+        if cache_bytes < minimum_bytes {
+            return Err(PagerError::TooSmall { cache_bytes, minimum_bytes });
+        }
+        let units = cache_bytes / UNIT_BYTES;
+        let too_large = || {
+            let maximum_bytes = (UNITS_LIMIT - 1).saturating_mul(UNIT_BYTES);
+            PagerError::TooLarge { cache_bytes, maximum_bytes }
+        };
+        let units = u32::try_from(units).ok().filter(|&units| units < u32::MAX);
+        let units = units.ok_or_else(too_large)?;
+        let wanted = match self.pin_limit_bytes {
+            Some(bytes) => bytes / UNIT_BYTES,
+            None => cache_bytes / UNIT_BYTES / 4 * 3 + cache_bytes / UNIT_BYTES % 4 * 3 / 4,
+        };
+        let pin_limit = wanted.clamp(usize::from(largest_units), cache_bytes / UNIT_BYTES) as u64;
+        Ok(Sizes { units, largest_units, pin_limit_units: pin_limit })
+    }
+}
+
+/// A validated configuration, in units of 4096 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) units: u32,
+    pub(crate) largest_units: u8,
+    pub(crate) pin_limit_units: u64,
+}
+
+/// The units of a page, if it is a page size at all.
+pub(crate) fn frame_units(page_bytes: u32, largest_bytes: u32) -> Result<u8, PagerError> {
+    let wrong = PagerError::PageBytes { page_bytes, largest_bytes };
+    let unit_bytes = u32::try_from(UNIT_BYTES).expect("4096 fits");
+    let units = page_bytes / unit_bytes;
+    if page_bytes == 0 || !page_bytes.is_multiple_of(unit_bytes) || largest_bytes < page_bytes {
+        return Err(wrong);
+    }
+    u8::try_from(units).ok().filter(|&units| units <= UNITS_MAX).ok_or(wrong)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minimum_is_one_largest_page() {
+        let error = PagerConfig::new(65_535).validate().unwrap_err();
+        assert!(matches!(error, PagerError::TooSmall { minimum_bytes: 65_536, .. }));
+
+        let one = PagerConfig::new(4096).largest_page_bytes(4096).validate().unwrap();
+
+        assert_eq!(one, Sizes { units: 1, largest_units: 1, pin_limit_units: 1 });
+    }
+
+    #[test]
+    fn three_quarters_may_be_pinned() {
+        let sizes = PagerConfig::new(1 << 30).validate().unwrap();
+
+        assert_eq!((sizes.units, sizes.pin_limit_units), (1 << 18, 3 << 16));
+    }
+
+    #[test]
+    fn a_pin_limit_is_kept_between_one_page_and_the_cache() {
+        let limit = |bytes| {
+            PagerConfig::new(1 << 20).pin_limit_bytes(bytes).validate().unwrap().pin_limit_units
+        };
+
+        assert_eq!((limit(0), limit(usize::MAX), limit(131_072)), (16, 256, 32));
+    }
+
+    #[test]
+    fn odd_page_sizes_are_refused() {
+        for page_bytes in [0, 1, 4095, 4097, 65_536 + 4096, u32::MAX] {
+            assert!(frame_units(page_bytes, LARGEST_PAGE_BYTES).is_err(), "{page_bytes}");
+        }
+        assert_eq!(frame_units(65_536, LARGEST_PAGE_BYTES).unwrap(), 16);
+        assert_eq!(frame_units(12_288, LARGEST_PAGE_BYTES).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_cache_beyond_the_frame_numbers_is_refused() {
+        let error = PagerConfig::new(usize::MAX).validate().unwrap_err();
+
+        assert!(matches!(error, PagerError::TooLarge { .. }), "{error}");
+    }
+}

@@ -1,0 +1,294 @@
+//! Cached file: the page table of one file, and the look-up of its pages.
+//!
+//! The path of a hit: table entry (Acquire), a look at the frame, pin it (one addition), compare
+//! state and owner, count the reference, make the guard. No lock, no allocation, no reference count, no loop. All
+//! else is a miss and goes through `look_up_slow`.
+//!
+//! The comparison is needed because a table entry may be stale. It cannot be fooled: under the pin
+//! the owner does not change; owners of living files are distinct; and a file whose key was used
+//! before starts with an empty table, so it meets no frame of its predecessor.
+//!
+//! Does not: read anything. The getter that gets `Load` reads.
+//! Checked by the loom model `whole_path` (with the comparison left out as planted bug) and the
+//! tests of `pager.rs`.
+
+use std::sync::Arc as StdArc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::clock::{Clock, Policy};
+use crate::frame::{Frame, FrameNo, Owner};
+use crate::frame_wait::FrameWait;
+use crate::guard::{FramePin, PageGuard};
+use crate::load::{Load, LoadWait};
+use crate::load_table::LoadCell;
+use crate::page_table::PageTable;
+use crate::shared::{Credit, Shared};
+use crate::sync::{Arc, lock};
+
+/// The pages of one immutable file in the cache.
+///
+/// Dropping it frees its frames: those without a pin at once, the others with their last guard.
+#[derive(Debug)]
+pub struct CachedFile {
+    shared: Arc<Shared>,
+    table: PageTable,
+    key: u32,
+    page_count: u32,
+    page_bytes: u32,
+    frame_units: u8,
+}
+
+/// The answer to a look-up.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a caller that ignores a case loses a page or a wake")]
+pub enum Lookup {
+    /// The page is here.
+    Hit(PageGuard),
+    /// The page is not here, and this caller must load it.
+    Load(Load),
+    /// Somebody else is loading the page.
+    Wait(LoadWait),
+    /// Too much is pinned or loading: wait, then look up again. Give up guards you do not need.
+    Full(FrameWait),
+}
+
+/// Whether a look-up counts as a use of the page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Point,
+    Scan,
+}
+
+/// A try to pin a page that may be resident.
+enum Pinned {
+    Yes(FramePin),
+    /// Resident, but the pin budget is used up.
+    Refused,
+    No,
+}
+
+impl CachedFile {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        table: PageTable,
+        key: u32,
+        page_count: u32,
+        page: (u32, u8),
+    ) -> Self {
+        let (page_bytes, frame_units) = page;
+        let table_bytes = table.directory_bytes() as u64;
+        shared.counters.table_bytes.fetch_add(table_bytes, Relaxed);
+        Self { shared, table, key, page_count, page_bytes, frame_units }
+    }
+
+    /// Looks a page up. Never blocks on I/O or on other users of the cache.
+    ///
+    /// # Panics
+    ///
+    /// When `page` is not below [`CachedFile::page_count`]. A page number that was read from disk
+    /// must be checked by the caller.
+    #[inline]
+    pub fn get(self: &StdArc<Self>, page: u32) -> Lookup {
+        self.look_up(page, Use::Point)
+    }
+
+    /// Looks a page up for a scan: like [`CachedFile::get`], but a hit does not count as a use, so
+    /// that a scan keeps no page in the cache that point look-ups would let go.
+    pub fn get_for_scan(self: &StdArc<Self>, page: u32) -> Lookup {
+        self.look_up(page, Use::Scan)
+    }
+
+    /// Whether the page is in the cache: a hint, it may be gone or here a moment later.
+    pub fn contains(&self, page: u32) -> bool {
+        let Some(number) = self.table.frame_of(page) else { return false };
+        let frame = self.shared.frame(number);
+        frame.state.peek().is_readable() && frame.owner() == self.owner(page)
+    }
+
+    /// The number of pages.
+    pub fn page_count(&self) -> u32 {
+        self.page_count
+    }
+
+    /// The length of a page in bytes.
+    pub fn page_bytes(&self) -> u32 {
+        self.page_bytes
+    }
+
+    #[inline]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    #[inline]
+    pub(crate) fn owner(&self, page: u32) -> Owner {
+        Owner::new(self.key, page)
+    }
+
+    /// Points the page at its frame. Under the lock of the page's shard.
+    pub(crate) fn map(&self, page: u32, frame: FrameNo) {
+        if self.table.set(page, frame) {
+            let chunk_bytes = PageTable::chunk_bytes() as u64;
+            self.shared.counters.table_bytes.fetch_add(chunk_bytes, Relaxed);
+        }
+    }
+
+    #[inline]
+    fn look_up(self: &StdArc<Self>, page: u32, purpose: Use) -> Lookup {
+        assert!(page < self.page_count, "page {page} of a file of {} pages", self.page_count);
+        match self.try_pin(page, purpose) {
+            // SAFETY: `try_pin` made the pin for us.
+            Pinned::Yes(pin) => Lookup::Hit(unsafe { pin.guard() }),
+            Pinned::Refused | Pinned::No => self.look_up_slow(page, purpose),
+        }
+    }
+
+    /// Tries, arms the waiters, tries again: room that appears in between is seen by one of them.
+    #[cold]
+    fn look_up_slow(self: &StdArc<Self>, page: u32, purpose: Use) -> Lookup {
+        if let Some(answer) = self.attempt(page, purpose) {
+            return answer;
+        }
+        let wait = self.shared.arm();
+        self.attempt(page, purpose).unwrap_or_else(|| {
+            self.shared.counters.refusals.fetch_add(1, Relaxed);
+            Lookup::Full(wait)
+        })
+    }
+
+    /// Pins, joins, or starts a load. `None`: the budget or the frames are used up.
+    fn attempt(self: &StdArc<Self>, page: u32, purpose: Use) -> Option<Lookup> {
+        loop {
+            match self.try_pin(page, purpose) {
+                // SAFETY: `try_pin` made the pin for us.
+                Pinned::Yes(pin) => return Some(Lookup::Hit(unsafe { pin.guard() })),
+                Pinned::Refused => return None,
+                Pinned::No => {}
+            }
+            // Declared before the shard's lock, so dropped (and announced) after it.
+            let mut news = self.shared.news();
+            let mut shard = self.shared.loads.shard(self.owner(page));
+            if let Some(cell) = shard.get(&self.owner(page)) {
+                self.shared.counters.joins.fetch_add(1, Relaxed);
+                return Some(Lookup::Wait(LoadWait::new(cell)));
+            }
+            // Loaded since the try above: pages become resident under this lock only.
+            if !cfg!(planted_bug = "flight_unchecked") && self.contains(page) {
+                continue;
+            }
+            let frame = self.shared.allocate(self.frame_units, &mut news)?;
+            let cell = Arc::new(LoadCell::new());
+            shard.insert(self.owner(page), Arc::clone(&cell));
+            self.begin(page, frame);
+            drop(shard);
+            self.shared.counters.misses.fetch_add(1, Relaxed);
+            return Some(Lookup::Load(Load::new(StdArc::clone(self), cell, page, frame)));
+        }
+    }
+
+    fn begin(&self, page: u32, frame: FrameNo) {
+        let frame = self.shared.frame(frame);
+        frame.state.begin_load();
+        frame.assign(self.owner(page), self.frame_units);
+    }
+
+    #[inline]
+    fn try_pin(&self, page: u32, purpose: Use) -> Pinned {
+        let Some(number) = self.table.frame_of(page) else { return Pinned::No };
+        let frame = self.shared.frame(number);
+        // A look before the pin: a stale entry or a used up budget then costs nobody a wake-up for
+        // a pin that comes and goes. Only what the pin itself returns counts.
+        if frame.state.peek().is_plain_hit() && frame.owner() == self.owner(page) {
+            let before = frame.state.pin();
+            if before.is_plain_hit() && self.is_ours(frame, page) {
+                if purpose == Use::Point {
+                    Clock::touched(&frame.reference);
+                }
+                return Pinned::Yes(self.hit(number));
+            }
+            self.unpin(number);
+        }
+        self.try_pin_slow(number, page, purpose)
+    }
+
+    /// Not a plain hit: it is another page, or the frame is not charged, or it was just taken.
+    #[cold]
+    fn try_pin_slow(&self, number: FrameNo, page: u32, purpose: Use) -> Pinned {
+        let frame = self.shared.frame(number);
+        let seen = frame.state.peek();
+        if !seen.is_readable() || frame.owner() != self.owner(page) {
+            return Pinned::No;
+        }
+        let credit =
+            if seen.is_charged() { None } else { self.shared.take_credit(self.frame_units) };
+        if seen.is_over_ceiling() || (!seen.is_charged() && credit.is_none()) {
+            return Pinned::Refused;
+        }
+        let before = frame.state.pin();
+        if !before.is_readable() || !self.is_ours(frame, page) {
+            self.unpin(number);
+            return Pinned::No;
+        }
+        if !self.charge(frame, credit) {
+            self.unpin(number);
+            return Pinned::Refused;
+        }
+        if purpose == Use::Point {
+            Clock::touched(&frame.reference);
+        }
+        Pinned::Yes(self.hit(number))
+    }
+
+    /// Charges a frame that the caller has pinned, with its credit if it has one; false when the
+    /// budget is used up. A credit that is not needed goes back.
+    fn charge(&self, frame: &Frame, credit: Option<Credit<'_>>) -> bool {
+        if frame.state.peek().is_charged() {
+            return true;
+        }
+        let Some(credit) = credit.or_else(|| self.shared.take_credit(self.frame_units)) else {
+            return frame.state.peek().is_charged();
+        };
+        if frame.state.charge() {
+            credit.spend();
+        }
+        true
+    }
+
+    /// Whether a frame that the caller has pinned holds this page.
+    #[inline]
+    fn is_ours(&self, frame: &Frame, page: u32) -> bool {
+        cfg!(planted_bug = "hit_unchecked") || frame.owner() == self.owner(page)
+    }
+
+    /// Drops a pin that this call has made.
+    fn unpin(&self, number: FrameNo) {
+        // SAFETY: the caller's pin; the file owns `Shared`.
+        unsafe { Shared::unpin(Shared::pointer(&self.shared), number) };
+    }
+
+    #[inline]
+    fn hit(&self, number: FrameNo) -> FramePin {
+        self.shared.hits.count();
+        // SAFETY: the caller's pin saw the frame resident with our page, which is so long.
+        unsafe { FramePin::new(Shared::pointer(&self.shared), number, self.page_bytes) }
+    }
+}
+
+impl Drop for CachedFile {
+    /// No getter is left (they borrow the file) and no load (it owns the file).
+    fn drop(&mut self) {
+        for (page, number) in self.table.entries() {
+            let frame = self.shared.frame(number);
+            let before = frame.state.pin();
+            if before.is_readable() && frame.owner() == self.owner(page) {
+                // SAFETY: our pin, which saw our page.
+                unsafe { Shared::orphan(&self.shared, number) };
+            } else {
+                self.unpin(number);
+            }
+        }
+        let bytes = self.table.directory_bytes() + self.table.chunks_bytes();
+        self.shared.counters.table_bytes.fetch_sub(bytes as u64, Relaxed);
+        lock(&self.shared.keys).give(self.key);
+    }
+}

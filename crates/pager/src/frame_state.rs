@@ -1,0 +1,284 @@
+//! Frame state: one 64-bit word that says who may touch a frame.
+//!
+//! ```text
+//! [ flags: 8 | version: 24 | pins: 32 ]      flags = [ - | - | wanted | charged | orphan | phase: 3 ]
+//!
+//!            begin_load          finish_load               claim
+//!   free ----------------> loading ----------> resident(pins) ----> evicting
+//!     ^                      | fail_load            (pins == 0)         |
+//!     |        release       v                                          |
+//!     +---------------- evicting <--------------------------------------+   begin_load: loading again
+//! ```
+//!
+//! - *free*, *evicting*: owned by whoever holds the frame books; *loading*: owned by one `Load`.
+//! - *resident*: bytes and owner of the frame do not change while the pin count is above zero,
+//!   because `claim` succeeds at zero only. A failed load goes back through *evicting*: it is
+//!   never resident, so it is never cached.
+//! - A getter pins first and looks afterwards, so any phase may carry *passing* pins of getters that
+//!   followed an old page table entry. They look at nothing and undo the pin. Therefore every
+//!   transition out of an exclusive phase keeps the pin count it finds.
+//! - *charged*: the pages of this frame are taken from the pin budget. It stays set at pin count
+//!   zero, and is collected when the budget runs dry: a repeated hit pays nothing for it.
+//! - *wanted*: somebody waits for a frame; whoever drops the last pin must look for waiters.
+//! - *orphan*: the file is gone; whoever drops the last pin frees the frame.
+//! - *version* counts loads. It makes a compare-and-swap against a word read earlier fail when the
+//!   frame has been reused in between; memory safety does not depend on it (a pin does that).
+//!
+//! Ordering: `finish_load` is Release and pairs with the Acquire of `pin` (bytes and owner before
+//! the reader). `unpin` is Release and pairs with the Acquire of `claim` (the reader's last look
+//! before the next writer). All writers after initialisation are read-modify-writes, so each of them
+//! continues the release sequences of those before. `want` and `unpin_flagged` are AcqRel: what the
+//! waiter wrote before marking is seen by the one who drops the pin later. Nothing needs SeqCst.
+//!
+//! Nothing outside this file touches the raw value. Checked by the loom models `frame_state` (two
+//! readers and an evictor) and `whole_path`, each with planted bugs, and by the tests below.
+
+use crate::sync::{AtomicU64, Ordering};
+
+const PINS: u64 = 0xffff_ffff;
+const VERSION_SHIFT: u32 = 32;
+const VERSION: u64 = 0x00ff_ffff << VERSION_SHIFT;
+const PHASE: u64 = 0b111 << 56;
+const FREE: u64 = 0;
+const LOADING: u64 = 1 << 56;
+const RESIDENT: u64 = 2 << 56;
+const EVICTING: u64 = 3 << 56;
+const ORPHAN: u64 = 1 << 59;
+const CHARGED: u64 = 1 << 60;
+const WANTED: u64 = 1 << 61;
+
+/// Beyond this many pins on one frame something leaks guards without end: refuse to go on.
+/// The 2^31 above it are room for the threads that find out at the same time.
+const PIN_CEILING: u64 = 1 << 31;
+
+/// Weakened on purpose in the builds that prove that the models can see it.
+const PIN: Ordering =
+    if cfg!(planted_bug = "pin_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+const UNPIN: Ordering =
+    if cfg!(planted_bug = "unpin_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+const CLAIM: Ordering =
+    if cfg!(planted_bug = "claim_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+const PUBLISH: Ordering =
+    if cfg!(planted_bug = "publish_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+
+/// The state word of one frame.
+#[derive(Debug)]
+pub(crate) struct FrameState(AtomicU64);
+
+/// A state word as somebody saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word(u64);
+
+/// The frame is flagged: its pin must be dropped the long way (`Shared::unpin`).
+#[derive(Debug)]
+pub(crate) struct Flagged;
+
+impl FrameState {
+    /// A free frame without pins.
+    pub(crate) fn free() -> Self {
+        Self(AtomicU64::new(FREE))
+    }
+
+    /// The word now. Good for hints, and for what the caller knows to be stable.
+    #[inline]
+    pub(crate) fn peek(&self) -> Word {
+        Word(self.0.load(Ordering::Acquire))
+    }
+
+    /// Adds a pin and tells what was there before. Only if that was resident does the pin protect
+    /// anything; otherwise the caller undoes it.
+    #[inline]
+    pub(crate) fn pin(&self) -> Word {
+        Word(self.0.fetch_add(1, PIN))
+    }
+
+    /// Adds a pin for a caller that already holds one. Relaxed: the pin held has synchronised.
+    #[inline]
+    pub(crate) fn pin_again(&self) {
+        let before = Word(self.0.fetch_add(1, Ordering::Relaxed));
+        assert!(!before.is_over_ceiling(), "more than {PIN_CEILING} pins on one frame");
+    }
+
+    /// Drops a pin of an unflagged frame. When this succeeds there is nothing else to do, and the
+    /// caller must not touch the cache again: another thread may be freeing it.
+    #[inline]
+    pub(crate) fn unpin(&self) -> Result<(), Flagged> {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            debug_assert!(seen & PINS != 0, "unpin of an unpinned frame: {seen:#018x}");
+            if seen & (ORPHAN | WANTED) != 0 {
+                return Err(Flagged);
+            }
+            match self.0.compare_exchange_weak(seen, seen - 1, UNPIN, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Drops a pin whatever the flags say, and tells what was there before.
+    pub(crate) fn unpin_flagged(&self) -> Word {
+        let before = Word(self.0.fetch_sub(1, Ordering::AcqRel));
+        assert!(before.pins() != 0, "unpin of an unpinned frame: {before:?}");
+        before
+    }
+
+    /// Marks the frame as charged to the pin budget; false when it already was. The caller holds a
+    /// pin. Relaxed: the mark guards a number of the budget, not memory.
+    pub(crate) fn charge(&self) -> bool {
+        self.0.fetch_or(CHARGED, Ordering::Relaxed) & CHARGED == 0
+    }
+
+    /// Takes the charge off an unpinned resident frame that still is as `seen`.
+    pub(crate) fn uncharge(&self, seen: Word) -> bool {
+        seen.is_idle_charged() && self.swap(seen, seen.0 & !CHARGED, Ordering::Relaxed)
+    }
+
+    /// Marks the frame as waited for and tells what was there before.
+    pub(crate) fn want(&self) -> Word {
+        Word(self.0.fetch_or(WANTED, Ordering::AcqRel))
+    }
+
+    /// Takes the mark of the waiters and the charge off an unpinned resident frame that still is as
+    /// `seen`.
+    pub(crate) fn settle(&self, seen: Word) -> bool {
+        self.swap(seen, seen.0 & !(CHARGED | WANTED), Ordering::Relaxed)
+    }
+
+    /// Takes an unpinned resident frame for eviction; tells what was there before. The charge, if
+    /// there was one, passes to the caller.
+    pub(crate) fn claim(&self) -> Option<Word> {
+        let seen = Word(self.0.load(Ordering::Relaxed));
+        if !seen.is_evictable() {
+            return None;
+        }
+        let target = (seen.0 & !(PHASE | CHARGED)) | EVICTING;
+        self.swap(seen, target, CLAIM).then_some(seen)
+    }
+
+    /// Takes an unpinned orphan, for the one thread that will free it; tells what was there before.
+    pub(crate) fn claim_orphan(&self) -> Option<Word> {
+        let mut seen = self.peek();
+        while seen.is_idle_orphan() {
+            let target = (seen.0 & !(PHASE | CHARGED | ORPHAN)) | EVICTING;
+            if self.swap(seen, target, Ordering::AcqRel) {
+                return Some(seen);
+            }
+            seen = self.peek();
+        }
+        None
+    }
+
+    /// Free or evicting to loading, with the pin of the loader, charged, version counted on.
+    /// Relaxed: the frame came to the caller by `claim` or under the lock of the frame books.
+    pub(crate) fn begin_load(&self) {
+        self.update(Ordering::Relaxed, |word| {
+            let exclusive = word & PHASE == FREE || word & PHASE == EVICTING;
+            assert!(exclusive, "load into a frame in use: {word:#018x}");
+            let version = (word + (1 << VERSION_SHIFT)) & VERSION;
+            (word & (WANTED | PINS)) + LOADING + CHARGED + version + 1
+        });
+    }
+
+    /// Loading to resident, with one more pin for each of `waiters`. The loader keeps its own pin.
+    pub(crate) fn finish_load(&self, waiters: u32) {
+        let step = RESIDENT - LOADING + u64::from(waiters);
+        let before = self.0.fetch_add(step, PUBLISH);
+        assert!(before & PHASE == LOADING, "finished a load that was not running: {before:#018x}");
+    }
+
+    /// A failed load: loading to evicting, without the loader's pin and without the charge, which
+    /// passes to the caller. The next step is `release`.
+    pub(crate) fn fail_load(&self) {
+        self.update(Ordering::Release, |word| {
+            assert!(word & PHASE == LOADING, "failed a load that was not running: {word:#018x}");
+            (word & !(PHASE | CHARGED)) + EVICTING - 1
+        });
+    }
+
+    /// Evicting to free. Called under the lock of the frame books, which orders it.
+    pub(crate) fn release(&self) {
+        let before = self.0.fetch_sub(EVICTING - FREE, Ordering::Release);
+        assert!(before & PHASE == EVICTING, "freed a frame in use: {before:#018x}");
+    }
+
+    /// Marks a resident frame whose file is gone. The caller holds a pin.
+    pub(crate) fn orphan(&self) {
+        let before = Word(self.0.fetch_or(ORPHAN, Ordering::AcqRel));
+        assert!(before.is_resident() && !before.is_orphan(), "orphaned twice: {before:?}");
+    }
+
+    fn swap(&self, seen: Word, target: u64, success: Ordering) -> bool {
+        self.0.compare_exchange(seen.0, target, success, Ordering::Relaxed).is_ok()
+    }
+
+    fn update(&self, success: Ordering, change: impl Fn(u64) -> u64) {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        while let Err(now) =
+            self.0.compare_exchange_weak(seen, change(seen), success, Ordering::Relaxed)
+        {
+            seen = now;
+        }
+    }
+}
+
+impl Word {
+    /// Resident, charged, with a file, pins in bounds: the one comparison of a plain hit.
+    #[inline]
+    pub(crate) fn is_plain_hit(self) -> bool {
+        self.0 & (PHASE | ORPHAN | CHARGED | PIN_CEILING) == RESIDENT | CHARGED
+    }
+
+    /// The bytes are those of a page of a living file.
+    #[inline]
+    pub(crate) fn is_readable(self) -> bool {
+        self.0 & (PHASE | ORPHAN) == RESIDENT
+    }
+
+    /// Readable and not pinned by anybody.
+    pub(crate) fn is_evictable(self) -> bool {
+        let pins = if cfg!(planted_bug = "claim_ignores_pins") { 0 } else { PINS };
+        self.0 & (PHASE | ORPHAN | pins) == RESIDENT
+    }
+
+    pub(crate) fn is_free(self) -> bool {
+        self.0 & PHASE == FREE
+    }
+
+    pub(crate) fn is_resident(self) -> bool {
+        self.0 & PHASE == RESIDENT
+    }
+
+    pub(crate) fn is_loading(self) -> bool {
+        self.0 & PHASE == LOADING
+    }
+
+    pub(crate) fn is_orphan(self) -> bool {
+        self.0 & ORPHAN != 0
+    }
+
+    pub(crate) fn is_charged(self) -> bool {
+        self.0 & CHARGED != 0
+    }
+
+    pub(crate) fn is_wanted(self) -> bool {
+        self.0 & WANTED != 0
+    }
+
+    /// Charged, but evictable: the charge can be collected.
+    pub(crate) fn is_idle_charged(self) -> bool {
+        self.is_evictable() && self.is_charged()
+    }
+
+    fn is_idle_orphan(self) -> bool {
+        self.0 & (PHASE | ORPHAN | PINS) == RESIDENT | ORPHAN
+    }
+
+    pub(crate) fn is_over_ceiling(self) -> bool {
+        PIN_CEILING <= self.pins()
+    }
+
+    pub(crate) fn pins(self) -> u64 {
+        self.0 & PINS
+    }
+}

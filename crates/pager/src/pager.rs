@@ -1,0 +1,121 @@
+//! The page cache: opens files in it, and tells about itself.
+
+use std::sync::Arc as StdArc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::config::{PagerConfig, frame_units};
+use crate::error::PagerError;
+use crate::extents::UNITS_MAX;
+use crate::file::CachedFile;
+use crate::frame::{Frame, UNIT_BYTES};
+use crate::page_table::PageTable;
+use crate::shared::Shared;
+use crate::stats::{ClassStats, PagerStats};
+use crate::sync::{Arc, lock};
+
+/// A page cache of fixed size.
+///
+/// Shared by any number of files with pages of different sizes. All its memory is reserved at the
+/// start, but for page tables (4 bytes a page of an open file, made as pages are loaded).
+#[derive(Debug)]
+pub struct Pager {
+    shared: Arc<Shared>,
+}
+
+impl Pager {
+    /// Reserves the memory of a cache.
+    ///
+    /// # Errors
+    ///
+    /// [`PagerError`] when the size cannot work, or when the system has no memory.
+    pub fn new(config: PagerConfig) -> Result<StdArc<Self>, PagerError> {
+        let shared = Shared::new(config.validate()?)?;
+        Ok(StdArc::new(Self { shared: Arc::new(shared) }))
+    }
+
+    /// Adds a file of `page_count` pages of `page_bytes` bytes. Nothing of it is resident yet.
+    ///
+    /// The file must not change while it is open here. The cache may be dropped before its files.
+    ///
+    /// # Errors
+    ///
+    /// [`PagerError::PageBytes`] when `page_bytes` is no multiple of 4096 or above the largest page
+    /// of this cache; [`PagerError::TableMemory`] when there is no memory for the page table.
+    pub fn open_file(
+        self: &StdArc<Self>,
+        page_bytes: u32,
+        page_count: u32,
+    ) -> Result<StdArc<CachedFile>, PagerError> {
+        let largest_bytes = u32::from(self.shared.sizes.largest_units) * 4096;
+        let units = frame_units(page_bytes, largest_bytes)?;
+        let table = PageTable::new(page_count)
+            .ok_or(PagerError::TableMemory { bytes: page_count as usize / 128 })?;
+        let key = lock(&self.shared.keys).take()?;
+        let shared = Arc::clone(&self.shared);
+        Ok(StdArc::new(CachedFile::new(shared, table, key, page_count, (page_bytes, units))))
+    }
+
+    /// Counters and sizes now. Looks at every frame.
+    pub fn stats(&self) -> PagerStats {
+        let (shared, mut stats) = (&self.shared, PagerStats::default());
+        let counters = &shared.counters;
+        stats.hits = shared.hits.sum();
+        stats.misses = counters.misses.load(Relaxed);
+        stats.joins = counters.joins.load(Relaxed);
+        stats.refusals = counters.refusals.load(Relaxed);
+        stats.evictions = counters.evictions.load(Relaxed);
+        stats.loads_failed = counters.loads_failed.load(Relaxed);
+        stats.frames_lost = counters.frames_lost.load(Relaxed);
+        stats.bytes_tables = usize::try_from(counters.table_bytes.load(Relaxed))
+            .expect("bytes that are allocated fit the address space");
+        stats.bytes_pin_limit = shared.pin_limit_bytes();
+        stats.bytes_arena = shared.memory.bytes_total();
+        stats.huge_pages = shared.memory.huge_pages();
+        stats.files = lock(&shared.keys).in_use();
+        self.count_frames(&mut stats);
+        self.count_classes(&mut stats);
+        stats
+    }
+
+    fn count_frames(&self, stats: &mut PagerStats) {
+        for frame in &self.shared.frames {
+            let word = frame.state.peek();
+            // A loading frame has a pin of its loader, and those of getters in passing.
+            stats.frames_loading += u64::from(word.is_loading());
+            stats.frames_resident += u64::from(word.is_resident());
+            if word.is_resident() {
+                stats.pins += word.pins();
+                stats.frames_pinned += u64::from(word.pins() != 0);
+            }
+        }
+    }
+
+    fn count_classes(&self, stats: &mut PagerStats) {
+        self.shared.with_extents(|extents| {
+            for units in 1..=UNITS_MAX {
+                let counts = extents.counts(units);
+                if counts.extents == 0 {
+                    continue;
+                }
+                stats.classes.push(ClassStats {
+                    page_bytes: u32::from(units) * 4096,
+                    frames: counts.frames,
+                    frames_free: counts.free,
+                    extents: counts.extents,
+                });
+            }
+            stats.extents_unassigned = extents.unassigned();
+            stats.bytes_extent = extents.extent_bytes();
+            stats.bytes_metadata = extents.bytes();
+        });
+        stats.bytes_metadata += self.shared.frames.len() * size_of::<Frame>();
+        stats.bytes_metadata += self.shared.hits.bytes() + size_of::<Shared>();
+    }
+}
+
+const _: () = assert!(UNIT_BYTES == 4096);
+
+#[cfg(all(test, not(loom)))]
+mod stress;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,385 @@
+//! What all files, guards and loads of one cache share, and how long it lives.
+//!
+//! Life: the handles (`Pager`, `CachedFile`) own it through `Arc`. A guard holds a plain pointer,
+//! which is valid because of its pin: while the file of the frame is open, the file keeps `Shared`
+//! alive; when the file is dropped it turns each of its frames into an *orphan*, and an orphan owns
+//! one strong count of `Shared` until the thread that drops its last pin has freed it. So a hit pays
+//! no reference count, and a guard stays good after cache and file are gone. A plain `unpin` is the
+//! last thing its thread does with `Shared`; a flagged one takes a strong count of its own first.
+//!
+//! Charges: a frame is charged to the pin budget by the first who pins it and stays charged until
+//! it is evicted or until the budget runs dry, when the charges of unpinned frames are collected.
+//!
+//! Lock order: shard of `loads`, then cell of a load, then frame books (`extents`). The queue of
+//! `waiters` and the list of `keys` are taken alone. No waker runs and no pin is dropped under any
+//! of them: dropping a pin may take them all.
+//! Checked by the loom model `whole_path`, the tests of `pager.rs`, and Miri.
+
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64 as Statistic;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::budget::PinBudget;
+use crate::config::Sizes;
+use crate::error::PagerError;
+use crate::extents::{Evicted, Extents};
+use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
+use crate::frame_memory::FrameMemory;
+use crate::frame_wait::{FrameWait, FrameWaiters};
+use crate::hit_counter::HitCounter;
+use crate::load_table::LoadTable;
+use crate::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
+
+/// Units that one collection of charges tries to gain, so that the next hits need none.
+const COLLECT_UNITS: u64 = if cfg!(loom) { 1 } else { 64 };
+
+/// Frames that a collecting thread reserves for itself at a time.
+const COLLECT_STRIDE: u32 = if cfg!(loom) { 1 } else { 64 };
+
+/// The shared part of one cache.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) frames: Box<[Frame]>,
+    pub(crate) memory: FrameMemory,
+    pub(crate) loads: LoadTable,
+    pub(crate) hits: HitCounter,
+    pub(crate) counters: Counters,
+    pub(crate) keys: Mutex<FileKeys>,
+    pub(crate) sizes: Sizes,
+    extents: Mutex<Extents>,
+    budget: PinBudget,
+    waiters: Arc<FrameWaiters>,
+    collect_hand: AtomicU32,
+}
+
+/// Counters off the path of hits. Relaxed: statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) misses: Statistic,
+    pub(crate) joins: Statistic,
+    pub(crate) refusals: Statistic,
+    pub(crate) evictions: Statistic,
+    pub(crate) loads_failed: Statistic,
+    pub(crate) frames_lost: Statistic,
+    pub(crate) table_bytes: Statistic,
+}
+
+/// Keys of open files: each is used by one file at a time.
+#[derive(Debug, Default)]
+pub(crate) struct FileKeys {
+    returned: Vec<u32>,
+    fresh: u32,
+}
+
+/// Units taken from the pin budget that no frame carries yet. Goes back, announced, when dropped:
+/// with no lock held.
+#[derive(Debug)]
+pub(crate) struct Credit<'a> {
+    shared: &'a Shared,
+    units: u8,
+}
+
+/// Announces room when dropped, if there is any: declare it before a lock, so it goes after it.
+#[derive(Debug)]
+pub(crate) struct News<'a> {
+    shared: &'a Shared,
+    due: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(sizes: Sizes) -> Result<Self, PagerError> {
+        let count = sizes.units as usize;
+        let mut frames = Vec::new();
+        let table_memory = |_| PagerError::TableMemory { bytes: count * size_of::<Frame>() };
+        frames.try_reserve_exact(count).map_err(table_memory)?;
+        frames.resize_with(count, Frame::new);
+        Ok(Self {
+            frames: frames.into_boxed_slice(),
+            memory: FrameMemory::new(sizes.units)?,
+            loads: LoadTable::new(),
+            hits: HitCounter::new(),
+            counters: Counters::default(),
+            keys: Mutex::new(FileKeys::default()),
+            sizes,
+            extents: Mutex::new(Extents::new(sizes.units, sizes.largest_units)),
+            budget: PinBudget::new(sizes.pin_limit_units),
+            waiters: Arc::new(FrameWaiters::new()),
+            collect_hand: AtomicU32::new(0),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn frame(&self, frame: FrameNo) -> &Frame {
+        &self.frames[frame.index()]
+    }
+
+    /// Takes units from the pin budget, collecting charges of unpinned frames if need be. No locks
+    /// held: it may announce.
+    pub(crate) fn take_credit(&self, units: u8) -> Option<Credit<'_>> {
+        let mut news = self.news();
+        while self.has_room(units, &mut news) {
+            if self.budget.take(units) {
+                return Some(Credit { shared: self, units });
+            }
+        }
+        None
+    }
+
+    /// Whether the budget has `units` left, after collecting if need be.
+    fn has_room(&self, units: u8, news: &mut News<'_>) -> bool {
+        let wanted = u64::from(units);
+        while self.budget.available() < wanted {
+            let gained = self.collect(wanted);
+            if gained == 0 {
+                return false;
+            }
+            news.due = true;
+        }
+        true
+    }
+
+    /// Something to announce later, when no lock is held.
+    pub(crate) fn news(&self) -> News<'_> {
+        News { shared: self, due: false }
+    }
+
+    /// Asks for notice when room appears, and marks every frame so that its last pin tells.
+    ///
+    /// Afterwards the caller looks once more before it waits. Frames in use *now* are marked
+    /// before their last pin goes; those taken into use later carry the mark along; charges and
+    /// free frames are announced through the waiters.
+    pub(crate) fn arm(&self) -> FrameWait {
+        let wait = FrameWaiters::arm(&self.waiters);
+        if cfg!(planted_bug = "wait_unmarked") {
+            return wait;
+        }
+        let mut gained = 0;
+        for frame in &self.frames {
+            // A mark seen is as good as one made: whoever takes it off notifies afterwards, and
+            // the epoch of `wait` is older than any notice still to come.
+            if !frame.state.peek().is_wanted() {
+                frame.state.want();
+            }
+            gained += self.uncharge(frame);
+        }
+        if gained != 0 {
+            self.give(gained);
+        }
+        wait
+    }
+
+    /// Finds a frame for a page of `units` and takes the units from the pin budget, both or neither.
+    /// The caller owns the frame. Takes the lock of the frame books; announces nothing itself.
+    pub(crate) fn allocate(&self, units: u8, news: &mut News<'_>) -> Option<FrameNo> {
+        // Asked before a page is evicted for nothing. Nothing is taken here: an attempt that fails
+        // must not take from others and give back, or two of them would wake each other for ever.
+        if !self.has_room(units, news) {
+            return None;
+        }
+        let mut evicted = Evicted::default();
+        let mut extents = lock(&self.extents);
+        let found = extents.allocate(&self.frames, units, &mut evicted);
+        self.budget.give(evicted.charged_units);
+        let taken = found.filter(|_| self.budget.take(units));
+        if let (Some(frame), None) = (found, taken) {
+            extents.put_back(&self.frames, frame);
+        }
+        drop(extents);
+        let spent = taken.map_or(0, |_| u64::from(units));
+        news.due |= spent < evicted.charged_units;
+        self.counters.evictions.fetch_add(evicted.pages, Relaxed);
+        taken
+    }
+
+    /// Takes back a frame of a failed load (state evicting, charge passed on) and tells waiters.
+    pub(crate) fn free(&self, frame: FrameNo) {
+        let units = lock(&self.extents).free(&self.frames, frame);
+        self.give(u64::from(units));
+    }
+
+    /// Runs `look` on the frame books.
+    pub(crate) fn with_extents<R>(&self, look: impl FnOnce(&Extents) -> R) -> R {
+        look(&lock(&self.extents))
+    }
+
+    /// Drops a pin. After this call the thread may use `shared` only if it owns it in another way.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns one pin of the frame, and gives it up. `shared` comes from `Arc::as_ptr` and
+    /// is alive because of that pin (see the module header) or because the caller owns a handle.
+    #[inline]
+    pub(crate) unsafe fn unpin(shared: NonNull<Self>, frame: FrameNo) {
+        // SAFETY: alive until the pin is gone. This borrow ends with the call of `unpin`, whose
+        // argument is one atomic: the memory may be freed as soon as the pin is dropped in there.
+        let state = unsafe { &(&(*shared.as_ptr()).frames)[frame.index()].state };
+        if state.unpin().is_err() {
+            // SAFETY: nothing was dropped: the caller's promise holds on.
+            unsafe { Self::unpin_flagged(shared, frame) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Shared::unpin`].
+    #[cold]
+    unsafe fn unpin_flagged(shared: NonNull<Self>, frame: FrameNo) {
+        // SAFETY: the pin keeps it alive, so the count is above zero; the pointer is an `Arc`'s.
+        unsafe { Arc::increment_strong_count(shared.as_ptr()) };
+        // SAFETY: this takes over the count added just now.
+        let this = unsafe { Arc::from_raw(shared.as_ptr().cast_const()) };
+        let before = this.frame(frame).state.unpin_flagged();
+        if before.pins() != 1 {
+            return;
+        }
+        if before.is_orphan() {
+            Self::free_orphan(&this, frame);
+        }
+        if before.is_wanted() {
+            this.settle(this.frame(frame));
+            this.waiters.notify();
+        }
+    }
+
+    /// Makes an orphan of a frame of a file that is being dropped, and drops the caller's pin.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns a pin that saw the frame resident with a page of its file, and gives it up.
+    pub(crate) unsafe fn orphan(this: &Arc<Self>, frame: FrameNo) {
+        if !cfg!(planted_bug = "orphan_uncounted") {
+            // SAFETY: the pointer is this `Arc`'s, which is alive. The count belongs to the orphan.
+            unsafe { Arc::increment_strong_count(Arc::as_ptr(this)) };
+        }
+        this.frame(frame).state.orphan();
+        // SAFETY: the caller's pin.
+        unsafe { Self::unpin(Self::pointer(this), frame) };
+    }
+
+    /// The pointer that guards hold.
+    #[inline]
+    pub(crate) fn pointer(this: &Arc<Self>) -> NonNull<Self> {
+        NonNull::new(Arc::as_ptr(this).cast_mut()).expect("an Arc is never null")
+    }
+
+    /// Frees an unpinned orphan, if no other thread was faster or pins it in passing.
+    fn free_orphan(this: &Arc<Self>, frame: FrameNo) {
+        let Some(before) = this.frame(frame).state.claim_orphan() else { return };
+        let units = lock(&this.extents).free(&this.frames, frame);
+        this.give(if before.is_charged() { u64::from(units) } else { 0 });
+        // SAFETY: the count that the orphan owned; only the thread that claimed it gets here, and
+        // `this` is another one.
+        unsafe { Arc::decrement_strong_count(Arc::as_ptr(this)) };
+    }
+
+    /// Takes mark and charge off a frame whose last pin has gone, unless it is in use again.
+    fn settle(&self, frame: &Frame) {
+        let mut seen = frame.state.peek();
+        while seen.is_evictable() {
+            let units = frame.units();
+            if frame.state.settle(seen) {
+                self.give(if seen.is_charged() { u64::from(units) } else { 0 });
+                return;
+            }
+            seen = frame.state.peek();
+        }
+    }
+
+    /// Takes the charge off a frame if it is unpinned; returns the units for the caller to give
+    /// back. The units are of the same load as the word: the version in it has not changed.
+    fn uncharge(&self, frame: &Frame) -> u64 {
+        let seen = frame.state.peek();
+        let units = frame.units();
+        if frame.state.uncharge(seen) { u64::from(units) } else { 0 }
+    }
+
+    /// Collects the charges of unpinned frames into the budget; returns how many units. The caller
+    /// announces them.
+    #[cold]
+    fn collect(&self, wanted: u64) -> u64 {
+        let count = self.sizes.units;
+        let (mut gained, mut looked) = (0, 0);
+        while gained < wanted.max(COLLECT_UNITS) && looked < count {
+            // Relaxed: the hand only spreads collecting threads over the frames.
+            let start = self.collect_hand.fetch_add(COLLECT_STRIDE, Ordering::Relaxed) % count;
+            let stride = COLLECT_STRIDE.min(count);
+            let indices = (start..count).chain(0..start).take(stride as usize);
+            gained += indices.map(|index| self.uncharge(&self.frames[index as usize])).sum::<u64>();
+            looked += stride;
+        }
+        self.budget.give(gained);
+        gained
+    }
+
+    /// Gives units back to the budget and tells waiters of this or other room. No locks held.
+    fn give(&self, units: u64) {
+        self.budget.give(units);
+        self.waiters.announce();
+    }
+
+    /// The pin limit in bytes.
+    pub(crate) fn pin_limit_bytes(&self) -> u64 {
+        self.budget.limit() * UNIT_BYTES as u64
+    }
+
+    /// Units of the budget that are not taken.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn credit_available(&self) -> u64 {
+        self.budget.available()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Whoever still waits for a frame of this cache is told to look again, rather than never.
+        self.waiters.notify();
+    }
+}
+
+impl FileKeys {
+    pub(crate) fn take(&mut self) -> Result<u32, PagerError> {
+        if let Some(key) = self.returned.pop() {
+            return Ok(key);
+        }
+        // The largest key stays unused: it belongs to `Owner::NOBODY`.
+        if self.fresh == u32::MAX {
+            return Err(PagerError::TooManyFiles);
+        }
+        self.fresh += 1;
+        Ok(self.fresh - 1)
+    }
+
+    pub(crate) fn give(&mut self, key: u32) {
+        self.returned.push(key);
+    }
+
+    pub(crate) fn in_use(&self) -> usize {
+        self.fresh as usize - self.returned.len()
+    }
+}
+
+impl Credit<'_> {
+    /// The units are on a frame now, which has been marked as charged.
+    pub(crate) fn spend(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Credit<'_> {
+    fn drop(&mut self) {
+        self.shared.give(u64::from(self.units));
+    }
+}
+
+impl Drop for News<'_> {
+    fn drop(&mut self) {
+        if self.due {
+            self.shared.waiters.announce();
+        }
+    }
+}
+
+/// The number of the lock that guards the load of a page.
+pub(crate) fn shard_of(owner: Owner, shards: usize) -> usize {
+    usize::try_from(owner.hash() % shards as u64).expect("below the number of shards")
+}
