@@ -1,0 +1,256 @@
+//! Configuration of a store: one plain struct, each default a public constant, checked once at open.
+
+use std::{sync::Arc, time::Duration};
+
+use nephrite_format::{ElementType, IdKind, VectorLayout, layout::MAX_DIMENSION};
+use nephrite_io::{BackendChoice, Disk};
+
+use crate::{error::Error, runtime::Runtime};
+
+/// Default of [`Config::memory_limit`].
+pub const MEMORY_LIMIT_BYTES: u64 = 256 << 20;
+/// Smallest accepted [`Config::memory_limit`].
+pub const MEMORY_LIMIT_BYTES_MIN: u64 = 4 << 20;
+/// Default of [`Config::wal_segment_bytes`].
+pub const WAL_SEGMENT_BYTES: u64 = 16 << 20;
+/// Smallest accepted [`Config::wal_segment_bytes`].
+pub const WAL_SEGMENT_BYTES_MIN: u64 = 256 << 10;
+/// Largest accepted [`Config::wal_segment_bytes`].
+pub const WAL_SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Default of [`Config::flush_interval`].
+pub const FLUSH_INTERVAL: Duration = Duration::from_secs(300);
+/// Default of [`Config::max_open_files`].
+pub const MAX_OPEN_FILES: u32 = 100;
+/// Log segments that may hold unflushed records before a flush is forced.
+pub const WAL_SEGMENTS_LIVE_MAX: u64 = 8;
+/// Largest share of the memory limit one memtable takes before it is flushed.
+const MEMTABLE_SHARE: u64 = 8;
+/// Largest default for one memtable: beyond it a flush gains no more bandwidth.
+const MEMTABLE_BYTES_DEFAULT_MAX: u64 = 32 << 20;
+/// Smallest accepted [`Config::memtable_bytes`].
+pub const MEMTABLE_BYTES_MIN: u64 = 64 << 10;
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Durability {
+    /// After it is in memory and queued for the log: it survives a crash from the next flush (or
+    /// the next `Synced` write to any database of the store) on, and usually much earlier.
+    #[default]
+    Buffered,
+    /// After the log is on disk. Writers that wait at the same time share one sync.
+    Synced,
+}
+
+/// Options of a store. `Config::default()` is a balanced start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) memory_limit: u64,
+    pub(crate) memtable_bytes: Option<u64>,
+    pub(crate) wal_segment_bytes: u64,
+    pub(crate) flush_interval: Duration,
+    pub(crate) max_open_files: u32,
+    pub(crate) default_durability: Durability,
+    pub(crate) backend: BackendChoice,
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    pub(crate) runtime: Option<Arc<dyn Runtime>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            memory_limit: MEMORY_LIMIT_BYTES,
+            memtable_bytes: None,
+            wal_segment_bytes: WAL_SEGMENT_BYTES,
+            flush_interval: FLUSH_INTERVAL,
+            max_open_files: MAX_OPEN_FILES,
+            default_durability: Durability::default(),
+            backend: BackendChoice::Auto,
+            disk: None,
+            runtime: None,
+        }
+    }
+
+    /// Bytes of memory for cache and memtables of the whole store. Default
+    /// [`MEMORY_LIMIT_BYTES`], at least [`MEMORY_LIMIT_BYTES_MIN`].
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = bytes;
+        self
+    }
+
+    /// Bytes of vectors and ids that one database gathers in memory before they become a segment.
+    /// Default: an eighth of the memory limit, at most 32 MiB; at least [`MEMTABLE_BYTES_MIN`] and
+    /// at most a quarter of the memory limit.
+    #[must_use]
+    pub fn memtable_bytes(mut self, bytes: u64) -> Self {
+        self.memtable_bytes = Some(bytes);
+        self
+    }
+
+    /// Size of one write-ahead log file. Default [`WAL_SEGMENT_BYTES`], from
+    /// [`WAL_SEGMENT_BYTES_MIN`] to [`WAL_SEGMENT_BYTES_MAX`], a multiple of 4096. Bounds the
+    /// largest atomic batch whose vectors go through the log.
+    #[must_use]
+    pub fn wal_segment_bytes(mut self, bytes: u64) -> Self {
+        self.wal_segment_bytes = bytes;
+        self
+    }
+
+    /// Longest time a buffered write stays out of a segment. Default [`FLUSH_INTERVAL`]; zero
+    /// flushes only on demand and when memory or log run full.
+    #[must_use]
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.flush_interval = interval;
+        self
+    }
+
+    /// Segment files kept open at a time, over all databases. Default [`MAX_OPEN_FILES`], at
+    /// least 5.
+    #[must_use]
+    pub fn max_open_files(mut self, files: u32) -> Self {
+        self.max_open_files = files;
+        self
+    }
+
+    /// Durability of writes that do not name one. Default [`Durability::Buffered`].
+    #[must_use]
+    pub fn default_durability(mut self, durability: Durability) -> Self {
+        self.default_durability = durability;
+        self
+    }
+
+    /// The I/O backend. Default [`BackendChoice::Auto`], which never fails for want of io_uring;
+    /// a named one fails at open when it cannot be had.
+    #[must_use]
+    pub fn backend(mut self, choice: BackendChoice) -> Self {
+        self.backend = choice;
+        self
+    }
+
+    /// Replaces the disk, for simulation and fault tests. `backend` is ignored then.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// Replaces clock, tasks and randomness, for simulation.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    pub(crate) fn memtable_limit(&self) -> u64 {
+        self.memtable_bytes.unwrap_or_else(|| {
+            (self.memory_limit / MEMTABLE_SHARE)
+                .clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_DEFAULT_MAX)
+        })
+    }
+
+    /// Bytes that all memtables together may hold before writers wait.
+    pub(crate) fn memtables_total_limit(&self) -> u64 {
+        self.memory_limit / 2
+    }
+
+    /// Bytes of the page cache: what the memtables leave.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        self.memory_limit - self.memtables_total_limit()
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let refuse = |field, reason: String| Err(Error::InvalidConfig { field, reason });
+        if self.memory_limit < MEMORY_LIMIT_BYTES_MIN {
+            return refuse(
+                "memory_limit",
+                format!("{} bytes is below {MEMORY_LIMIT_BYTES_MIN}", self.memory_limit),
+            );
+        }
+        let wal = self.wal_segment_bytes;
+        if !(WAL_SEGMENT_BYTES_MIN..=WAL_SEGMENT_BYTES_MAX).contains(&wal) || wal % 4096 != 0 {
+            return refuse(
+                "wal_segment_bytes",
+                format!(
+                    "{wal} is not a multiple of 4096 between {WAL_SEGMENT_BYTES_MIN} and \
+                     {WAL_SEGMENT_BYTES_MAX}"
+                ),
+            );
+        }
+        let memtable = self.memtable_limit();
+        if !(MEMTABLE_BYTES_MIN..=self.memory_limit / 4).contains(&memtable) {
+            return refuse(
+                "memtable_bytes",
+                format!(
+                    "{memtable} is not between {MEMTABLE_BYTES_MIN} and a quarter of memory_limit \
+                     ({})",
+                    self.memory_limit / 4
+                ),
+            );
+        }
+        if self.max_open_files < 5 {
+            return refuse("max_open_files", format!("{} is below 5", self.max_open_files));
+        }
+        Ok(())
+    }
+}
+
+/// Options of a new database.
+#[derive(Clone, Debug)]
+pub struct DatabaseOptions {
+    dimension: u32,
+    id_kind: IdKind,
+    page_bytes: Option<u32>,
+}
+
+impl DatabaseOptions {
+    /// Vectors of `dimension` f32 elements (1 to [`MAX_DIMENSION`]) under u64 ids.
+    #[must_use]
+    pub fn new(dimension: u32) -> Self {
+        Self { dimension, id_kind: IdKind::U64, page_bytes: None }
+    }
+
+    /// The kind of ids. Default [`IdKind::U64`].
+    #[must_use]
+    pub fn id_kind(mut self, kind: IdKind) -> Self {
+        self.id_kind = kind;
+        self
+    }
+
+    /// Bytes of a vector page: a multiple of 4096 up to 65536 that holds at least one vector.
+    /// Small pages read faster, larger ones waste less. Default: the smallest that wastes at most
+    /// 26 %.
+    #[must_use]
+    pub fn page_bytes(mut self, bytes: u32) -> Self {
+        self.page_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn kind(&self) -> IdKind {
+        self.id_kind
+    }
+
+    pub(crate) fn layout(&self) -> Result<VectorLayout, Error> {
+        if !(1..=MAX_DIMENSION).contains(&self.dimension) {
+            return Err(Error::InvalidConfig {
+                field: "dimension",
+                reason: format!("{} is not between 1 and {MAX_DIMENSION}", self.dimension),
+            });
+        }
+        let layout = match self.page_bytes {
+            None => VectorLayout::for_dimension(self.dimension, ElementType::F32),
+            Some(bytes) => VectorLayout::with_page_bytes(self.dimension, ElementType::F32, bytes),
+        };
+        layout.map_err(|error| Error::InvalidConfig {
+            field: "page_bytes",
+            reason: error.to_string(),
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! Core: what all handles of one open store share, and the state of each open database.
+//!
+//! Lock order: `catalog` or `open` (never both), a database's write lock, then the log's locks.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use async_lock::OnceCell;
+use event_listener::Event;
+use nephrite_format::{
+    DatabaseId, FileId, IdKind, Lsn, StoreId, VectorLayout, manifest::DatabaseMeta,
+};
+use nephrite_pager::snapshot::Snapshot;
+
+use crate::{
+    config::Config,
+    error::Error,
+    manifest::Manifest,
+    memtable::Memtable,
+    paths::StorePaths,
+    runtime::{BoxFuture, Runtime},
+    segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
+    service::JobQueue,
+    version::Version,
+    wal::{Visibility, Wal},
+};
+
+/// An open store.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) paths: StorePaths,
+    pub(crate) store: StoreId,
+    pub(crate) read: ReadContext,
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) manifest: Manifest,
+    pub(crate) next_file: Arc<AtomicU64>,
+    pub(crate) next_database: AtomicU64,
+    pub(crate) hash_seed: u64,
+    /// Every database by name, open or not.
+    catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
+    /// Open databases.
+    open: RwLock<HashMap<DatabaseId, Arc<DatabaseCore>>>,
+    pub(crate) memory: MemtableMemory,
+    pub(crate) jobs: JobQueue,
+    /// Wakes the flush task: memtables or log have grown, or a database was frozen.
+    pub(crate) flush_wanted: Arc<Event>,
+    /// Wakes the compaction task.
+    pub(crate) compaction_wanted: Event,
+    pub(crate) garbage: Arc<Garbage>,
+    pub(crate) counters: Counters,
+    pub(crate) closing: AtomicBool,
+    /// Resolve when the engine's tasks have ended; taken by the first close.
+    pub(crate) tasks: Mutex<Vec<BoxFuture<()>>>,
+    /// Held as long as the store is open.
+    pub(crate) lock: Mutex<Option<nephrite_io::FileLock>>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// What the engine has done; plain counters.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) flushes: AtomicU64,
+    pub(crate) flushed_rows: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+    pub(crate) write_stalls: AtomicU64,
+}
+
+/// A database in the catalog.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) meta: DatabaseMeta,
+    pub(crate) opened: OnceCell<Arc<DatabaseCore>>,
+    /// Why recovery could not apply its log records: it cannot be opened in this life of the store.
+    pub(crate) damage: OnceLock<Error>,
+}
+
+impl Entry {
+    pub(crate) fn new(meta: DatabaseMeta) -> Arc<Self> {
+        Arc::new(Self { meta, opened: OnceCell::new(), damage: OnceLock::new() })
+    }
+}
+
+/// Bytes of all memtables, and who waits for them to shrink.
+#[derive(Debug, Default)]
+pub(crate) struct MemtableMemory {
+    bytes: AtomicU64,
+    pub(crate) freed: Event,
+    /// Why the last flush failed; writers that find no memory get it.
+    failure: Mutex<Option<Error>>,
+}
+
+impl MemtableMemory {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed) // a gauge
+    }
+
+    pub(crate) fn grow(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed); // a gauge
+    }
+
+    pub(crate) fn shrink(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed); // a gauge
+        self.freed.notify(usize::MAX);
+    }
+
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_failure(&self, error: Option<Error>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        self.freed.notify(usize::MAX);
+    }
+}
+
+/// What only the holder of a database's write lock may touch.
+#[derive(Debug, Default)]
+pub(crate) struct WriteSide {
+    /// The database was dropped: nothing more is written.
+    pub(crate) dropped: bool,
+    /// Order of the next segment (its age).
+    pub(crate) next_order: u64,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct DatabaseCore {
+    pub(crate) id: DatabaseId,
+    pub(crate) name: String,
+    pub(crate) layout: VectorLayout,
+    pub(crate) id_kind: IdKind,
+    pub(crate) visibility: Arc<Visibility>,
+    pub(crate) version: Snapshot<Version>,
+    write: Mutex<WriteSide>,
+    pub(crate) dropped: AtomicBool,
+}
+
+impl DatabaseCore {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, WriteSide> {
+        self.write.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails when the database was dropped.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.dropped.load(Ordering::Acquire) {
+            return Err(Error::DatabaseNotFound { name: self.name.clone() });
+        }
+        Ok(())
+    }
+
+    /// Replaces the version. The caller holds the write lock.
+    pub(crate) fn publish(&self, _lock: &mut WriteSide, version: Version) {
+        self.version.store(Arc::new(version));
+    }
+}
+
+impl Core {
+    pub(crate) fn catalog(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Entry>>> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn catalog_mut(
+        &self,
+    ) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Arc<Entry>>> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Databases that are open now.
+    pub(crate) fn open_databases(&self) -> Vec<Arc<DatabaseCore>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub(crate) fn forget_open(&self, database: DatabaseId) -> Option<Arc<DatabaseCore>> {
+        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&database)
+    }
+
+    pub(crate) fn allocate_file(&self) -> FileId {
+        FileId::new(self.next_file.fetch_add(1, Ordering::Relaxed)) // only uniqueness matters
+    }
+
+    /// Fails when the store was closed.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn identity(&self, database: &DatabaseCore, file: FileId) -> Identity {
+        Identity {
+            store: self.store,
+            file,
+            database: database.id,
+            layout: database.layout,
+            id_kind: database.id_kind,
+        }
+    }
+
+    pub(crate) fn new_sink(&self) -> SegmentSink {
+        SegmentSink::new(self.allocate_file(), &self.paths, Arc::clone(&self.read.disk))
+    }
+
+    /// An empty memtable.
+    pub(crate) fn new_memtable(&self, layout: VectorLayout, kind: IdKind) -> Arc<Memtable> {
+        Arc::new(Memtable::new(layout, kind, self.new_sink(), self.hash_seed))
+    }
+
+    /// The open database of an entry; opens it (headers, footers and fences of its segments are
+    /// read) on first use. Cancel safe: the next caller starts over.
+    pub(crate) async fn database(&self, entry: &Arc<Entry>) -> Result<Arc<DatabaseCore>, Error> {
+        if let Some(error) = entry.damage.get() {
+            return Err(error.clone());
+        }
+        let opened = entry.opened.get_or_try_init(|| self.open_database(&entry.meta)).await?;
+        opened.check()?;
+        Ok(Arc::clone(opened))
+    }
+
+    async fn open_database(&self, meta: &DatabaseMeta) -> Result<Arc<DatabaseCore>, Error> {
+        let record = self.manifest.read(|state| state.databases.get(&meta.database).cloned()).await;
+        let Some(record) = record else {
+            return Err(Error::DatabaseNotFound { name: meta.name.clone() });
+        };
+        let mut segments = Vec::with_capacity(record.segments.len());
+        for segment in record.segments.iter().rev() {
+            let (layout, kind) = (meta.layout, meta.id_kind);
+            let segment =
+                Segment::open(&self.read, meta.database, layout, kind, segment.clone()).await?;
+            segments.push(Arc::new(segment));
+        }
+        let next_order = record.segments.last().map_or(0, |newest| newest.order + 1);
+        let version = Version {
+            active: self.new_memtable(meta.layout, meta.id_kind),
+            frozen: Vec::new(),
+            segments,
+            live_records: record.live_records,
+        };
+        let database = Arc::new(DatabaseCore {
+            id: meta.database,
+            name: meta.name.clone(),
+            layout: meta.layout,
+            id_kind: meta.id_kind,
+            visibility: Arc::new(Visibility::new(record.flushed_lsn)),
+            version: Snapshot::new(Arc::new(version)),
+            write: Mutex::new(WriteSide { dropped: false, next_order }),
+            dropped: AtomicBool::new(false),
+        });
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        open.insert(meta.database, Arc::clone(&database));
+        Ok(database)
+    }
+
+    /// The parts of a core that start empty.
+    #[expect(clippy::too_many_arguments, reason = "called once, by open")]
+    pub(crate) fn assemble(
+        config: Config,
+        runtime: Arc<dyn Runtime>,
+        paths: StorePaths,
+        store: StoreId,
+        read: ReadContext,
+        wal: Arc<Wal>,
+        manifest: Manifest,
+        next_file: Arc<AtomicU64>,
+        next_database: u64,
+        catalog: BTreeMap<String, Arc<Entry>>,
+        flush_wanted: Arc<Event>,
+        lock: nephrite_io::FileLock,
+    ) -> Self {
+        let hash_seed = runtime.random_u64();
+        Self {
+            config,
+            runtime,
+            paths,
+            store,
+            read,
+            wal,
+            manifest,
+            next_file,
+            next_database: AtomicU64::new(next_database),
+            hash_seed,
+            catalog: RwLock::new(catalog),
+            open: RwLock::default(),
+            memory: MemtableMemory::default(),
+            jobs: JobQueue::default(),
+            flush_wanted,
+            compaction_wanted: Event::new(),
+            garbage: Arc::default(),
+            counters: Counters::default(),
+            closing: AtomicBool::new(false),
+            tasks: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
+}
+
+/// The last number before `lsn`.
+pub(crate) fn before(lsn: Lsn) -> Lsn {
+    Lsn::new(lsn.get().saturating_sub(1))
+}

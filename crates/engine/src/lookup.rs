@@ -1,0 +1,267 @@
+//! The read path: one id, many ids, existence, count, on one version of a database.
+//!
+//! A read of what is in memory completes on its first poll: no lock beyond the memtable's, no
+//! system call, no task switch. What is missing is read in one submission for all ids of the call.
+//!
+//! Pins: a call never waits for a frame while it holds pins of its own; it copies what it has and
+//! lets go first. So readers cannot deadlock each other, however small the cache.
+//! Cancel safety: reads change nothing; a dropped read leaves its loads to finish for others.
+
+use std::sync::Arc;
+
+use nephrite_format::{IdRef, Lsn, Row};
+use nephrite_io::Request;
+
+use crate::{
+    error::Error,
+    memtable::Memtable,
+    segment::{ReadContext, Segment},
+    vector::VectorRef,
+    version::Version,
+};
+
+/// Vectors that one call keeps pinned; further ones are copied.
+const PINNED_MAX: usize = 128;
+
+/// One version as seen up to one log sequence number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) context: &'a ReadContext,
+    pub(crate) version: &'a Version,
+    pub(crate) at: Lsn,
+}
+
+/// Where the newest visible version of an id lies.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Memory(Arc<Memtable>, Row),
+    Segment(Arc<Segment>, Row),
+    /// Deleted, or never stored.
+    Absent,
+}
+
+/// What is known of an id, with the sequence number of what was found in memory.
+pub(crate) struct Existence {
+    pub(crate) exists: bool,
+    pub(crate) memory_lsn: Lsn,
+}
+
+impl View<'_> {
+    /// The vector of an id.
+    pub(crate) async fn get(&self, id: IdRef<'_>) -> Result<Option<VectorRef>, Error> {
+        match self.locate(id).await? {
+            Place::Absent => Ok(None),
+            Place::Memory(memtable, row) => Ok(Some(in_memory(&memtable, row))),
+            Place::Segment(segment, row) => Ok(Some(segment.vector(self.context, row).await?)),
+        }
+    }
+
+    /// Whether an id is stored, and when it was last written if that is still in memory.
+    pub(crate) async fn existence(&self, id: IdRef<'_>) -> Result<Existence, Error> {
+        if let Some(found) = self.find_in_memory(id) {
+            return Ok(Existence { exists: !found.1.row.is_tombstone(), memory_lsn: found.1.lsn });
+        }
+        let place = self.locate_in_segments(id).await?;
+        let exists = !matches!(place, Place::Absent);
+        Ok(Existence { exists, memory_lsn: Lsn::new(0) })
+    }
+
+    /// Where an id lies.
+    pub(crate) async fn locate(&self, id: IdRef<'_>) -> Result<Place, Error> {
+        match self.find_in_memory(id) {
+            Some((memtable, found)) => Ok(memory_place(memtable, found.row)),
+            None => self.locate_in_segments(id).await,
+        }
+    }
+
+    fn find_in_memory(&self, id: IdRef<'_>) -> Option<(&Arc<Memtable>, crate::memtable::Version)> {
+        self.version
+            .memtables()
+            .find_map(|memtable| Some((memtable, memtable.find(id, self.at)?)))
+    }
+
+    async fn locate_in_segments(&self, id: IdRef<'_>) -> Result<Place, Error> {
+        for segment in &self.version.segments {
+            if let Some(row) = segment.find(self.context, id).await? {
+                return Ok(segment_place(segment, row));
+            }
+        }
+        Ok(Place::Absent)
+    }
+
+    /// The vectors of many ids, in the order of the ids.
+    pub(crate) async fn get_many(
+        &self,
+        ids: &[IdRef<'_>],
+    ) -> Result<Vec<Option<VectorRef>>, Error> {
+        let places = self.locate_many(ids).await?;
+        self.fetch(&places).await
+    }
+
+    /// Where many ids lie, in the order of the ids.
+    pub(crate) async fn locate_many(&self, ids: &[IdRef<'_>]) -> Result<Vec<Place>, Error> {
+        let mut places: Vec<Option<Place>> = vec![None; ids.len()];
+        for memtable in self.version.memtables() {
+            memtable.find_many(ids, self.at, |position, found| {
+                places[position].get_or_insert_with(|| memory_place(memtable, found.row));
+            });
+        }
+        let mut missing: Vec<usize> = (0..ids.len()).filter(|at| places[*at].is_none()).collect();
+        missing.sort_unstable_by_key(|position| ids[*position]);
+        for segment in &self.version.segments {
+            if missing.is_empty() {
+                break;
+            }
+            let sorted: Vec<IdRef<'_>> = missing.iter().map(|position| ids[*position]).collect();
+            let found = |at: usize, row| places[missing[at]] = Some(segment_place(segment, row));
+            segment.find_sorted(self.context, &sorted, found).await?;
+            missing.retain(|position| places[*position].is_none());
+        }
+        Ok(places.into_iter().map(|place| place.unwrap_or(Place::Absent)).collect())
+    }
+
+    /// The vectors at many places. Pages that are not in memory are read in one submission per
+    /// [`PINNED_MAX`] places.
+    pub(crate) async fn fetch(&self, places: &[Place]) -> Result<Vec<Option<VectorRef>>, Error> {
+        let mut vectors = Vec::with_capacity(places.len());
+        for part in places.chunks(PINNED_MAX) {
+            self.prefetch(part).await?;
+            if PINNED_MAX <= vectors.len() {
+                release(&mut vectors);
+            }
+            for place in part {
+                let vector = match place {
+                    Place::Absent => None,
+                    Place::Memory(memtable, row) => Some(in_memory(memtable, *row)),
+                    Place::Segment(segment, row) => {
+                        Some(self.vector(segment, *row, &mut vectors).await?)
+                    }
+                };
+                vectors.push(vector);
+            }
+        }
+        Ok(vectors)
+    }
+
+    /// A vector of a segment; lets go of `held` before it waits for a frame.
+    async fn vector(
+        &self,
+        segment: &Segment,
+        row: Row,
+        held: &mut [Option<VectorRef>],
+    ) -> Result<VectorRef, Error> {
+        let page = segment.page_of(row);
+        loop {
+            match segment.try_vector_page(self.context, page).await? {
+                Ok(guard) => return Ok(segment.vector_in(guard, row)),
+                Err(full) => {
+                    release(held);
+                    full.await;
+                }
+            }
+        }
+    }
+
+    /// Starts the loads of all pages that are not in memory.
+    async fn prefetch(&self, places: &[Place]) -> Result<(), Error> {
+        let mut pages: Vec<(&Arc<Segment>, u32)> = places
+            .iter()
+            .filter_map(|place| match place {
+                Place::Segment(segment, row) => Some((segment, segment.page_of(*row))),
+                Place::Memory(..) | Place::Absent => None,
+            })
+            .collect();
+        if pages.len() < 2 {
+            return Ok(());
+        }
+        pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));
+        pages.dedup_by_key(|(segment, page)| (segment.file(), *page));
+        let mut plans = Vec::with_capacity(pages.len());
+        for (segment, page) in pages {
+            let plan = segment.plan_load(self.context, page).await?;
+            plans.extend(plan.map(|plan| (segment, plan)));
+        }
+        // From the first frame taken to the submission nothing waits.
+        let requests: Vec<Request> =
+            plans.into_iter().filter_map(|(segment, plan)| segment.begin_load(plan)).collect();
+        if !requests.is_empty() {
+            self.context.disk.submit(requests);
+        }
+        Ok(())
+    }
+
+    /// Number of ids that are stored.
+    pub(crate) async fn count(&self) -> Result<u64, Error> {
+        let mut counted = std::collections::BTreeSet::new();
+        let mut count = self.version.live_records;
+        for memtable in self.version.memtables().filter(|memtable| !memtable.is_empty()) {
+            let mut news = memtable.sorted(self.at);
+            // Newer memtables come first: an id that was counted there is settled.
+            news.retain(|(id, _)| !counted.contains(id));
+            let ids: Vec<IdRef<'_>> = news.iter().map(|(id, _)| id.as_id_ref()).collect();
+            let before = exist_in_segments(self.context, &self.version.segments, &ids).await?;
+            for ((_, row), existed) in news.iter().zip(before) {
+                match (existed, row.is_tombstone()) {
+                    (true, true) => count -= 1,
+                    (false, false) => count += 1,
+                    (true, false) | (false, true) => {}
+                }
+            }
+            if !self.version.frozen.is_empty() {
+                counted.extend(news.into_iter().map(|(id, _)| id));
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// Whether ascending ids are stored in segments (newest first) and not deleted there.
+async fn exist_in_segments(
+    context: &ReadContext,
+    segments: &[Arc<Segment>],
+    ids: &[IdRef<'_>],
+) -> Result<Vec<bool>, Error> {
+    let settled = find_in_segments(context, segments, ids, |_, _| ()).await?;
+    Ok(settled.into_iter().map(|row| row.is_some_and(|row| !row.is_tombstone())).collect())
+}
+
+/// The newest entry of each of the ascending ids; `found` also learns which segment has it.
+pub(crate) async fn find_in_segments(
+    context: &ReadContext,
+    segments: &[Arc<Segment>],
+    ids: &[IdRef<'_>],
+    mut found: impl FnMut(&Arc<Segment>, Row),
+) -> Result<Vec<Option<Row>>, Error> {
+    let mut rows: Vec<Option<Row>> = vec![None; ids.len()];
+    let (Some(min), Some(max)) = (ids.first(), ids.last()) else { return Ok(rows) };
+    for segment in segments.iter().filter(|segment| segment.overlaps(*min, *max)) {
+        let settle = |position: usize, row| {
+            if rows[position].is_none() {
+                rows[position] = Some(row);
+                found(segment, row);
+            }
+        };
+        segment.find_sorted(context, ids, settle).await?;
+    }
+    Ok(rows)
+}
+
+fn memory_place(memtable: &Arc<Memtable>, row: Row) -> Place {
+    if row.is_tombstone() { Place::Absent } else { Place::Memory(Arc::clone(memtable), row) }
+}
+
+fn segment_place(segment: &Arc<Segment>, row: Row) -> Place {
+    if row.is_tombstone() { Place::Absent } else { Place::Segment(Arc::clone(segment), row) }
+}
+
+fn in_memory(memtable: &Memtable, row: Row) -> VectorRef {
+    let place = memtable.row(row);
+    VectorRef::in_memory(place.chunk, place.start, memtable.layout().vector_bytes())
+}
+
+/// Copies what is pinned, so that nothing is.
+fn release(vectors: &mut [Option<VectorRef>]) {
+    for vector in vectors {
+        *vector = vector.take().map(VectorRef::into_owned);
+    }
+}

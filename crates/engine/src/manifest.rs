@@ -1,0 +1,445 @@
+//! The manifest: which databases exist and which segments they consist of.
+//!
+//! One file of frames: a snapshot of the whole state, then one frame per change, each synced
+//! before it counts. When the file is full, a new one that begins with a snapshot is made beside
+//! it under a temporary name, synced, renamed, and the old one removed. The complete manifest with
+//! the highest file id is the truth.
+//!
+//! Guarantee: [`Manifest::commit`] returns `Ok` only after the change is on disk; after an error
+//! the state is as before and every later commit fails (poisoned), because what is on disk is not
+//! known any more. A full disk is found out while the next file is made and poisons nothing.
+//! Not here: what the engine does with databases and segments.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_lock::Mutex as AsyncMutex;
+use nephrite_format::{
+    BLOCK_BYTES, DatabaseId, FileDetail, FileHeader, FileId, FrameSequence, Generation, Lsn,
+    StoreId,
+    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameView, frame_bytes},
+    manifest::{Counters, DatabaseMeta, FlushEdit, ManifestEdit, SegmentMeta, decode_edits},
+};
+use nephrite_io::{Disk, FileHandle};
+
+use crate::{
+    error::Error,
+    log_file::{self, Stop},
+    paths::{StorePaths, manifest_name},
+};
+
+/// Smallest manifest file; also the room left for edits behind a small snapshot.
+const CAPACITY_BYTES_MIN: u64 = 1 << 20;
+/// A new manifest has room for this many times its snapshot.
+const CAPACITY_FACTOR: u64 = 4;
+/// Edits of a snapshot are cut into frames of about this many bytes.
+const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
+
+/// What the manifest says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ManifestState {
+    pub(crate) databases: BTreeMap<DatabaseId, DatabaseRecord>,
+    pub(crate) counters: Option<Counters>,
+}
+
+/// One database in the manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct DatabaseRecord {
+    pub(crate) meta: DatabaseMeta,
+    pub(crate) flushed_lsn: Lsn,
+    pub(crate) live_records: u64,
+    /// Ascending age: later ones shadow earlier ones.
+    pub(crate) segments: Vec<SegmentMeta>,
+}
+
+impl ManifestState {
+    /// Applies an edit, or says why it does not fit.
+    fn apply(&mut self, edit: &ManifestEdit) -> Result<(), String> {
+        match edit {
+            ManifestEdit::CreateDatabase(meta) => self.create(meta),
+            ManifestEdit::DropDatabase { database } => match self.databases.remove(database) {
+                Some(_) => Ok(()),
+                None => Err(format!("database {database} is dropped but does not exist")),
+            },
+            ManifestEdit::Flush(flush) => self.flush(flush),
+            ManifestEdit::Counters(counters) => {
+                self.counters = Some(*counters);
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, meta: &DatabaseMeta) -> Result<(), String> {
+        let record = DatabaseRecord {
+            meta: meta.clone(),
+            flushed_lsn: Lsn::new(0),
+            live_records: 0,
+            segments: Vec::new(),
+        };
+        match self.databases.insert(meta.database, record) {
+            None => Ok(()),
+            Some(_) => Err(format!("database {} is created twice", meta.database)),
+        }
+    }
+
+    fn flush(&mut self, flush: &FlushEdit) -> Result<(), String> {
+        let record = self
+            .databases
+            .get_mut(&flush.database)
+            .ok_or_else(|| format!("database {} is flushed but does not exist", flush.database))?;
+        for removed in &flush.removed {
+            let before = record.segments.len();
+            record.segments.retain(|segment| segment.file != *removed);
+            if record.segments.len() == before {
+                return Err(format!("segment {removed} is removed but not part of the database"));
+            }
+        }
+        for added in &flush.added {
+            if record.segments.iter().any(|segment| segment.order == added.order) {
+                return Err(format!("segment {} has the age of another one", added.file));
+            }
+            record.segments.push(added.clone());
+        }
+        record.segments.sort_unstable_by_key(|segment| segment.order);
+        record.flushed_lsn = record.flushed_lsn.max(flush.flushed_lsn);
+        record.live_records = flush.live_records;
+        Ok(())
+    }
+
+    /// The edits that build this state from nothing.
+    fn as_edits(&self) -> Vec<ManifestEdit> {
+        let mut edits = Vec::new();
+        for (database, record) in &self.databases {
+            edits.push(ManifestEdit::CreateDatabase(record.meta.clone()));
+            if record.segments.is_empty() && record.flushed_lsn == Lsn::new(0) {
+                continue;
+            }
+            edits.push(ManifestEdit::Flush(FlushEdit {
+                database: *database,
+                flushed_lsn: record.flushed_lsn,
+                live_records: record.live_records,
+                added: record.segments.clone(),
+                removed: Vec::new(),
+            }));
+        }
+        edits.extend(self.counters.map(ManifestEdit::Counters));
+        edits
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    disk: Arc<dyn Disk>,
+    paths: StorePaths,
+    store: StoreId,
+    next_file: Arc<AtomicU64>,
+    inner: AsyncMutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: ManifestState,
+    file: FileHandle,
+    header: FileHeader,
+    capacity: u64,
+    /// Where the next frame goes.
+    offset: u64,
+    next_sequence: FrameSequence,
+    failed: Option<Error>,
+}
+
+/// A manifest read from disk.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) store: StoreId,
+    pub(crate) state: ManifestState,
+    file: FileHandle,
+    header: FileHeader,
+    offset: u64,
+    capacity: u64,
+    next_sequence: FrameSequence,
+}
+
+impl Manifest {
+    /// Writes the first manifest of a new store.
+    pub(crate) async fn create(
+        disk: Arc<dyn Disk>,
+        paths: StorePaths,
+        store: StoreId,
+        next_file: Arc<AtomicU64>,
+        state: ManifestState,
+    ) -> Result<Self, Error> {
+        let inner = write_new(&disk, &paths, store, &next_file, state).await?;
+        Ok(Self { disk, paths, store, next_file, inner: AsyncMutex::new(inner) })
+    }
+
+    /// Goes on with a manifest that was read.
+    pub(crate) fn resume(
+        disk: Arc<dyn Disk>,
+        paths: StorePaths,
+        next_file: Arc<AtomicU64>,
+        loaded: Loaded,
+    ) -> Self {
+        let Loaded { store, state, file, header, offset, capacity, next_sequence } = loaded;
+        let inner = Inner { state, file, header, capacity, offset, next_sequence, failed: None };
+        Self { disk, paths, store, next_file, inner: AsyncMutex::new(inner) }
+    }
+
+    /// Makes a change durable. `edits` is asked under the manifest's lock, so it sees every
+    /// earlier change.
+    ///
+    /// Cancel safety: runs on the engine's own tasks; a drop in mid-write would leave the file
+    /// position behind, so callers do not race it with anything.
+    pub(crate) async fn commit<R>(
+        &self,
+        edits: impl FnOnce(&ManifestState) -> Result<(Vec<ManifestEdit>, R), Error>,
+    ) -> Result<R, Error> {
+        let mut inner = self.inner.lock().await;
+        if let Some(error) = &inner.failed {
+            return Err(error.clone());
+        }
+        let (edits, result) = edits(&inner.state)?;
+        let (payload, count) = ManifestEdit::encode_all(&edits);
+        if inner.capacity < inner.offset + frame_bytes(payload.len()) as u64 {
+            self.rotate(&mut inner, &edits).await?;
+            return Ok(result);
+        }
+        if let Err(error) = self.append(&mut inner, &payload, count).await {
+            inner.failed = Some(Error::poisoned_by(&error));
+            return Err(error);
+        }
+        for edit in &edits {
+            let applied = inner.state.apply(edit);
+            assert!(applied.is_ok(), "the engine committed an edit that does not fit: {applied:?}");
+        }
+        Ok(result)
+    }
+
+    /// Goes on in a new file whose snapshot includes the edits.
+    async fn rotate(&self, inner: &mut Inner, edits: &[ManifestEdit]) -> Result<(), Error> {
+        let mut state = inner.state.clone();
+        for edit in edits {
+            let applied = state.apply(edit);
+            assert!(applied.is_ok(), "the engine committed an edit that does not fit: {applied:?}");
+        }
+        let old = inner.header.file;
+        let next_file = &self.next_file;
+        *inner = write_new(&self.disk, &self.paths, self.store, next_file, state).await?;
+        // A manifest that stays is older than the new one and is removed by the next open.
+        let _ = self.disk.remove_file(&self.paths.manifest(old)).await;
+        Ok(())
+    }
+
+    async fn append(&self, inner: &mut Inner, payload: &[u8], count: u32) -> Result<(), Error> {
+        let disk = &*self.disk;
+        let sequence = inner.next_sequence;
+        let frame = frame_header(FrameKind::ManifestEdits, payload, count, sequence);
+        let buffer = frame_buffer(payload)?;
+        log_file::write_frame(disk, &inner.file, &inner.header, inner.offset, buffer, &frame)
+            .await?;
+        nephrite_io::sync(disk, &inner.file).await?;
+        inner.offset += frame_bytes(payload.len()) as u64;
+        inner.next_sequence = sequence.next();
+        if inner.capacity < inner.offset + BLOCK_BYTES as u64 {
+            return Ok(());
+        }
+        // A mark that says the frame is on disk, to be overwritten by the next frame: with it,
+        // later damage to the last frame is told from a torn write. It is not synced itself.
+        let mark = frame_header(FrameKind::ManifestEdits, &[], 0, inner.next_sequence);
+        let buffer = frame_buffer(&[])?;
+        log_file::write_frame(disk, &inner.file, &inner.header, inner.offset, buffer, &mark)
+            .await?;
+        Ok(())
+    }
+
+    /// The bytes of the current file, for `verify`.
+    pub(crate) async fn content(&self) -> Result<(FileId, Vec<u8>), Error> {
+        let inner = self.inner.lock().await;
+        let content = log_file::read_file(&*self.disk, &inner.file, inner.capacity).await?;
+        Ok((inner.header.file, content))
+    }
+
+    /// A look at the state.
+    pub(crate) async fn read<R>(&self, look: impl FnOnce(&ManifestState) -> R) -> R {
+        look(&self.inner.lock().await.state)
+    }
+}
+
+fn frame_header(
+    kind: FrameKind,
+    payload: &[u8],
+    count: u32,
+    sequence: FrameSequence,
+) -> FrameHeader {
+    FrameHeader {
+        kind,
+        payload_bytes: u32::try_from(payload.len()).expect("manifest frames are below 1 GiB"),
+        record_count: count,
+        sequence,
+        first_lsn: Lsn::new(0),
+        // Every frame is synced before the next is written.
+        durable_through: FrameSequence::new(sequence.get().saturating_sub(1)),
+    }
+}
+
+fn frame_buffer(payload: &[u8]) -> Result<nephrite_io::memory::AlignedBuf, Error> {
+    let mut buffer = log_file::aligned(frame_bytes(payload.len()))?;
+    buffer[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()].copy_from_slice(payload);
+    Ok(buffer)
+}
+
+/// Writes a whole manifest file, durable with its name.
+async fn write_new(
+    disk: &Arc<dyn Disk>,
+    paths: &StorePaths,
+    store: StoreId,
+    next_file: &AtomicU64,
+    state: ManifestState,
+) -> Result<Inner, Error> {
+    let id = FileId::new(next_file.fetch_add(1, Ordering::Relaxed)); // only uniqueness matters
+    let frames = snapshot_frames(&state);
+    let snapshot: u64 = frames.iter().map(|(payload, _)| frame_bytes(payload.len()) as u64).sum();
+    let capacity = (snapshot * CAPACITY_FACTOR).max(CAPACITY_BYTES_MIN) + BLOCK_BYTES as u64;
+    let header = FileHeader {
+        store,
+        file: id,
+        generation: Generation::new(0),
+        detail: FileDetail::Manifest { capacity_bytes: capacity },
+    };
+    let temporary = paths.manifest_temporary(id);
+    let file = log_file::create(&**disk, &temporary, &header, capacity).await?;
+    let mut offset = BLOCK_BYTES as u64;
+    let mut sequence = FrameSequence::new(1);
+    let last = frames.len() - 1;
+    for (position, (payload, count)) in frames.iter().enumerate() {
+        let kind = if position == last {
+            FrameKind::ManifestSnapshotEnd
+        } else {
+            FrameKind::ManifestSnapshot
+        };
+        let frame = FrameHeader {
+            durable_through: FrameSequence::new(0),
+            ..frame_header(kind, payload, *count, sequence)
+        };
+        let buffer = frame_buffer(payload)?;
+        log_file::write_frame(&**disk, &file, &header, offset, buffer, &frame).await?;
+        offset += frame_bytes(payload.len()) as u64;
+        sequence = sequence.next();
+    }
+    nephrite_io::sync(&**disk, &file).await?;
+    disk.rename(&temporary, &paths.manifest(id)).await?;
+    disk.sync_dir(paths.root()).await?;
+    Ok(Inner { state, file, header, capacity, offset, next_sequence: sequence, failed: None })
+}
+
+/// The state as payloads of frames; at least one.
+fn snapshot_frames(state: &ManifestState) -> Vec<(Vec<u8>, u32)> {
+    let mut frames = Vec::new();
+    let (mut payload, mut count) = (Vec::new(), 0);
+    for edit in state.as_edits() {
+        edit.encode_into(&mut payload);
+        count += 1;
+        if SNAPSHOT_FRAME_BYTES <= payload.len() {
+            frames.push((std::mem::take(&mut payload), std::mem::take(&mut count)));
+        }
+    }
+    frames.push((payload, count));
+    frames
+}
+
+/// Reads a manifest file that has its final name.
+///
+/// # Errors
+/// `Corrupt` naming file and offset; `VersionUnsupported`.
+pub(crate) async fn load(
+    disk: &Arc<dyn Disk>,
+    paths: &StorePaths,
+    id: FileId,
+) -> Result<Loaded, Error> {
+    let name = manifest_name(id);
+    let (file, bytes) = log_file::open_existing(disk, &paths.manifest(id), &name, true).await?;
+    let content = log_file::read_file(&**disk, &file, bytes).await?;
+    let parsed = parse(&content, id, &name)?;
+    Ok(Loaded {
+        store: parsed.header.store,
+        state: parsed.state,
+        file,
+        header: parsed.header,
+        offset: parsed.offset,
+        capacity: bytes,
+        next_sequence: parsed.next_sequence,
+    })
+}
+
+struct Parsed {
+    header: FileHeader,
+    state: ManifestState,
+    offset: u64,
+    next_sequence: FrameSequence,
+}
+
+/// Decodes the content of a manifest file.
+fn parse(content: &[u8], id: FileId, name: &str) -> Result<Parsed, Error> {
+    let header = FileHeader::decode(&content[..BLOCK_BYTES], name)?;
+    header.expect_kind(nephrite_format::FileKind::Manifest, name)?;
+    header.expect_identity(header.store, id, name)?;
+    let FileDetail::Manifest { capacity_bytes } = header.detail else {
+        return Err(Error::corrupt(name, 0, "the header is not a manifest's"));
+    };
+    if capacity_bytes != content.len() as u64 {
+        let what = format!(
+            "the file has {} bytes where its header says {capacity_bytes}",
+            content.len()
+        );
+        return Err(Error::corrupt(name, content.len() as u64, what));
+    }
+    let mut state = ManifestState::default();
+    let mut complete = false;
+    let mut offset = BLOCK_BYTES as u64;
+    let mut next_sequence = FrameSequence::new(1);
+    let stop = log_file::read_frames(content, &header, Some(next_sequence), |at, frame| {
+        apply_frame(&mut state, &frame, name, at)?;
+        complete |= frame.header.kind == FrameKind::ManifestSnapshotEnd;
+        let mark =
+            frame.header.kind == FrameKind::ManifestEdits && frame.header.record_count == 0;
+        if !mark {
+            offset = at + frame.total_bytes as u64;
+            next_sequence = frame.header.sequence.next();
+        }
+        Ok(())
+    })?;
+    if let Stop::Hole { offset, what, durable_behind } = stop {
+        // The file got its name after its snapshot was synced, and a frame is followed by one that
+        // says so. What is left is a change that was never acknowledged.
+        if !complete || durable_behind.is_some_and(|durable| next_sequence <= durable) {
+            return Err(Error::corrupt(name, offset, what));
+        }
+    }
+    if !complete {
+        return Err(Error::corrupt(name, offset, "the snapshot at its beginning has no end"));
+    }
+    Ok(Parsed { header, state, offset, next_sequence })
+}
+
+fn apply_frame(
+    state: &mut ManifestState,
+    frame: &FrameView<'_>,
+    name: &str,
+    offset: u64,
+) -> Result<(), Error> {
+    for edit in decode_edits(frame.payload, frame.header.record_count, name, offset)? {
+        state.apply(&edit).map_err(|what| Error::corrupt(name, offset, what))?;
+    }
+    Ok(())
+}
+
+/// Checks a manifest file's bytes for `verify`.
+pub(crate) fn check(content: &[u8], id: FileId) -> Result<(), Error> {
+    parse(content, id, &manifest_name(id)).map(drop)
+}

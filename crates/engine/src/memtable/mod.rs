@@ -1,0 +1,383 @@
+//! Memtable: the rows and ids a database received since its last flush.
+//!
+//! Rows are appended in order of arrival into chunks that are laid out exactly as the pages of a
+//! segment, so a flush writes them as they are. Whole chunks are written to the segment file while
+//! the memtable still fills (write-behind), and rows of bulk batches are made durable there before
+//! the log record that names them.
+//!
+//! Guarantees: a row's bytes never change once its index entry exists; a reader that found a
+//! version in the index may read the row without a lock. Only one thread appends at a time: the
+//! holder of the database's write lock. Readers take the index lock shared and briefly.
+//! Lock order: database write lock, then `index`, then `tail`, then `chunks`, then `written`.
+//! Not here: which versions a reader may see (the database's visible sequence number).
+
+mod index;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use nephrite_format::{BLOCK_BYTES, Id, IdKind, IdRef, Lsn, Row, VectorLayout, vector::encode_f32};
+use nephrite_io::{
+    IoBuffer,
+    memory::{Appender, Chunk},
+};
+
+pub(crate) use self::index::{MemIndex, Version};
+use crate::{error::Error, segment::sink::SegmentSink};
+
+/// Largest chunk: one sequential write of this size reaches the device's bandwidth.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// First chunk of a memtable, so that ten thousand small databases stay small.
+const CHUNK_BYTES_FIRST: usize = 16 << 10;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Memtable {
+    layout: VectorLayout,
+    /// Replaced when a write to it failed (a full disk) and the flush is tried again.
+    sink: RwLock<Arc<SegmentSink>>,
+    index: RwLock<MemIndex>,
+    chunks: RwLock<Vec<Span>>,
+    tail: Mutex<Tail>,
+    written: Mutex<Written>,
+    /// Set once a durable segment holds everything.
+    sealed: AtomicBool,
+    chunk_bytes: AtomicU64,
+    index_bytes: AtomicU64,
+    /// Sequence number of the first record, `u64::MAX` while there is none.
+    first_lsn: AtomicU64,
+    last_lsn: AtomicU64,
+}
+
+/// A chunk and the byte offset of its first page among the memtable's pages.
+#[derive(Clone, Debug)]
+struct Span {
+    start: u64,
+    chunk: Arc<Chunk>,
+}
+
+#[derive(Debug, Default)]
+struct Tail {
+    /// Rows appended, skipped ones of closed pages included.
+    rows: u32,
+    appender: Option<Appender>,
+    next_chunk_bytes: usize,
+}
+
+/// How far the rows have been handed to the segment file.
+#[derive(Debug, Default)]
+struct Written {
+    bytes: u64,
+}
+
+/// Where a row's vector lies in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct RowBytes {
+    pub(crate) chunk: Arc<Chunk>,
+    pub(crate) start: usize,
+}
+
+impl Memtable {
+    pub(crate) fn new(layout: VectorLayout, kind: IdKind, sink: SegmentSink, seed: u64) -> Self {
+        Self {
+            layout,
+            sink: RwLock::new(Arc::new(sink)),
+            index: RwLock::new(MemIndex::new(kind, seed)),
+            chunks: RwLock::new(Vec::new()),
+            tail: Mutex::new(Tail::default()),
+            written: Mutex::new(Written::default()),
+            sealed: AtomicBool::new(false),
+            chunk_bytes: AtomicU64::new(0),
+            index_bytes: AtomicU64::new(0),
+            first_lsn: AtomicU64::new(u64::MAX),
+            last_lsn: AtomicU64::new(0),
+        }
+    }
+
+    /// Appends consecutive rows (row-major, whole vectors); returns the first. They are not
+    /// findable until [`Self::insert`] names them. Caller: the holder of the write lock, so that
+    /// rows of one record stay together.
+    pub(crate) fn append_rows(&self, vectors: &[f32]) -> Result<Row, Error> {
+        let mut tail = lock(&self.tail);
+        let first = tail.rows;
+        for vector in vectors.chunks_exact(self.layout.dimension() as usize) {
+            self.write_row(&mut tail, vector)?;
+        }
+        Ok(Row::new(first))
+    }
+
+    fn write_row(&self, tail: &mut Tail, vector: &[f32]) -> Result<(), Error> {
+        let stride = self.layout.stride_bytes() as usize;
+        let rows_per_page = self.layout.rows_per_page();
+        let ends_page = (tail.rows + 1) % rows_per_page == 0;
+        let page_rest = self.layout.page_bytes() as usize - rows_per_page as usize * stride;
+        let bytes = stride + if ends_page { page_rest } else { 0 };
+        let appender = self.appender_with_room(tail)?;
+        let vector_bytes = self.layout.vector_bytes();
+        appender.append_with(bytes, |target| encode_f32(vector, &mut target[..vector_bytes]));
+        tail.rows += 1;
+        Ok(())
+    }
+
+    /// The appender, in a new chunk when the current one is full: a chunk holds whole pages, so it
+    /// either has room for a row or for nothing.
+    fn appender_with_room<'a>(&self, tail: &'a mut Tail) -> Result<&'a mut Appender, Error> {
+        let full = tail.appender.as_ref().is_none_or(|appender| appender.remaining() == 0);
+        if full {
+            let page = self.layout.page_bytes() as usize;
+            let wanted = tail.next_chunk_bytes.max(CHUNK_BYTES_FIRST).min(CHUNK_BYTES_MAX);
+            let bytes = (wanted / page).max(1) * page;
+            tail.next_chunk_bytes = wanted * 2;
+            let (appender, chunk) = Chunk::new(bytes)
+                .map_err(|error| Error::Cache { reason: error.to_string().into() })?;
+            let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
+            let start = chunks
+                .last()
+                .map_or(0, |last: &Span| last.start + last.chunk.capacity() as u64);
+            chunks.push(Span { start, chunk });
+            self.chunk_bytes.fetch_add(bytes as u64, Ordering::Relaxed); // a counter
+            tail.appender = Some(appender);
+        }
+        Ok(tail.appender.as_mut().expect("set just above when it was absent"))
+    }
+
+    /// Leaves the rest of the current page empty, so that what was written so far can be made
+    /// durable without ever being written again.
+    pub(crate) fn close_page(&self) {
+        let rows_per_page = self.layout.rows_per_page();
+        let mut tail = lock(&self.tail);
+        let over = tail.rows % rows_per_page;
+        if over == 0 {
+            return;
+        }
+        let used = over as usize * self.layout.stride_bytes() as usize;
+        let rest = self.layout.page_bytes() as usize - used;
+        let appender = tail.appender.as_mut().expect("an unfinished page lies in a chunk");
+        appender.append_with(rest, |_| ()); // chunks start zeroed
+        tail.rows += rows_per_page - over;
+    }
+
+    /// Makes versions findable. `lsn` is the record's; versions become visible to readers once
+    /// the database's visible number reaches it.
+    pub(crate) fn insert(&self, lsn: Lsn, fill: impl FnOnce(&mut MemIndex)) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        fill(&mut index);
+        self.index_bytes.store(index.bytes() as u64, Ordering::Relaxed); // a gauge
+        self.first_lsn.fetch_min(lsn.get(), Ordering::Release);
+        self.last_lsn.fetch_max(lsn.get(), Ordering::Release);
+    }
+
+    pub(crate) fn find(&self, id: IdRef<'_>, at: Lsn) -> Option<Version> {
+        if self.is_empty() {
+            return None;
+        }
+        self.index.read().unwrap_or_else(PoisonError::into_inner).find(id, at)
+    }
+
+    pub(crate) fn find_newest(&self, id: IdRef<'_>) -> Option<Version> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).find_newest(id)
+    }
+
+    /// One lock for many ids.
+    pub(crate) fn find_many(
+        &self,
+        ids: &[IdRef<'_>],
+        at: Lsn,
+        mut found: impl FnMut(usize, Version),
+    ) {
+        if self.is_empty() {
+            return;
+        }
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        for (position, id) in ids.iter().enumerate() {
+            if let Some(version) = index.find(*id, at) {
+                found(position, version);
+            }
+        }
+    }
+
+    /// Ids and newest rows at or below `at`, ascending.
+    pub(crate) fn sorted(&self, at: Lsn) -> Vec<(Id, Row)> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).sorted(at)
+    }
+
+    pub(crate) fn as_dense(&self, at: Lsn) -> Option<(u64, Row, u32)> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).as_dense(at)
+    }
+
+    /// Where a row found in the index lies.
+    pub(crate) fn row(&self, row: Row) -> RowBytes {
+        let at = self.layout.row_offset(row) - BLOCK_BYTES as u64;
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let after = chunks.partition_point(|span| span.start <= at);
+        let span = &chunks[after.checked_sub(1).expect("the index names only appended rows")];
+        let start = usize::try_from(at - span.start).expect("within a chunk of at most 1 MiB");
+        RowBytes { chunk: Arc::clone(&span.chunk), start }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first_lsn.load(Ordering::Acquire) == u64::MAX
+    }
+
+    pub(crate) fn first_lsn(&self) -> Option<Lsn> {
+        let lsn = self.first_lsn.load(Ordering::Acquire);
+        (lsn != u64::MAX).then(|| Lsn::new(lsn))
+    }
+
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        Lsn::new(self.last_lsn.load(Ordering::Acquire))
+    }
+
+    /// Rows appended, skipped ones of closed pages included.
+    pub(crate) fn rows(&self) -> u32 {
+        lock(&self.tail).rows
+    }
+
+    pub(crate) fn set_sealed(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn layout(&self) -> &VectorLayout {
+        &self.layout
+    }
+
+    /// The segment file these rows go to.
+    pub(crate) fn sink(&self) -> Arc<SegmentSink> {
+        Arc::clone(&self.sink.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Starts over in another file. The old one stays on disk while the log may name its rows.
+    pub(crate) fn replace_sink(&self, sink: SegmentSink) -> Arc<SegmentSink> {
+        let mut written = lock(&self.written);
+        written.bytes = 0;
+        let mut current = self.sink.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut current, Arc::new(sink))
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.chunk_bytes.load(Ordering::Relaxed) + self.index_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Hands whole chunks to the segment file, once enough have gathered to be worth a file.
+    /// Waits only while more is in flight than the device needs.
+    ///
+    /// Cancel safety: ranges are claimed and submitted without an await between.
+    pub(crate) async fn write_behind(&self) -> Result<(), Error> {
+        if self.full_chunk_bytes() == 0 {
+            return Ok(());
+        }
+        let sink = self.sink();
+        let file = sink.file().await?;
+        sink.make_room().await?;
+        let mut written = lock(&self.written);
+        if sink.id() != self.sink().id() {
+            return Ok(());
+        }
+        let target = self.full_chunk_end();
+        let writes = self.unwritten(&mut written, target);
+        drop(written);
+        if !writes.is_empty() {
+            sink.submit(file, writes);
+        }
+        Ok(())
+    }
+
+    /// Makes every row appended so far durable in the (still unsealed) segment file, for a log
+    /// record that names them. Rows appended later begin a new page.
+    pub(crate) async fn make_rows_durable(&self) -> Result<(), Error> {
+        if self.sealed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.close_page();
+        self.write_pages().await?;
+        self.sink().sync().await
+    }
+
+    /// Writes every finished page, waits for the file; a page that still takes
+    /// rows is left for later.
+    pub(crate) async fn write_pages(&self) -> Result<(), Error> {
+        let target = {
+            let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+            let page = u64::from(self.layout.page_bytes());
+            chunks.last().map_or(0, |last| {
+                let committed = last.chunk.committed() as u64;
+                last.start + committed / page * page
+            })
+        };
+        let pending = lock(&self.written).bytes < target;
+        let sink = self.sink();
+        if !pending && !sink.is_created() {
+            return Ok(());
+        }
+        let file = sink.file().await?;
+        loop {
+            sink.make_room().await?;
+            let mut written = lock(&self.written);
+            let step = target.min(written.bytes + CHUNK_BYTES_MAX as u64);
+            let writes = self.unwritten(&mut written, step);
+            let done = target <= written.bytes;
+            drop(written);
+            sink.submit(file, writes);
+            if done {
+                break;
+            }
+        }
+        sink.drain().await
+    }
+
+    /// Bytes of rows and index that a crash would have to replay: what the flush scheduler weighs.
+    fn full_chunk_bytes(&self) -> u64 {
+        self.full_chunk_end().saturating_sub(lock(&self.written).bytes)
+    }
+
+    /// End of the last chunk of full size that is complete. Small first chunks wait for the flush.
+    fn full_chunk_end(&self) -> u64 {
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let complete = |span: &&Span| span.chunk.committed() == span.chunk.capacity();
+        match chunks.iter().rev().find(complete) {
+            Some(span) if CHUNK_BYTES_MAX / 2 < span.chunk.capacity() => {
+                span.start + span.chunk.capacity() as u64
+            }
+            _ => 0,
+        }
+    }
+
+    /// The writes for the pages from `written` to `target`, which become written.
+    fn unwritten(&self, written: &mut Written, target: u64) -> Vec<(u64, IoBuffer)> {
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let mut writes = Vec::new();
+        let first = chunks.partition_point(|span| {
+            span.start + span.chunk.capacity() as u64 <= written.bytes
+        });
+        for span in &chunks[first..] {
+            let from = written.bytes.max(span.start);
+            let to = target.min(span.start + span.chunk.capacity() as u64);
+            if to <= from {
+                break;
+            }
+            let start = usize::try_from(from - span.start).expect("within a chunk");
+            let len = usize::try_from(to - from).expect("within a chunk");
+            let buffer = IoBuffer::Chunk { chunk: Arc::clone(&span.chunk), start, len };
+            writes.push((BLOCK_BYTES as u64 + from, buffer));
+            written.bytes = to;
+        }
+        writes
+    }
+
+    /// Every page of the rows in order, as `(page bytes)` slices. After the last row was appended.
+    pub(crate) fn for_each_page(&self, mut visit: impl FnMut(&[u8])) {
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for span in &chunks {
+            for page in span.chunk.bytes().chunks_exact(self.layout.page_bytes() as usize) {
+                visit(page);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,13 @@
+//! Vector segments: immutable files of rows and the ids that name them.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `sink` | the file while it is being written |
+//! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
+//! | `reader` | an open segment: ids to rows, rows to pinned pages |
+
+pub(crate) mod reader;
+pub(crate) mod seal;
+pub(crate) mod sink;
+
+pub(crate) use self::reader::{Garbage, ReadContext, Segment};

@@ -1,0 +1,657 @@
+//! An open segment: from ids to rows, from rows to pinned pages.
+//!
+//! Vector pages, id pages and checksum pages are read through the page cache; the fences are kept
+//! in memory. A page is verified when it is loaded, on the I/O thread, before anyone sees it: its
+//! checksum is taken from the checksum table first (a cached page as well), so a load that fails
+//! verification fails for every waiter and is not cached.
+//!
+//! Guarantee: no byte of a page that does not match its checksum is ever lent out.
+//! Cancel safety: a dropped read leaves the load to finish for others.
+
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+
+use event_listener::Event;
+
+use nephrite_format::{
+    BLOCK_BYTES, DatabaseId, FileHeader, FileId, IdKind, IdRef, Row, StoreId, VectorLayout,
+    id_run::{FenceIndex, IdIndex, IdPage},
+    manifest::SegmentMeta,
+    page_checksum,
+    segment::{ChecksumTablePage, Section, SectionKind, SegmentFooter, checksum_position},
+};
+use nephrite_io::{Disk, FileHandle, IoBuffer, Operation, Request};
+use nephrite_pager::{CachedFile, FrameWait, Load, LoadError, Lookup, PageGuard, Pager};
+
+use super::seal::{Identity, Tail};
+use crate::{
+    error::Error, files::OpenFiles, log_file::aligned, paths::segment_name, vector::VectorRef,
+};
+
+/// What reading needs from the store.
+#[derive(Debug)]
+pub(crate) struct ReadContext {
+    pub(crate) store: StoreId,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) files: OpenFiles,
+    pub(crate) pager: Arc<Pager>,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    identity: Identity,
+    name: Arc<str>,
+    meta: SegmentMeta,
+    footer: SegmentFooter,
+    fences: Option<FenceIndex>,
+    vectors: Arc<CachedFile>,
+    /// Id pages, then checksum table pages.
+    small: Arc<CachedFile>,
+    /// Rows that no newer segment or tombstone hides; what the manifest says, kept up to date.
+    live_rows: AtomicU32,
+    /// Set when a compaction replaced this segment.
+    replacement: OnceLock<Arc<Self>>,
+    /// Told, when the last reader is gone, that the file may be removed. Set when the segment is
+    /// no longer part of a database.
+    garbage: OnceLock<Arc<Garbage>>,
+}
+
+/// How a page is checked when it is loaded.
+#[derive(Clone, Copy, Debug)]
+enum Check {
+    /// Against this checksum.
+    Checksum(u64),
+    /// It carries its own.
+    Table,
+}
+
+/// The load of a vector page that has no frame yet.
+#[derive(Debug)]
+pub(crate) struct LoadPlan {
+    page: u32,
+    check: Check,
+    file: FileHandle,
+}
+
+/// Which pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Vector,
+    Id,
+    Table,
+}
+
+impl Segment {
+    /// Opens a segment that the manifest names: reads header, footer and fences.
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` naming file and offset when they do not fit the manifest or each other.
+    pub(crate) async fn open(
+        context: &ReadContext,
+        database: DatabaseId,
+        layout: VectorLayout,
+        id_kind: IdKind,
+        meta: SegmentMeta,
+    ) -> Result<Self, Error> {
+        let identity =
+            Identity { store: context.store, file: meta.file, database, layout, id_kind };
+        let name: Arc<str> = segment_name(meta.file).into();
+        let file = context.files.get(meta.file).await?;
+        check_length(context, &file, &meta, &name).await?;
+        let footer_offset = meta.file_bytes - BLOCK_BYTES as u64;
+        let wanted = vec![
+            (0, IoBuffer::Owned(aligned(BLOCK_BYTES)?)),
+            (footer_offset, IoBuffer::Owned(aligned(BLOCK_BYTES)?)),
+        ];
+        let pages = nephrite_io::read_many(&*context.disk, &file, wanted).await?;
+        check_header(pages[0].as_slice(), &identity, &name)?;
+        let place = identity.page(footer_offset);
+        let footer = SegmentFooter::decode(pages[1].as_slice(), place, &layout, &name)?;
+        check_summary(&footer, &meta, database, &name)?;
+        let fences = read_fences(context, &file, &identity, &footer, &name).await?;
+        Self::assemble(context, identity, meta, footer, fences)
+    }
+
+    /// The segment that was just written, without reading it back.
+    pub(crate) fn from_tail(
+        context: &ReadContext,
+        identity: Identity,
+        tail: Tail,
+    ) -> Result<Self, Error> {
+        Self::assemble(context, identity, tail.meta, tail.footer, tail.fences)
+    }
+
+    fn assemble(
+        context: &ReadContext,
+        identity: Identity,
+        meta: SegmentMeta,
+        footer: SegmentFooter,
+        fences: Option<FenceIndex>,
+    ) -> Result<Self, Error> {
+        let vector_pages = page_count(&footer, SectionKind::VectorPages);
+        let small_pages = page_count(&footer, SectionKind::IdPages)
+            + page_count(&footer, SectionKind::ChecksumTable);
+        let vectors = context.pager.open_file(identity.layout.page_bytes(), vector_pages)?;
+        let block = u32::try_from(BLOCK_BYTES).expect("4096");
+        let small = context.pager.open_file(block, small_pages)?;
+        let name = segment_name(meta.file).into();
+        let live_rows = AtomicU32::new(meta.live_rows);
+        Ok(Self {
+            identity,
+            name,
+            meta,
+            footer,
+            fences,
+            vectors,
+            small,
+            live_rows,
+            replacement: OnceLock::new(),
+            garbage: OnceLock::new(),
+        })
+    }
+
+    /// The manifest's entry, with the live rows of now.
+    pub(crate) fn meta(&self) -> SegmentMeta {
+        SegmentMeta { live_rows: self.live_rows(), ..self.meta.clone() }
+    }
+
+    pub(crate) fn live_rows(&self) -> u32 {
+        self.live_rows.load(Ordering::Relaxed) // a gauge; changed by one flush at a time
+    }
+
+    /// Rows that a newer segment or tombstone hides from now on. A segment that was compacted
+    /// meanwhile passes it on to the one that replaced it.
+    pub(crate) fn bury_rows(&self, rows: u32) {
+        match self.replacement.get() {
+            Some(replacement) => replacement.bury_rows(rows),
+            None => {
+                // Relaxed: a gauge. Saturating: two histories of one row may both count it.
+                let _ = self.live_rows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+                    Some(live.saturating_sub(rows))
+                });
+            }
+        }
+    }
+
+    /// The segment is no longer part of its database; `replacement` holds its live rows.
+    pub(crate) fn replace(&self, replacement: Arc<Self>) {
+        let first = self.replacement.set(replacement).is_ok();
+        assert!(first, "a segment is compacted once");
+    }
+
+    pub(crate) fn row_count(&self) -> u32 {
+        self.meta.row_count
+    }
+
+    pub(crate) fn file(&self) -> FileId {
+        self.meta.file
+    }
+
+    pub(crate) fn order(&self) -> u64 {
+        self.meta.order
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.meta.file_bytes
+    }
+
+    pub(crate) fn tombstones(&self) -> u32 {
+        self.meta.tombstone_count
+    }
+
+    /// The file goes to `garbage` when the last reader of this segment is gone.
+    pub(crate) fn set_obsolete(&self, garbage: &Arc<Garbage>) {
+        let _ = self.garbage.set(Arc::clone(garbage)); // once is enough
+    }
+
+    /// Whether an id may be in here, by the range of ids.
+    pub(crate) fn may_contain(&self, id: IdRef<'_>) -> bool {
+        self.meta.min_id.as_id_ref() <= id && id <= self.meta.max_id.as_id_ref()
+    }
+
+    /// Whether the ranges of ids overlap.
+    pub(crate) fn overlaps(&self, min: IdRef<'_>, max: IdRef<'_>) -> bool {
+        self.meta.min_id.as_id_ref() <= max && min <= self.meta.max_id.as_id_ref()
+    }
+
+    pub(crate) fn dense(&self) -> Option<(u64, Row, u32)> {
+        match self.footer.summary().id_index {
+            IdIndex::Dense { first, count, first_row } => Some((first, first_row, count)),
+            IdIndex::Sorted => None,
+        }
+    }
+
+    /// The row of an id (or its tombstone); `None` when the id is not in here.
+    pub(crate) async fn find(
+        &self,
+        context: &ReadContext,
+        id: IdRef<'_>,
+    ) -> Result<Option<Row>, Error> {
+        if !self.may_contain(id) {
+            return Ok(None);
+        }
+        let Some(fences) = &self.fences else {
+            return Ok(self.footer.summary().id_index.find_dense(id));
+        };
+        let Some(page) = fences.page_for(id) else { return Ok(None) };
+        let guard = self.page(context, Kind::Id, page).await?;
+        self.find_in_page(&guard, page, id)
+    }
+
+    fn find_in_page(
+        &self,
+        guard: &PageGuard,
+        page: u32,
+        id: IdRef<'_>,
+    ) -> Result<Option<Row>, Error> {
+        let parsed = self.parse_id_page(guard, page)?;
+        let row = parsed.find(id)?;
+        let in_range = row.is_none_or(|row| row.is_tombstone() || row.get() < self.row_count());
+        if in_range {
+            return Ok(row);
+        }
+        let what = format!("id {id:?} lies in {row:?} of {} rows", self.row_count());
+        Err(Error::corrupt(&*self.name, self.offset(Kind::Id, page), what))
+    }
+
+    fn parse_id_page<'a>(&'a self, guard: &'a PageGuard, page: u32) -> Result<IdPage<'a>, Error> {
+        let offset = self.offset(Kind::Id, page);
+        Ok(IdPage::parse(guard, self.identity.id_kind, &self.name, offset)?)
+    }
+
+    /// Finds many ascending ids: calls `found` with the position of each id that is in here. An id
+    /// page is looked up once.
+    pub(crate) async fn find_sorted(
+        &self,
+        context: &ReadContext,
+        ids: &[IdRef<'_>],
+        mut found: impl FnMut(usize, Row),
+    ) -> Result<(), Error> {
+        let Some(fences) = &self.fences else {
+            let index = self.footer.summary().id_index;
+            for (position, id) in ids.iter().enumerate() {
+                if let Some(row) = index.find_dense(*id) {
+                    found(position, row);
+                }
+            }
+            return Ok(());
+        };
+        let start = ids.partition_point(|id| *id < self.meta.min_id.as_id_ref());
+        let end = ids.partition_point(|id| *id <= self.meta.max_id.as_id_ref());
+        let mut current: Option<(u32, PageGuard)> = None;
+        for (position, id) in ids.iter().enumerate().take(end).skip(start) {
+            let Some(page) = fences.page_for(*id) else { continue };
+            if current.as_ref().is_none_or(|(loaded, _)| *loaded != page) {
+                current = Some((page, self.page(context, Kind::Id, page).await?));
+            }
+            let Some((_, guard)) = &current else { continue };
+            if let Some(row) = self.find_in_page(guard, page, *id)? {
+                found(position, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of id pages; 0 for a dense segment.
+    pub(crate) fn id_pages(&self) -> u32 {
+        page_count(&self.footer, SectionKind::IdPages)
+    }
+
+    /// All entries of one id page, in order.
+    pub(crate) async fn id_page_entries(
+        &self,
+        context: &ReadContext,
+        page: u32,
+    ) -> Result<Vec<(nephrite_format::Id, Row)>, Error> {
+        let guard = self.page(context, Kind::Id, page).await?;
+        let parsed = self.parse_id_page(&guard, page)?;
+        let entries: Result<Vec<_>, _> =
+            parsed.iter().map(|entry| entry.map(|(id, row)| (id.to_id(), row))).collect();
+        Ok(entries?)
+    }
+
+    /// All entries in order.
+    pub(crate) async fn all_entries(
+        &self,
+        context: &ReadContext,
+    ) -> Result<Vec<(nephrite_format::Id, Row)>, Error> {
+        if let Some((first, first_row, count)) = self.dense() {
+            let entry = |at: u32| {
+                let id = nephrite_format::Id::U64(first + u64::from(at));
+                (id, Row::new(first_row.get() + at))
+            };
+            return Ok((0..count).map(entry).collect());
+        }
+        let mut entries = Vec::with_capacity(self.meta.entry_count as usize);
+        for page in 0..self.id_pages() {
+            entries.extend(self.id_page_entries(context, page).await?);
+        }
+        Ok(entries)
+    }
+
+    /// The vector page of a row.
+    pub(crate) fn page_of(&self, row: Row) -> u32 {
+        self.identity.layout.page_of(row).page
+    }
+
+    /// The vector of a row.
+    pub(crate) async fn vector(
+        &self,
+        context: &ReadContext,
+        row: Row,
+    ) -> Result<VectorRef, Error> {
+        let guard = self.page(context, Kind::Vector, self.page_of(row)).await?;
+        Ok(self.vector_in(guard, row))
+    }
+
+    /// The vector of a row in its pinned page.
+    pub(crate) fn vector_in(&self, page: PageGuard, row: Row) -> VectorRef {
+        let layout = &self.identity.layout;
+        VectorRef::in_page(page, layout.page_of(row).offset, layout.vector_bytes())
+    }
+
+    /// A pinned vector page, or the wait for a frame when all are pinned.
+    pub(crate) async fn try_vector_page(
+        &self,
+        context: &ReadContext,
+        page: u32,
+    ) -> Result<Result<PageGuard, FrameWait>, Error> {
+        self.try_page(context, Kind::Vector, page).await
+    }
+
+    /// Number of vector pages.
+    pub(crate) fn vector_pages(&self) -> u32 {
+        page_count(&self.footer, SectionKind::VectorPages)
+    }
+
+    /// Reads consecutive vector pages past the cache and verifies them: for compaction.
+    pub(crate) async fn read_vector_pages(
+        &self,
+        context: &ReadContext,
+        first: u32,
+        count: u32,
+    ) -> Result<IoBuffer, Error> {
+        let page_bytes = self.identity.layout.page_bytes() as usize;
+        let file = context.files.get(self.meta.file).await?;
+        let buffer = IoBuffer::Owned(aligned(count as usize * page_bytes)?);
+        let offset = self.offset(Kind::Vector, first);
+        let buffer = nephrite_io::read(&*context.disk, &file, offset, buffer).await?;
+        for (bytes, page) in buffer.as_slice().chunks_exact(page_bytes).zip(first..) {
+            let check = self.check_for(context, Kind::Vector, page).await?;
+            let place = self.identity.page(self.offset(Kind::Vector, page));
+            verify(bytes, place, check, page, &self.name)?;
+        }
+        Ok(buffer)
+    }
+
+    /// What the load of a vector page needs; `None` when the page is resident. Takes no frame, so
+    /// that plans for many pages can be made before the first frame is taken.
+    pub(crate) async fn plan_load(
+        &self,
+        context: &ReadContext,
+        page: u32,
+    ) -> Result<Option<LoadPlan>, Error> {
+        if self.vectors.contains(page) {
+            return Ok(None);
+        }
+        let check = self.check_for(context, Kind::Vector, page).await?;
+        let file = context.files.get(self.meta.file).await?;
+        Ok(Some(LoadPlan { page, check, file }))
+    }
+
+    /// Takes a frame for a planned load: a request for one submission with others. `None` when
+    /// the page is there or on its way, or no frame is free.
+    pub(crate) fn begin_load(&self, plan: LoadPlan) -> Option<Request> {
+        match self.vectors.get(plan.page) {
+            Lookup::Load(load) => {
+                Some(self.request(plan.file, Kind::Vector, plan.page, load, plan.check))
+            }
+            Lookup::Hit(_) | Lookup::Wait(_) | Lookup::Full(_) => None,
+        }
+    }
+
+    async fn page(&self, context: &ReadContext, kind: Kind, page: u32) -> Result<PageGuard, Error> {
+        loop {
+            match self.try_page(context, kind, page).await? {
+                Ok(guard) => return Ok(guard),
+                Err(full) => full.await,
+            }
+        }
+    }
+
+    /// As [`Self::page`], but gives the wait back when every frame is pinned, so that a caller
+    /// that holds pins can let go of them first.
+    async fn try_page(
+        &self,
+        context: &ReadContext,
+        kind: Kind,
+        page: u32,
+    ) -> Result<Result<PageGuard, FrameWait>, Error> {
+        let (cached, number) = self.cached(kind, page);
+        loop {
+            if let Some(guard) = resident(cached, number) {
+                return Ok(Ok(guard));
+            }
+            // Before a frame is taken: what the page must look like, and the open file.
+            let check = Box::pin(self.check_for(context, kind, page)).await?;
+            let file = context.files.get(self.meta.file).await?;
+            let waiting = match cached.get(number) {
+                Lookup::Hit(guard) => return Ok(Ok(guard)),
+                Lookup::Wait(wait) => wait,
+                Lookup::Full(full) => return Ok(Err(full)),
+                Lookup::Load(load) => {
+                    let wait = load.wait();
+                    let request = self.request(file, kind, page, load, check);
+                    context.disk.submit(vec![request]);
+                    wait
+                }
+            };
+            match waiting.await {
+                Ok(guard) => return Ok(Ok(guard)),
+                Err(error) if error.is_abandoned() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn cached(&self, kind: Kind, page: u32) -> (&Arc<CachedFile>, u32) {
+        match kind {
+            Kind::Vector => (&self.vectors, page),
+            Kind::Id => (&self.small, page),
+            Kind::Table => (&self.small, self.id_pages() + page),
+        }
+    }
+
+    async fn check_for(&self, context: &ReadContext, kind: Kind, page: u32) -> Result<Check, Error> {
+        let section = match kind {
+            Kind::Vector => SectionKind::VectorPages,
+            Kind::Id => SectionKind::IdPages,
+            Kind::Table => return Ok(Check::Table),
+        };
+        let index = self.footer.checksum_index(section, page).ok_or_else(|| {
+            let what = format!("page {page} is asked for, which the footer does not know");
+            Error::corrupt(&*self.name, self.footer.footer_offset(), what)
+        })?;
+        let (table_page, position) = checksum_position(index);
+        let guard = self.page(context, Kind::Table, table_page).await?;
+        let offset = self.offset(Kind::Table, table_page);
+        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name)?;
+        Ok(Check::Checksum(table.entry(position)))
+    }
+
+    fn request(
+        &self,
+        file: FileHandle,
+        kind: Kind,
+        page: u32,
+        mut load: Load,
+        check: Check,
+    ) -> Request {
+        let offset = self.offset(kind, page);
+        let place = self.identity.page(offset);
+        let name = Arc::clone(&self.name);
+        let buffer = IoBuffer::Region(load.take_buffer());
+        let on_complete = Box::new(move |done: nephrite_io::Completed| {
+            // A buffer that the ring kept (shutdown with operations in flight) abandons the load.
+            let Some(IoBuffer::Region(region)) = done.buffer else { return };
+            let outcome = match done.result {
+                Err(error) => Err(Error::from(error)),
+                Ok(()) => verify(&region, place, check, page, &name),
+            };
+            load.complete(region, outcome.map_err(LoadError::new));
+        });
+        Request { file, operation: Operation::Read { offset, buffer }, on_complete }
+    }
+
+    fn offset(&self, kind: Kind, page: u32) -> u64 {
+        let section = match kind {
+            Kind::Vector => SectionKind::VectorPages,
+            Kind::Id => SectionKind::IdPages,
+            Kind::Table => SectionKind::ChecksumTable,
+        };
+        let section: Option<&Section> = self.footer.section(section);
+        section.map_or(0, |section| section.page_offset(page))
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if let Some(garbage) = self.garbage.get() {
+            garbage.add(self.meta.file);
+        }
+    }
+}
+
+/// Segment files that nobody reads any more.
+#[derive(Debug, Default)]
+pub(crate) struct Garbage {
+    files: Mutex<Vec<FileId>>,
+    pub(crate) added: Event,
+}
+
+impl Garbage {
+    pub(crate) fn add(&self, file: FileId) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+        self.added.notify(1);
+    }
+
+    pub(crate) fn take(&self) -> Vec<FileId> {
+        std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn resident(cached: &Arc<CachedFile>, page: u32) -> Option<PageGuard> {
+    if !cached.contains(page) {
+        return None;
+    }
+    match cached.get(page) {
+        Lookup::Hit(guard) => Some(guard),
+        // Dropped unused: a load is abandoned and whoever waits tries again.
+        Lookup::Load(_) | Lookup::Wait(_) | Lookup::Full(_) => None,
+    }
+}
+
+fn verify(
+    bytes: &[u8],
+    place: nephrite_format::PageIdentity,
+    check: Check,
+    page: u32,
+    name: &str,
+) -> Result<(), Error> {
+    match check {
+        Check::Table => Ok(ChecksumTablePage::verify(bytes, place, name).map(drop)?),
+        Check::Checksum(stored) => {
+            let found = page_checksum(place, bytes);
+            if found == stored {
+                return Ok(());
+            }
+            let what =
+                format!("page {page} has checksum {found:#018x} where {stored:#018x} was stored");
+            Err(Error::corrupt(name, place.offset, what))
+        }
+    }
+}
+
+fn page_count(footer: &SegmentFooter, kind: SectionKind) -> u32 {
+    let pages = footer.section(kind).map_or(0, Section::page_count);
+    u32::try_from(pages).expect("a decoded footer holds fewer than 2^32 pages")
+}
+
+async fn check_length(
+    context: &ReadContext,
+    file: &FileHandle,
+    meta: &SegmentMeta,
+    name: &str,
+) -> Result<(), Error> {
+    let found = context.disk.file_len(file).await?;
+    if found == meta.file_bytes && 2 * BLOCK_BYTES as u64 <= found {
+        return Ok(());
+    }
+    let what = format!("the file has {found} bytes where the manifest says {}", meta.file_bytes);
+    Err(Error::corrupt(name, found.min(meta.file_bytes), what))
+}
+
+fn check_header(page: &[u8], identity: &Identity, name: &str) -> Result<(), Error> {
+    let header = FileHeader::decode(page, name)?;
+    header.expect_identity(identity.store, identity.file, name)?;
+    if header.segment(name)? == identity.header().segment(name)? {
+        return Ok(());
+    }
+    Err(Error::corrupt(name, 0, "the header describes another database than the manifest"))
+}
+
+fn check_summary(
+    footer: &SegmentFooter,
+    meta: &SegmentMeta,
+    database: DatabaseId,
+    name: &str,
+) -> Result<(), Error> {
+    let summary = footer.summary();
+    let fits = summary.database == database
+        && summary.row_count == meta.row_count
+        && summary.entry_count == meta.entry_count
+        && footer.file_bytes() == meta.file_bytes;
+    if fits {
+        return Ok(());
+    }
+    let what = "the footer does not fit the manifest".to_owned();
+    Err(Error::corrupt(name, footer.footer_offset(), what))
+}
+
+/// Reads and verifies the fences, with the few checksum pages that cover them.
+async fn read_fences(
+    context: &ReadContext,
+    file: &FileHandle,
+    identity: &Identity,
+    footer: &SegmentFooter,
+    name: &str,
+) -> Result<Option<FenceIndex>, Error> {
+    let Some(section) = footer.section(SectionKind::Fences) else { return Ok(None) };
+    let missing = || Error::corrupt(name, section.offset, "the fences have no checksums");
+    let first = footer.checksum_index(SectionKind::Fences, 0).ok_or_else(missing)?;
+    let table = footer.section(SectionKind::ChecksumTable).ok_or_else(missing)?;
+    let first_table_page = checksum_position(first).0;
+    let table_start = table.page_offset(first_table_page);
+    let table_len = table.offset + table.bytes - table_start;
+    let read = |offset: u64, len: u64| async move {
+        let len = usize::try_from(len).map_err(|_| missing())?;
+        let buffer = IoBuffer::Owned(aligned(len)?);
+        Ok::<_, Error>(nephrite_io::read(&*context.disk, file, offset, buffer).await?)
+    };
+    let fences = read(section.offset, section.bytes).await?;
+    let table = read(table_start, table_len).await?;
+    for (page, bytes) in fences.as_slice().chunks_exact(BLOCK_BYTES).enumerate() {
+        let page = u32::try_from(page).map_err(|_| missing())?;
+        let (table_page, position) = checksum_position(first + page);
+        let at = (table_page - first_table_page) as usize * BLOCK_BYTES;
+        let place = identity.page(table_start + at as u64);
+        let checked = &table.as_slice()[at..at + BLOCK_BYTES];
+        let stored = ChecksumTablePage::verify(checked, place, name)?.entry(position);
+        let place = identity.page(section.page_offset(page));
+        verify(bytes, place, Check::Checksum(stored), page, name)?;
+    }
+    Ok(Some(FenceIndex::decode(fences.as_slice(), identity.id_kind, name, section.offset)?))
+}

@@ -1,0 +1,339 @@
+//! The engine's own tasks: jobs that change the manifest run here, never on a caller's future.
+//!
+//! | task | does |
+//! |---|---|
+//! | `nephrite-flush` | creates and drops databases, flushes memtables, on demand and when due |
+//! | `nephrite-compact` | compactions, removal of files nobody reads |
+//!
+//! A caller's future only waits for the answer, so dropping it cancels nothing half-way.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
+    task::Poll,
+};
+
+use event_listener::Event;
+use nephrite_format::{DatabaseId, manifest::DatabaseMeta, manifest::ManifestEdit};
+
+use crate::{
+    config::WAL_SEGMENTS_LIVE_MAX,
+    core::{Core, DatabaseCore, Entry},
+    error::Error,
+};
+
+/// What the flush task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Create { meta: DatabaseMeta, reply: Arc<Reply<Arc<Entry>>> },
+    Drop { name: String, reply: Arc<Reply<()>> },
+    Flush { database: Arc<DatabaseCore>, reply: Arc<Reply<()>> },
+    FlushAll { reply: Arc<Reply<()>> },
+    /// Flush everything and end.
+    Close { reply: Arc<Reply<()>> },
+}
+
+/// The answer to a job.
+#[derive(Debug)]
+pub(crate) struct Reply<T> {
+    answer: OnceLock<Result<T, Error>>,
+    ready: Event,
+}
+
+impl<T: Clone> Reply<T> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { answer: OnceLock::new(), ready: Event::new() })
+    }
+
+    fn set(&self, answer: Result<T, Error>) {
+        let first = self.answer.set(answer).is_ok();
+        assert!(first, "a job is answered once");
+        self.ready.notify(usize::MAX);
+    }
+
+    async fn wait(&self) -> Result<T, Error> {
+        loop {
+            let listener = self.ready.listen();
+            if let Some(answer) = self.answer.get() {
+                return answer.clone();
+            }
+            listener.await;
+        }
+    }
+}
+
+/// Jobs on their way to the flush task.
+#[derive(Debug, Default)]
+pub(crate) struct JobQueue {
+    jobs: Mutex<Queue>,
+    added: Event,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl JobQueue {
+    fn push(&self, job: Job) -> Result<(), Error> {
+        let mut queue = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return Err(Error::Closed);
+        }
+        queue.closed = matches!(job, Job::Close { .. });
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.added.notify(1);
+        Ok(())
+    }
+
+    fn pop(&self) -> Option<Job> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).jobs.pop_front()
+    }
+}
+
+impl Core {
+    pub(crate) async fn ask_create(&self, meta: DatabaseMeta) -> Result<Arc<Entry>, Error> {
+        let reply = Reply::new();
+        self.jobs.push(Job::Create { meta, reply: Arc::clone(&reply) })?;
+        reply.wait().await
+    }
+
+    pub(crate) async fn ask_drop(&self, name: String) -> Result<(), Error> {
+        let reply = Reply::new();
+        self.jobs.push(Job::Drop { name, reply: Arc::clone(&reply) })?;
+        reply.wait().await
+    }
+
+    pub(crate) async fn ask_flush(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
+        let reply = Reply::new();
+        let database = Arc::clone(database);
+        self.jobs.push(Job::Flush { database, reply: Arc::clone(&reply) })?;
+        reply.wait().await
+    }
+
+    pub(crate) async fn ask_flush_all(&self) -> Result<(), Error> {
+        let reply = Reply::new();
+        self.jobs.push(Job::FlushAll { reply: Arc::clone(&reply) })?;
+        reply.wait().await
+    }
+
+    pub(crate) async fn ask_close(&self) -> Result<(), Error> {
+        let reply = Reply::new();
+        self.jobs.push(Job::Close { reply: Arc::clone(&reply) })?;
+        reply.wait().await
+    }
+
+    /// The flush task.
+    pub(crate) async fn run_flushes(self: Arc<Self>) {
+        let mut last_interval = self.runtime.now();
+        loop {
+            let added = self.jobs.added.listen();
+            let wanted = self.flush_wanted.listen();
+            if let Some(job) = self.jobs.pop() {
+                if self.run_job(job).await {
+                    return;
+                }
+                continue;
+            }
+            let interval = self.config.flush_interval;
+            let due = last_interval.saturating_add(interval);
+            let now = self.runtime.now();
+            if !interval.is_zero() && due <= now {
+                last_interval = now;
+                // The failure is kept for writers to see; the next interval tries again.
+                let _ = self.flush_all().await;
+                continue;
+            }
+            if self.flush_what_is_pressing().await {
+                continue;
+            }
+            if interval.is_zero() {
+                either(added, wanted).await;
+            } else {
+                let timeout = self.runtime.sleep(due.saturating_sub(now));
+                either(either(added, wanted), timeout).await;
+            }
+        }
+    }
+
+    /// Runs a job; `true` after the last one.
+    async fn run_job(&self, job: Job) -> bool {
+        match job {
+            Job::Create { meta, reply } => reply.set(self.create_database(meta).await),
+            Job::Drop { name, reply } => reply.set(self.drop_database(&name).await),
+            Job::Flush { database, reply } => reply.set(self.flush_database(&database).await),
+            Job::FlushAll { reply } => reply.set(self.flush_all().await),
+            Job::Close { reply } => {
+                let flushed = self.flush_all().await;
+                self.wal.close();
+                self.compaction_wanted.notify(usize::MAX);
+                self.garbage.added.notify(usize::MAX);
+                reply.set(flushed);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Flushes every open database; goes on past failures and returns the first.
+    async fn flush_all(&self) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for database in self.open_databases() {
+            if database.version.load().is_dirty() {
+                let flushed = self.flush_database(&database).await;
+                outcome = outcome.and(flushed);
+            }
+        }
+        outcome
+    }
+
+    /// Flushes frozen memtables, and more when memory or log run full. `true` when something was
+    /// flushed.
+    async fn flush_what_is_pressing(&self) -> bool {
+        let mut flushed = false;
+        let databases = self.open_databases();
+        for database in &databases {
+            if !database.version.load().frozen.is_empty() {
+                flushed |= self.flush_frozen(database).await.is_ok();
+            }
+        }
+        if WAL_SEGMENTS_LIVE_MAX <= self.wal.closed_segments() {
+            flushed |= self.flush_log_holders(&databases).await;
+        }
+        if self.config.memtables_total_limit() / 2 < self.memory.bytes() {
+            flushed |= self.flush_largest(&databases).await;
+        }
+        flushed
+    }
+
+    /// Flushes the databases whose records keep the oldest log segment from being recycled.
+    async fn flush_log_holders(&self, databases: &[Arc<DatabaseCore>]) -> bool {
+        let Some(oldest) = self.wal.oldest_closed() else { return false };
+        let mut flushed = false;
+        for database in databases {
+            let first = database.version.load().memtables().filter_map(|m| m.first_lsn()).min();
+            if first.is_some_and(|first| first <= oldest) {
+                flushed |= self.flush_database(database).await.is_ok();
+            }
+        }
+        flushed
+    }
+
+    async fn flush_largest(&self, databases: &[Arc<DatabaseCore>]) -> bool {
+        let bytes = |database: &&Arc<DatabaseCore>| {
+            database.version.load().memtables().map(|memtable| memtable.bytes()).sum::<u64>()
+        };
+        let dirty = databases.iter().filter(|database| database.version.load().is_dirty());
+        match dirty.max_by_key(bytes) {
+            Some(largest) => self.flush_database(largest).await.is_ok(),
+            None => false,
+        }
+    }
+
+    async fn create_database(&self, mut meta: DatabaseMeta) -> Result<Arc<Entry>, Error> {
+        if self.catalog().contains_key(&meta.name) {
+            return Err(Error::DatabaseExists { name: meta.name });
+        }
+        let id = self.next_database.fetch_add(1, Ordering::Relaxed); // only this task changes it
+        meta.database = DatabaseId::new(u32::try_from(id).map_err(|_| Error::InvalidConfig {
+            field: "databases",
+            reason: "2^32 databases were created in this store".to_owned(),
+        })?);
+        let counters = self.counters(self.wal.start_without(&[]));
+        let edits = vec![
+            ManifestEdit::CreateDatabase(meta.clone()),
+            ManifestEdit::Counters(counters),
+        ];
+        self.manifest.commit(|_| Ok((edits, ()))).await?;
+        let name = meta.name.clone();
+        let entry = Entry::new(meta);
+        self.catalog_mut().insert(name, Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    async fn drop_database(&self, name: &str) -> Result<(), Error> {
+        let missing = || Error::DatabaseNotFound { name: name.to_owned() };
+        let entry = self.catalog().get(name).cloned().ok_or_else(missing)?;
+        let id = entry.meta.database;
+        let files = self
+            .manifest
+            .commit(|state| {
+                let record = state.databases.get(&id).ok_or_else(missing)?;
+                let files: Vec<_> = record.segments.iter().map(|segment| segment.file).collect();
+                Ok((vec![ManifestEdit::DropDatabase { database: id }], files))
+            })
+            .await?;
+        self.catalog_mut().remove(name);
+        match self.forget_open(id) {
+            Some(database) => self.discard(&database),
+            None => files.into_iter().for_each(|file| self.garbage.add(file)),
+        }
+        Ok(())
+    }
+
+    /// Lets go of what a dropped database holds; files go when their last reader does.
+    fn discard(&self, database: &DatabaseCore) {
+        let mut side = database.lock();
+        side.dropped = true;
+        database.dropped.store(true, Ordering::Release);
+        let version = database.version.load();
+        let empty = crate::version::Version {
+            active: self.new_memtable(database.layout, database.id_kind),
+            frozen: Vec::new(),
+            segments: Vec::new(),
+            live_records: 0,
+        };
+        database.publish(&mut side, empty);
+        drop(side);
+        for memtable in version.memtables() {
+            memtable.set_sealed();
+            self.memory.shrink(memtable.bytes());
+            memtable.first_lsn().into_iter().for_each(|first| self.wal.forget(first));
+            if memtable.sink().is_created() {
+                self.garbage.add(memtable.sink().id());
+            }
+        }
+        for segment in &version.segments {
+            segment.set_obsolete(&self.garbage);
+        }
+    }
+
+    /// The compaction task.
+    pub(crate) async fn run_compactions(self: Arc<Self>) {
+        loop {
+            let wanted = self.compaction_wanted.listen();
+            let garbage = self.garbage.added.listen();
+            self.remove_garbage().await;
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
+            if !self.compact_once().await {
+                either(wanted, garbage).await;
+            }
+        }
+    }
+
+    async fn remove_garbage(&self) {
+        for file in self.garbage.take() {
+            self.read.files.forget(file);
+            // A file that stays is an orphan, which the next open removes.
+            let _ = self.read.disk.remove_file(&self.paths.segment(file)).await;
+        }
+    }
+}
+
+/// Waits for whichever comes first.
+pub(crate) async fn either(first: impl Future<Output = ()>, second: impl Future<Output = ()>) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|context| {
+        if first.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        second.as_mut().poll(context)
+    })
+    .await;
+}

@@ -1,0 +1,125 @@
+//! Statistics of stores and databases: plain numbers, read without stopping anybody.
+
+use std::sync::atomic::Ordering;
+
+use nephrite_format::IdKind;
+use nephrite_io::IoStats;
+
+use crate::core::{Core, DatabaseCore};
+
+/// What a store holds and has done since it was opened. Sizes in bytes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "every field is named for what it counts")]
+pub struct StoreStats {
+    pub databases: u64,
+    pub databases_open: u64,
+    pub memory_limit_bytes: u64,
+    pub memtable_bytes: u64,
+    pub cache_bytes: u64,
+    pub cache_metadata_bytes: u64,
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+    pub cache_evictions: u64,
+    pub cache_loads_failed: u64,
+    pub pages_pinned: u64,
+    pub files_open: u64,
+    pub files_opened: u64,
+    pub files_evicted: u64,
+    pub flushes: u64,
+    pub rows_flushed: u64,
+    pub compactions: u64,
+    pub write_stalls: u64,
+    pub wal_frames: u64,
+    pub wal_records: u64,
+    pub wal_syncs: u64,
+    pub wal_bytes_written: u64,
+    pub wal_segments_full: u64,
+    pub wal_segments_created: u64,
+    pub wal_segments_recycled: u64,
+    pub io: IoStats,
+}
+
+impl StoreStats {
+    pub(crate) fn of(core: &Core) -> Self {
+        // Relaxed: counters that are read one by one, for people.
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let pager = core.read.pager.stats();
+        let wal = &core.wal.counters;
+        Self {
+            databases: core.catalog().len() as u64,
+            databases_open: core.open_count() as u64,
+            memory_limit_bytes: core.config.memory_limit,
+            memtable_bytes: core.memory.bytes(),
+            cache_bytes: pager.bytes_arena as u64,
+            cache_metadata_bytes: (pager.bytes_tables + pager.bytes_metadata) as u64,
+            cache_hits: pager.hits,
+            cache_misses: pager.misses,
+            cache_evictions: pager.evictions,
+            cache_loads_failed: pager.loads_failed,
+            pages_pinned: pager.frames_pinned as u64,
+            files_open: core.read.files.open_count(),
+            files_opened: get(&core.read.files.opens),
+            files_evicted: get(&core.read.files.evictions),
+            flushes: get(&core.counters.flushes),
+            rows_flushed: get(&core.counters.flushed_rows),
+            compactions: get(&core.counters.compactions),
+            write_stalls: get(&core.counters.write_stalls),
+            wal_frames: get(&wal.frames),
+            wal_records: get(&wal.records),
+            wal_syncs: get(&wal.syncs),
+            wal_bytes_written: get(&wal.bytes),
+            wal_segments_full: core.wal.closed_segments(),
+            wal_segments_created: get(&wal.segments_created),
+            wal_segments_recycled: get(&wal.segments_recycled),
+            io: core.read.disk.stats(),
+        }
+    }
+}
+
+/// What a database holds. Sizes in bytes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "every field is named for what it counts")]
+pub struct DatabaseStats {
+    pub name: String,
+    pub dimension: u32,
+    pub id_kind: IdKind,
+    pub page_bytes: u32,
+    pub rows_per_page: u32,
+    /// Ids stored.
+    pub records: u64,
+    pub segments: u64,
+    pub segment_bytes: u64,
+    /// Rows in segments, garbage included.
+    pub segment_rows: u64,
+    /// Rows in segments that no newer write hides.
+    pub segment_rows_live: u64,
+    pub tombstones: u64,
+    pub memtables: u64,
+    pub memtable_bytes: u64,
+}
+
+impl DatabaseStats {
+    pub(crate) fn of(core: &DatabaseCore, records: u64) -> Self {
+        let version = core.version.load();
+        let sum = |of: fn(&crate::segment::Segment) -> u64| {
+            version.segments.iter().map(|segment| of(segment)).sum()
+        };
+        Self {
+            name: core.name.clone(),
+            dimension: core.layout.dimension(),
+            id_kind: core.id_kind,
+            page_bytes: core.layout.page_bytes(),
+            rows_per_page: core.layout.rows_per_page(),
+            records,
+            segments: version.segments.len() as u64,
+            segment_bytes: sum(|segment| segment.file_bytes()),
+            segment_rows: sum(|segment| u64::from(segment.row_count())),
+            segment_rows_live: sum(|segment| u64::from(segment.live_rows())),
+            tombstones: sum(|segment| u64::from(segment.tombstones())),
+            memtables: version.memtables().filter(|memtable| !memtable.is_empty()).count() as u64,
+            memtable_bytes: version.memtables().map(|memtable| memtable.bytes()).sum(),
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! Committer: the task that writes staged frames, syncs them and acknowledges their writers.
+//!
+//! One frame at a time: while it is written and synced the next one gathers. A sync first makes
+//! the bulk rows durable that the frames up to it name. When the log has been quiet for a moment
+//! after a sync, a *mark* frame (no records, not synced, overwritten by the next frame) records
+//! what is on disk, so that later damage to the last frame is told from a torn write.
+//!
+//! The first failure poisons the log: the group fails, nothing is retried, nothing more is taken.
+//! Refused before anything is promised instead: records for which a full disk has no log space.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Weak, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use nephrite_format::{
+    BLOCK_BYTES, FileDetail, FileHeader, FileId, FrameSequence, Generation, Lsn,
+    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes},
+};
+use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write_many};
+
+use super::{Closed, LogPosition, Wal, WalContext, WalStart, finish, staging::Frame};
+use crate::{error::Error, log_file, memtable::Memtable};
+
+/// How long buffered records may wait in memory for company before they are written.
+const LINGER: Duration = Duration::from_millis(10);
+/// Empty segments kept for reuse; further ones are deleted.
+const SPARES_MAX: usize = 4;
+
+/// A log file.
+#[derive(Debug)]
+pub(crate) struct WalFile {
+    pub(crate) id: FileId,
+    pub(crate) file: FileHandle,
+}
+
+/// The segment being written.
+#[derive(Debug)]
+struct Current {
+    wal: WalFile,
+    header: FileHeader,
+    position: u64,
+    offset: u64,
+    /// Frames written since the last sync.
+    unsynced: bool,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    wal: Arc<Wal>,
+    context: WalContext,
+    current: Option<Current>,
+    closed: VecDeque<(u64, WalFile)>,
+    spares: Vec<WalFile>,
+    next_position: u64,
+    next_sequence: FrameSequence,
+    /// Of the last frame written.
+    last_lsn: Lsn,
+    durable_through: FrameSequence,
+    /// Memtables whose bulk rows a coming sync must make durable first. A memtable that is gone
+    /// has become a durable segment, or its database was dropped.
+    bulk: Vec<Weak<Memtable>>,
+    mark_due: bool,
+}
+
+enum Work {
+    Frame(Frame),
+    /// Nothing came for a while after a sync.
+    Quiet,
+    /// Log space should be made or given back.
+    Space,
+    Close,
+}
+
+impl Committer {
+    pub(super) fn new(wal: Arc<Wal>, context: WalContext, start: WalStart) -> Self {
+        let capacity = context.segment_bytes as usize - BLOCK_BYTES;
+        {
+            let mut staging = wal.staging();
+            staging.space.segment = capacity;
+            staging.space.spares = start.spares.len();
+        }
+        let written = FrameSequence::new(start.next_sequence.get().saturating_sub(1));
+        Self {
+            wal,
+            context,
+            current: None,
+            closed: start
+                .recovered
+                .into_iter()
+                .map(|segment| (segment.start.segment, segment.wal))
+                .collect(),
+            spares: start.spares,
+            next_position: start.next_position,
+            next_sequence: start.next_sequence,
+            last_lsn: Lsn::new(start.next_lsn.get() - 1),
+            durable_through: written,
+            bulk: Vec::new(),
+            mark_due: false,
+        }
+    }
+
+    /// Runs until the log is closed and everything staged is written. Returns after a failure
+    /// only once closed, so that every writer gets an answer.
+    pub(crate) async fn run(mut self) {
+        loop {
+            match self.next_work().await {
+                Work::Frame(frame) => self.commit(frame).await,
+                Work::Quiet => self.mark().await,
+                Work::Space => self.manage_space().await,
+                Work::Close => break,
+            }
+        }
+        let synced = match self.make_bulk_rows_durable().await {
+            Ok(()) => self.sync().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = synced {
+            self.poison(&error);
+        }
+    }
+
+    async fn next_work(&mut self) -> Work {
+        let wal = Arc::clone(&self.wal);
+        loop {
+            let listener = wal.work.listen();
+            let idle = {
+                let mut staging = wal.staging();
+                if staging.wants_commit() {
+                    if let Some(frame) = staging.take() {
+                        return Work::Frame(frame);
+                    }
+                }
+                if staging.closing && staging.is_empty() {
+                    return Work::Close;
+                }
+                staging.is_empty()
+            };
+            if self.space_needs_work() {
+                return Work::Space;
+            }
+            if idle && !self.mark_due {
+                listener.await;
+                continue;
+            }
+            let timeout = self.context.runtime.sleep(LINGER);
+            if !first_of(listener, timeout).await {
+                continue;
+            }
+            if idle {
+                return Work::Quiet;
+            }
+            if let Some(frame) = wal.staging().take() {
+                return Work::Frame(frame);
+            }
+        }
+    }
+
+    async fn commit(&mut self, frame: Frame) {
+        let last_lsn = frame.last_lsn();
+        let Frame { buffer, used, records, first_lsn, wants_sync, group, touched, bulk } = frame;
+        for memtable in bulk {
+            if !self.bulk.iter().any(|known| known.ptr_eq(&memtable)) {
+                self.bulk.push(memtable);
+            }
+        }
+        self.wal.room.notify(usize::MAX);
+        let outcome = match self.wal.check() {
+            Ok(()) => self.write(buffer, used, records, first_lsn, wants_sync).await,
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(()) => self.last_lsn = last_lsn,
+            Err(error) => self.poison(error),
+        }
+        for (visibility, lsn) in touched {
+            match &outcome {
+                Ok(()) => visibility.acknowledge(lsn),
+                Err(_) => visibility.reject(),
+            }
+        }
+        finish(&group, &outcome);
+        self.wal.counters.records.fetch_add(u64::from(records), Ordering::Relaxed); // a counter
+    }
+
+    fn poison(&self, error: &Error) {
+        let mut staging = self.wal.staging();
+        if staging.failed.is_none() {
+            staging.failed = Some(match error {
+                Error::Poisoned { .. } | Error::Closed => error.clone(),
+                other => Error::poisoned_by(other),
+            });
+        }
+        drop(staging);
+        self.wal.room.notify(usize::MAX);
+        self.context.flush_wanted.notify(usize::MAX);
+    }
+
+    async fn write(
+        &mut self,
+        buffer: AlignedBuf,
+        used: usize,
+        records: u32,
+        first_lsn: Lsn,
+        wants_sync: bool,
+    ) -> Result<(), Error> {
+        if wants_sync {
+            self.make_bulk_rows_durable().await?;
+        }
+        let payload_bytes = u32::try_from(used - FRAME_HEADER_BYTES)
+            .expect("a frame fits a log segment of at most 1 GiB");
+        let header = FrameHeader {
+            kind: FrameKind::WalRecords,
+            payload_bytes,
+            record_count: records,
+            sequence: self.next_sequence,
+            first_lsn,
+            durable_through: self.durable_through,
+        };
+        let bytes = frame_bytes(payload_bytes as usize) as u64;
+        let buffer = self.write_frame(buffer, header, bytes).await?;
+        self.wal.staging().recycle(buffer);
+        self.next_sequence = self.next_sequence.next();
+        self.wal.counters.frames.fetch_add(1, Ordering::Relaxed); // a counter
+        self.wal.counters.bytes.fetch_add(bytes, Ordering::Relaxed); // a counter
+        if wants_sync {
+            self.sync().await?;
+            self.durable_through = header.sequence;
+            self.mark_due = true;
+        }
+        Ok(())
+    }
+
+    async fn write_frame(
+        &mut self,
+        mut buffer: AlignedBuf,
+        frame: FrameHeader,
+        bytes: u64,
+    ) -> Result<AlignedBuf, Error> {
+        let fits = |current: &Current| current.offset + bytes <= self.context.segment_bytes;
+        let new_segment = !self.current.as_ref().is_some_and(fits);
+        if new_segment {
+            self.next_segment().await?;
+        }
+        let disk = Arc::clone(&self.context.disk);
+        let current = self.current.as_mut().expect("next_segment set it or failed");
+        let offset = current.offset;
+        let len = log_file::seal(&mut buffer, &current.header, offset, &frame);
+        let mut writes = vec![(offset, IoBuffer::Part { buffer, len })];
+        if new_segment {
+            let mut page = log_file::aligned(BLOCK_BYTES)?;
+            current.header.encode_into(&mut page);
+            writes.push((0, IoBuffer::Owned(page)));
+        }
+        current.unsynced = true;
+        current.offset += bytes;
+        let mut written = write_many(&*disk, &current.wal.file, writes).await?.into_iter();
+        let buffer = written.next().and_then(IoBuffer::into_aligned);
+        Ok(buffer.expect("write_many gives the buffers back in order"))
+    }
+
+    async fn sync(&mut self) -> Result<(), Error> {
+        if let Some(current) = self.current.as_mut().filter(|current| current.unsynced) {
+            nephrite_io::sync(&*self.context.disk, &current.wal.file).await?;
+            current.unsynced = false;
+            self.wal.counters.syncs.fetch_add(1, Ordering::Relaxed); // a counter
+        }
+        Ok(())
+    }
+
+    async fn make_bulk_rows_durable(&mut self) -> Result<(), Error> {
+        for memtable in std::mem::take(&mut self.bulk) {
+            if let Some(memtable) = memtable.upgrade() {
+                memtable.make_rows_durable().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the current segment and makes an empty one current. Staging has made sure that
+    /// there is one. The full segment is synced, so that a frame in a later segment never is on
+    /// disk without it.
+    async fn next_segment(&mut self) -> Result<(), Error> {
+        self.make_bulk_rows_durable().await?;
+        self.sync().await?;
+        let written = FrameSequence::new(self.next_sequence.get().saturating_sub(1));
+        self.durable_through = written;
+        let wal = self.spares.pop().expect("staging accepts records only for space that exists");
+        let position = self.next_position;
+        self.next_position += 1;
+        let header = FileHeader {
+            store: self.context.store,
+            file: wal.id,
+            generation: Generation::new(position),
+            detail: FileDetail::Wal { position, segment_bytes: self.context.segment_bytes },
+        };
+        let next =
+            Current { wal, header, position, offset: BLOCK_BYTES as u64, unsynced: false };
+        let start = LogPosition { segment: position, sequence: self.next_sequence };
+        let full = self.current.replace(next);
+        let mut segments = self.wal.segments();
+        let before = std::mem::replace(&mut segments.current, start);
+        if full.is_some() {
+            segments.closed.push_back(Closed { start: before, last_lsn: self.last_lsn });
+        }
+        drop(segments);
+        if let Some(full) = full {
+            self.closed.push_back((full.position, full.wal));
+            self.context.flush_wanted.notify(usize::MAX);
+        }
+        Ok(())
+    }
+
+    /// Writes a frame without records that says what is on disk; the next frame overwrites it.
+    async fn mark(&mut self) {
+        self.mark_due = false;
+        let Some(current) = &self.current else { return };
+        if self.context.segment_bytes < current.offset + BLOCK_BYTES as u64 {
+            return;
+        }
+        let frame = FrameHeader {
+            kind: FrameKind::WalRecords,
+            payload_bytes: 0,
+            record_count: 0,
+            sequence: self.next_sequence,
+            first_lsn: Lsn::new(self.last_lsn.get() + 1),
+            durable_through: self.durable_through,
+        };
+        let written = match log_file::aligned(BLOCK_BYTES) {
+            Ok(buffer) => {
+                let (disk, file) = (&*self.context.disk, &current.wal.file);
+                log_file::write_frame(disk, file, &current.header, current.offset, buffer, &frame)
+                    .await
+                    .map(drop)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            self.poison(&error);
+        }
+    }
+
+    fn space_needs_work(&self) -> bool {
+        let released = self.wal.released.load(Ordering::Acquire);
+        if self.closed.front().is_some_and(|(position, _)| *position < released) {
+            return true;
+        }
+        let staging = self.wal.staging();
+        // A writer that found no room has set `wants_write`; it also clears a stale refusal.
+        let wanted = staging.space.spares == 0
+            && (staging.wants_write || self.context.segment_bytes / 2 > staging.space.current as u64);
+        wanted && staging.no_space.is_none() && staging.failed.is_none()
+    }
+
+    async fn manage_space(&mut self) {
+        self.recycle().await;
+        if !self.spares.is_empty() {
+            return;
+        }
+        match self.create_spare().await {
+            Ok(spare) => self.add_spare(spare),
+            Err(error) => {
+                self.wal.staging().no_space = Some(error);
+                self.wal.room.notify(usize::MAX);
+            }
+        }
+    }
+
+    fn add_spare(&mut self, spare: WalFile) {
+        self.spares.push(spare);
+        let mut staging = self.wal.staging();
+        staging.space.spares += 1;
+        staging.no_space = None;
+        drop(staging);
+        self.wal.room.notify(usize::MAX);
+    }
+
+    async fn recycle(&mut self) {
+        let released = self.wal.released.load(Ordering::Acquire);
+        while self.closed.front().is_some_and(|(position, _)| *position < released) {
+            let Some((position, file)) = self.closed.pop_front() else { break };
+            self.wal.segments().closed.retain(|segment| segment.start.segment != position);
+            self.wal.counters.segments_recycled.fetch_add(1, Ordering::Relaxed); // a counter
+            if self.spares.len() < SPARES_MAX {
+                self.add_spare(file);
+                continue;
+            }
+            let path = self.context.paths.wal(file.id);
+            drop(file);
+            // A file that stays is found and reused or removed by the next open.
+            let _ = self.context.disk.remove_file(&path).await;
+        }
+    }
+
+    async fn create_spare(&self) -> Result<WalFile, Error> {
+        let wal = create_wal_file(&self.context).await?;
+        self.wal.counters.segments_created.fetch_add(1, Ordering::Relaxed); // a counter
+        Ok(wal)
+    }
+}
+
+/// A new log file full of zeros, with a header of its own, durable with its directory entry.
+pub(crate) async fn create_wal_file(context: &WalContext) -> Result<WalFile, Error> {
+    let id = context.allocate_file();
+    let header = FileHeader {
+        store: context.store,
+        file: id,
+        generation: Generation::new(0),
+        detail: FileDetail::Wal { position: 0, segment_bytes: context.segment_bytes },
+    };
+    let path = context.paths.wal(id);
+    let file = log_file::create(&*context.disk, &path, &header, context.segment_bytes).await?;
+    context.disk.sync_dir(context.paths.wal_dir()).await?;
+    Ok(WalFile { id, file })
+}
+
+/// Waits for whichever comes first; `true` when it was the second.
+async fn first_of(first: impl Future<Output = ()>, second: impl Future<Output = ()>) -> bool {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|context| {
+        if first.as_mut().poll(context).is_ready() {
+            return Poll::Ready(false);
+        }
+        second.as_mut().poll(context).map(|()| true)
+    })
+    .await
+}

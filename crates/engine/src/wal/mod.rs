@@ -1,0 +1,290 @@
+//! Write-ahead log: one for all databases of a store, so that one sync covers writers of any.
+//!
+//! ```text
+//! writers --stage--> [staging frame] --swap--> committer task --> log segment --> acknowledge
+//!                        ^ fills while the frame before is written and synced: group commit
+//! ```
+//!
+//! Guarantees: records are on disk in the order of their sequence numbers; a synced record is
+//! acknowledged only after its frame, every frame before it and the bulk rows they name are on
+//! disk; log segments are recycled only once a durable manifest no longer needs them.
+//! A failed write or sync is never retried: the log takes no more records (poisoned).
+//! Not here: reading the log back (`recovery`), what records mean.
+//! Lock order: a database's write lock, staging, `live`.
+
+mod committer;
+mod group;
+mod staging;
+mod visibility;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use event_listener::Event;
+use nephrite_format::{FileId, FrameSequence, Lsn, StoreId, frame::FRAME_HEADER_BYTES};
+use nephrite_io::Disk;
+
+pub(crate) use self::{
+    committer::{Committer, WalFile, create_wal_file},
+    staging::{Record, Refusal, Staged},
+    visibility::Visibility,
+};
+use self::{group::CommitGroup, staging::Staging};
+use crate::{error::Error, paths::StorePaths, runtime::Runtime};
+
+/// The part of the log that everyone shares; see the module documentation.
+#[derive(Debug)]
+pub(crate) struct Wal {
+    staging: Mutex<Staging>,
+    /// First sequence numbers of the memtables that are not flushed yet.
+    live: Mutex<BTreeSet<Lsn>>,
+    /// Wakes the committer.
+    work: Event,
+    /// Wakes writers that found no room.
+    room: Event,
+    segments: Mutex<SegmentList>,
+    /// Segments below this position are not needed by the manifest on disk: they may be recycled.
+    released: AtomicU64,
+    pub(crate) counters: WalCounters,
+    /// The largest record a segment can hold.
+    record_bytes_max: usize,
+}
+
+/// Where a log segment begins: what recovery starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogPosition {
+    /// Position of the segment among all segments the log ever had.
+    pub(crate) segment: u64,
+    /// Sequence of its first frame.
+    pub(crate) sequence: FrameSequence,
+}
+
+/// The log segments that hold records.
+#[derive(Debug)]
+struct SegmentList {
+    /// Full ones, oldest first.
+    closed: VecDeque<Closed>,
+    /// The one being written, or to be written next.
+    current: LogPosition,
+}
+
+/// A full log segment.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    start: LogPosition,
+    last_lsn: Lsn,
+}
+
+/// What the log has done; plain counters.
+#[derive(Debug, Default)]
+pub(crate) struct WalCounters {
+    pub(crate) frames: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) segments_created: AtomicU64,
+    pub(crate) segments_recycled: AtomicU64,
+}
+
+/// Where the log goes on after recovery.
+#[derive(Debug)]
+pub(crate) struct WalStart {
+    pub(crate) next_lsn: Lsn,
+    pub(crate) next_sequence: FrameSequence,
+    pub(crate) next_position: u64,
+    /// Segments with records that are not in vector segments yet, oldest first.
+    pub(crate) recovered: Vec<RecoveredSegment>,
+    /// Log files whose records are no longer needed.
+    pub(crate) spares: Vec<WalFile>,
+}
+
+/// A full segment that recovery found and still needs.
+#[derive(Debug)]
+pub(crate) struct RecoveredSegment {
+    pub(crate) start: LogPosition,
+    pub(crate) last_lsn: Lsn,
+    pub(crate) wal: WalFile,
+}
+
+/// What the log works on.
+#[derive(Clone, Debug)]
+pub(crate) struct WalContext {
+    pub(crate) store: StoreId,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) paths: StorePaths,
+    pub(crate) next_file: Arc<AtomicU64>,
+    pub(crate) segment_bytes: u64,
+    /// Woken when the log has grown so long that memtables should be flushed.
+    pub(crate) flush_wanted: Arc<Event>,
+}
+
+impl WalContext {
+    pub(crate) fn allocate_file(&self) -> FileId {
+        FileId::new(self.next_file.fetch_add(1, Ordering::Relaxed)) // only uniqueness matters
+    }
+}
+
+impl Wal {
+    /// The log and its committer; the caller runs the committer as a task.
+    pub(crate) fn start(context: WalContext, start: WalStart) -> Result<(Arc<Self>, Committer), Error> {
+        let payload_max = context.segment_bytes as usize - nephrite_format::BLOCK_BYTES;
+        let wal = Arc::new(Self {
+            staging: Mutex::new(Staging::new(start.next_lsn)?),
+            live: Mutex::default(),
+            work: Event::new(),
+            room: Event::new(),
+            segments: Mutex::new(SegmentList {
+                closed: start
+                    .recovered
+                    .iter()
+                    .map(|segment| Closed { start: segment.start, last_lsn: segment.last_lsn })
+                    .collect(),
+                current: LogPosition {
+                    segment: start.next_position,
+                    sequence: start.next_sequence,
+                },
+            }),
+            released: AtomicU64::new(0),
+            counters: WalCounters::default(),
+            record_bytes_max: payload_max - FRAME_HEADER_BYTES,
+        });
+        let committer = Committer::new(Arc::clone(&wal), context, start);
+        Ok((wal, committer))
+    }
+
+    fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the largest record.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max
+    }
+
+    /// Fails when the log takes no more records.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.staging().failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether a record of this size would be staged now; otherwise the committer is told.
+    pub(crate) fn has_room(&self, bytes: usize) -> Result<(), Refusal> {
+        let outcome = self.staging().has_room(bytes);
+        if outcome.is_err() {
+            self.work.notify(1);
+        }
+        outcome
+    }
+
+    /// Waits until a record of this size may find room. Cancel safe.
+    pub(crate) async fn wait_for_room(&self, bytes: usize) -> Result<(), Error> {
+        loop {
+            let listener = self.room.listen();
+            match self.has_room(bytes) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::NoRoom) => listener.await,
+            }
+        }
+    }
+
+    /// Puts a record into the log's next frame. `first_of_memtable` keeps the log from recycling
+    /// it until [`Self::forget`] is called with its number.
+    pub(crate) fn stage(
+        &self,
+        record: &Record<'_>,
+        first_of_memtable: bool,
+        encode: impl FnOnce(&mut [u8]),
+    ) -> Result<Staged, Refusal> {
+        let mut staging = self.staging();
+        let staged = staging.stage(record, encode);
+        if let (Ok(staged), true) = (&staged, first_of_memtable) {
+            self.live().insert(staged.lsn);
+        }
+        drop(staging);
+        if staged.as_ref().is_ok_and(|staged| staged.wake) || staged.is_err() {
+            self.work.notify(1);
+        }
+        staged
+    }
+
+    /// Asks for everything staged to be written soon, without a sync.
+    pub(crate) fn nudge(&self) {
+        self.staging().wants_write = true;
+        self.work.notify(1);
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeSet<Lsn>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the log from recycling records from this number on until it is forgotten.
+    pub(crate) fn keep_from(&self, first: Lsn) {
+        self.live().insert(first);
+    }
+
+    /// The memtable whose first record had this number is in a durable segment, or its database
+    /// was dropped.
+    pub(crate) fn forget(&self, first: Lsn) {
+        self.live().remove(&first);
+    }
+
+    /// Where recovery would start if the memtables whose first numbers are `flushed` were in
+    /// segments. To be written to the manifest together with them.
+    pub(crate) fn start_without(&self, flushed: &[Lsn]) -> LogPosition {
+        let next = self.staging().next_lsn();
+        let needed = self.live().iter().copied().find(|lsn| !flushed.contains(lsn)).unwrap_or(next);
+        let segments = self.segments();
+        let holds = segments.closed.iter().find(|segment| needed <= segment.last_lsn);
+        holds.map_or(segments.current, |segment| segment.start)
+    }
+
+    /// The number that the next record gets.
+    pub(crate) fn next_lsn(&self) -> Lsn {
+        self.staging().next_lsn()
+    }
+
+    /// A manifest that starts recovery at `position` is on disk.
+    pub(crate) fn release_below(&self, position: u64) {
+        self.released.fetch_max(position, Ordering::Release);
+        self.work.notify(1);
+    }
+
+    fn segments(&self) -> MutexGuard<'_, SegmentList> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Full log segments that recovery would read.
+    pub(crate) fn closed_segments(&self) -> u64 {
+        self.segments().closed.len() as u64
+    }
+
+    /// The last sequence number of the oldest full segment: memtables up to it hold the log back.
+    pub(crate) fn oldest_closed(&self) -> Option<Lsn> {
+        self.segments().closed.front().map(|segment| segment.last_lsn)
+    }
+
+    /// Tells the writers and the committer that no more records come; what is staged is written.
+    pub(crate) fn close(&self) {
+        self.staging().closing = true;
+        self.work.notify(usize::MAX);
+        self.room.notify(usize::MAX);
+    }
+}
+
+impl Staged {
+    /// Waits until the record is acknowledged. Cancel safe: the write goes on.
+    pub(crate) async fn wait(self) -> Result<(), Error> {
+        self.group.wait().await
+    }
+}
+
+/// Used by the committer to tell a whole group at once.
+fn finish(group: &CommitGroup, outcome: &Result<(), Error>) {
+    group.finish(outcome.clone());
+}

@@ -1,0 +1,243 @@
+//! Staging: where records gather, in log order, while the frame before them is being written.
+//!
+//! A writer (holding its database's write lock) reserves space, gets a log sequence number and
+//! encodes its record straight into the buffer that will be written. The committer swaps the
+//! buffer for an empty one.
+//!
+//! Guarantees: sequence numbers follow the order of records in the log; a record is accepted only
+//! if log space for it is already on disk, so a full disk refuses records and never loses one.
+//! Lock rule: the staging lock is taken inside a database's write lock; inside it only the
+//! registry of live memtables is locked. No await, no I/O.
+
+use std::sync::{Arc, Weak};
+
+use nephrite_format::{
+    Lsn,
+    frame::{FRAME_HEADER_BYTES, frame_bytes},
+};
+use nephrite_io::memory::AlignedBuf;
+
+use super::{group::CommitGroup, visibility::Visibility};
+use crate::{error::Error, memtable::Memtable};
+
+/// Payload beyond which the committer takes a frame without being asked to.
+pub(crate) const WRITE_THRESHOLD_BYTES: usize = 256 << 10;
+/// Buffer of a frame; a larger record gets a buffer of its own size.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Why a record was not accepted right now.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Wait for the committer to make room and try again.
+    NoRoom,
+    /// It will not work.
+    Failed(Error),
+}
+
+/// What the committer takes in one piece.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) buffer: AlignedBuf,
+    /// Bytes of the buffer that hold header and payload.
+    pub(crate) used: usize,
+    pub(crate) records: u32,
+    pub(crate) first_lsn: Lsn,
+    pub(crate) wants_sync: bool,
+    pub(crate) group: Arc<CommitGroup>,
+    /// Databases whose writers wait for this frame, one entry per waiting record.
+    pub(crate) touched: Vec<(Arc<Visibility>, Lsn)>,
+    /// Memtables with bulk rows that must be durable before a sync covers their records.
+    pub(crate) bulk: Vec<Weak<Memtable>>,
+}
+
+impl Frame {
+    fn new(buffer: AlignedBuf, first_lsn: Lsn) -> Self {
+        Self {
+            buffer,
+            used: FRAME_HEADER_BYTES,
+            records: 0,
+            first_lsn,
+            wants_sync: false,
+            group: Arc::default(),
+            touched: Vec::new(),
+            bulk: Vec::new(),
+        }
+    }
+
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        Lsn::new(self.first_lsn.get() + u64::from(self.records) - 1)
+    }
+}
+
+/// Log space that exists on disk and is not spoken for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LogSpace {
+    /// Bytes left in the current log segment.
+    pub(crate) current: usize,
+    /// Empty segments.
+    pub(crate) spares: usize,
+    /// Bytes for frames in an empty segment.
+    pub(crate) segment: usize,
+}
+
+impl LogSpace {
+    fn fits(self, frame: usize) -> bool {
+        frame <= self.current || (0 < self.spares && frame <= self.segment)
+    }
+
+    /// Takes space for a frame that fits.
+    fn take(&mut self, frame: usize) {
+        if self.current < frame {
+            self.spares -= 1;
+            self.current = self.segment;
+        }
+        self.current -= frame;
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    frame: Frame,
+    spare_buffer: Option<AlignedBuf>,
+    next_lsn: Lsn,
+    pub(crate) space: LogSpace,
+    /// Why no further log segment can be made (a full disk), while that lasts.
+    pub(crate) no_space: Option<Error>,
+    /// Set for ever by the first failed write or sync, and by close.
+    pub(crate) failed: Option<Error>,
+    /// Someone waits for the frame to be written, synced or not.
+    pub(crate) wants_write: bool,
+    pub(crate) closing: bool,
+}
+
+/// A record's place in the log.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) lsn: Lsn,
+    pub(crate) group: Arc<CommitGroup>,
+    /// The committer should be woken.
+    pub(crate) wake: bool,
+}
+
+/// How a record is staged.
+pub(crate) struct Record<'a> {
+    pub(crate) bytes: usize,
+    pub(crate) synced: bool,
+    /// The writer waits for the frame: through this its record becomes visible.
+    pub(crate) waiting: Option<&'a Arc<Visibility>>,
+    /// The rows are in the segment file of this memtable, not in the record.
+    pub(crate) bulk: Option<&'a Arc<Memtable>>,
+}
+
+impl Staging {
+    pub(crate) fn new(next_lsn: Lsn) -> Result<Self, Error> {
+        Ok(Self {
+            frame: Frame::new(buffer(BUFFER_BYTES)?, next_lsn),
+            spare_buffer: None,
+            next_lsn,
+            space: LogSpace::default(),
+            no_space: None,
+            failed: None,
+            wants_write: false,
+            closing: false,
+        })
+    }
+
+    pub(crate) fn next_lsn(&self) -> Lsn {
+        self.next_lsn
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frame.records == 0
+    }
+
+    pub(crate) fn wants_commit(&self) -> bool {
+        let enough = WRITE_THRESHOLD_BYTES <= self.frame.used;
+        !self.is_empty() && (self.frame.wants_sync || self.wants_write || self.closing || enough)
+    }
+
+    /// Whether a record of this size would be accepted now.
+    pub(crate) fn has_room(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if let Some(error) = &self.failed {
+            return Err(Refusal::Failed(error.clone()));
+        }
+        let used = self.frame.used + bytes;
+        let fits_buffer = used <= self.frame.buffer.len() || self.is_empty();
+        if fits_buffer && self.space.fits(frame_bytes(used - FRAME_HEADER_BYTES)) {
+            return Ok(());
+        }
+        let full = !self.space.fits(frame_bytes(bytes)) && self.is_empty();
+        self.wants_write = true;
+        // A refusal for want of disk space is told once; then the committer tries again.
+        match self.no_space.take_if(|_| full) {
+            Some(error) => Err(Refusal::Failed(error)),
+            None => Err(Refusal::NoRoom),
+        }
+    }
+
+    /// Gives the record the next sequence number and lets `encode` write it into the frame.
+    pub(crate) fn stage(
+        &mut self,
+        record: &Record<'_>,
+        encode: impl FnOnce(&mut [u8]),
+    ) -> Result<Staged, Refusal> {
+        self.has_room(record.bytes)?;
+        let end = self.frame.used + record.bytes;
+        if self.frame.buffer.len() < end {
+            self.frame.buffer =
+                buffer(frame_bytes(end - FRAME_HEADER_BYTES)).map_err(Refusal::Failed)?;
+        }
+        encode(&mut self.frame.buffer[self.frame.used..end]);
+        let crossed = self.frame.used < WRITE_THRESHOLD_BYTES && WRITE_THRESHOLD_BYTES <= end;
+        let first = self.is_empty();
+        let lsn = self.next_lsn;
+        self.next_lsn = Lsn::new(lsn.get() + 1);
+        self.frame.used = end;
+        self.frame.records += 1;
+        let sync_asked = record.synced && !self.frame.wants_sync;
+        self.frame.wants_sync |= record.synced;
+        if let Some(visibility) = record.waiting {
+            self.frame.touched.push((Arc::clone(visibility), lsn));
+        }
+        if let Some(memtable) = record.bulk {
+            let memtable = Arc::downgrade(memtable);
+            if !self.frame.bulk.last().is_some_and(|last| last.ptr_eq(&memtable)) {
+                self.frame.bulk.push(memtable);
+            }
+        }
+        let write_asked = record.waiting.is_some() && !self.wants_write;
+        self.wants_write |= record.waiting.is_some();
+        Ok(Staged {
+            lsn,
+            group: Arc::clone(&self.frame.group),
+            wake: first || crossed || sync_asked || write_asked,
+        })
+    }
+
+    /// Takes the staged frame, with the log space it needs; `None` when nothing is staged.
+    pub(crate) fn take(&mut self) -> Option<Frame> {
+        if self.is_empty() {
+            return None;
+        }
+        let needed = frame_bytes(self.frame.used - FRAME_HEADER_BYTES);
+        self.space.take(needed);
+        self.wants_write = false;
+        // Without memory for a whole buffer the next record allocates what it needs, or fails.
+        let empty = self.spare_buffer.take().or_else(|| AlignedBuf::zeroed(BUFFER_BYTES).ok());
+        let empty = empty.or_else(|| AlignedBuf::zeroed(0).ok());
+        let empty = empty.expect("a buffer of no bytes needs no memory");
+        Some(std::mem::replace(&mut self.frame, Frame::new(empty, self.next_lsn)))
+    }
+
+    /// Gives a written frame's buffer back for reuse.
+    pub(crate) fn recycle(&mut self, buffer: AlignedBuf) {
+        if buffer.len() == BUFFER_BYTES {
+            self.spare_buffer = Some(buffer);
+        }
+    }
+}
+
+fn buffer(bytes: usize) -> Result<AlignedBuf, Error> {
+    AlignedBuf::zeroed(bytes).map_err(|error| Error::Cache { reason: error.to_string().into() })
+}

@@ -1,0 +1,494 @@
+//! The write path: validate, append rows, stage a log record, index, acknowledge.
+//!
+//! Everything between taking a database's write lock and releasing it is synchronous, so a write
+//! whose future is dropped is either staged as a whole or not at all.
+//!
+//! Small writes put their vectors into the log. Large ones (see [`is_bulk`]) do not: their rows go
+//! straight to the segment file and the log gets a record that names and checksums them, so that
+//! a bulk load writes each vector once.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use nephrite_format::{
+    IdRef, Lsn, Row, RowsChecksum, VectorLayout,
+    vector::{F32_BYTES, encode_f32},
+    wal::{
+        BulkEncoder, BulkHeader, IdColumnForm, OperationsEncoder, bulk_len, delete_len, id_len,
+        operations_len, put_len,
+    },
+};
+
+use crate::{
+    batch::{Batch, BatchOperation, Ids},
+    config::Durability,
+    core::{Core, DatabaseCore, WriteSide},
+    error::Error,
+    memtable::{MemIndex, Memtable, Version as RowVersion},
+    version::Version,
+    wal::{Record, Refusal, Staged},
+};
+
+/// Vectors of a buffered write from which they bypass the log.
+const BULK_BYTES_BUFFERED: usize = 64 << 10;
+/// The same for a synced write, which pays a second sync for the segment file.
+const BULK_BYTES_SYNCED: usize = 2 << 20;
+
+/// What is written, all at once or not at all.
+#[derive(Clone, Copy)]
+pub(crate) enum Change<'a> {
+    Put(IdRef<'a>, &'a [f32]),
+    Delete(IdRef<'a>),
+    Batch(&'a Batch),
+    Rows(Ids<'a>, &'a [f32]),
+}
+
+/// What must still hold when the change is staged.
+#[derive(Clone, Copy)]
+pub(crate) enum Condition {
+    None,
+    /// Nothing was written to the change's only id since it was looked up: nothing newer than
+    /// `memory_lsn` is in memory, and nothing was flushed since.
+    Unchanged { memory_lsn: Lsn, newest_segment: Option<u64> },
+}
+
+/// How an attempt to stage ended without an error.
+enum Attempt {
+    Staged(Staged, Option<Arc<Memtable>>),
+    /// Visible already.
+    Done(Option<Arc<Memtable>>),
+    NoRoom,
+    ConditionFailed,
+}
+
+impl Core {
+    /// Applies a change; `false` when its condition did not hold.
+    ///
+    /// Cancel safety: dropped early, the change is applied as a whole or not at all.
+    pub(crate) async fn write(
+        &self,
+        database: &DatabaseCore,
+        change: Change<'_>,
+        durability: Durability,
+        condition: Condition,
+    ) -> Result<bool, Error> {
+        self.check_open()?;
+        validate(database, change)?;
+        let bytes = self.check_size(database, change, durability)?;
+        let (staged, memtable) = loop {
+            self.admit().await?;
+            match self.stage(database, change, durability, condition, bytes)? {
+                Attempt::Staged(staged, memtable) => break (Some(staged), memtable),
+                Attempt::Done(memtable) => break (None, memtable),
+                Attempt::ConditionFailed => return Ok(false),
+                Attempt::NoRoom => self.wal.wait_for_room(bytes).await?,
+            }
+        };
+        if let Some(memtable) = memtable {
+            // Only a head start for the flush: its failure does not touch what was promised, and
+            // is found again there.
+            let _ = memtable.write_behind().await;
+        }
+        if let Some(staged) = staged {
+            staged.wait().await?;
+        }
+        Ok(true)
+    }
+
+    /// Bytes of the change's log record, if it can be atomic at all.
+    fn check_size(
+        &self,
+        database: &DatabaseCore,
+        change: Change<'_>,
+        durability: Durability,
+    ) -> Result<usize, Error> {
+        let vectors = vector_bytes(&database.layout, change) as u64;
+        let memtable = self.config.memtable_limit();
+        if memtable < vectors {
+            return Err(Error::BatchTooLarge { bytes: vectors, limit: memtable });
+        }
+        let bytes = record_bytes(&database.layout, change, durability);
+        let limit = self.wal.record_bytes_max();
+        if limit < bytes {
+            return Err(Error::BatchTooLarge { bytes: bytes as u64, limit: limit as u64 });
+        }
+        Ok(bytes)
+    }
+
+    /// Waits while the memtables together hold as much as they may.
+    async fn admit(&self) -> Result<(), Error> {
+        let limit = self.config.memtables_total_limit();
+        if self.memory.bytes() < limit {
+            return Ok(());
+        }
+        self.counters.write_stalls.fetch_add(1, Ordering::Relaxed); // a counter
+        loop {
+            let listener = self.memory.freed.listen();
+            if self.memory.bytes() < limit {
+                return Ok(());
+            }
+            self.check_open()?;
+            self.wal.check()?;
+            let failure = self.memory.failure();
+            self.flush_wanted.notify(1);
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            listener.await;
+        }
+    }
+
+    fn stage(
+        &self,
+        database: &DatabaseCore,
+        change: Change<'_>,
+        durability: Durability,
+        condition: Condition,
+        bytes: usize,
+    ) -> Result<Attempt, Error> {
+        let mut side = database.lock();
+        database.check()?;
+        let memtable = self.writable_memtable(database, &mut side);
+        if let Condition::Unchanged { memory_lsn, newest_segment } = condition {
+            let version = database.version.load();
+            let newer = newest_in_memory(&version, only_id(change)).is_some_and(|it| memory_lsn < it);
+            if newer || version.newest_segment() != newest_segment {
+                return Ok(Attempt::ConditionFailed);
+            }
+        }
+        match self.wal.has_room(bytes) {
+            Ok(()) => {}
+            Err(Refusal::NoRoom) => return Ok(Attempt::NoRoom),
+            Err(Refusal::Failed(error)) => return Err(error),
+        }
+        let before = memtable.bytes();
+        let attempt = self.append_and_log(database, &memtable, change, durability, bytes);
+        self.memory.grow(memtable.bytes() - before);
+        drop(side);
+        attempt
+    }
+
+    /// Rows, record and index entries of a change, in this order: rows that no record names are
+    /// garbage and harm nobody.
+    fn append_and_log(
+        &self,
+        database: &DatabaseCore,
+        memtable: &Arc<Memtable>,
+        change: Change<'_>,
+        durability: Durability,
+        bytes: usize,
+    ) -> Result<Attempt, Error> {
+        let first_row = append(memtable, change)?;
+        match self.log(database, memtable, change, durability, first_row, bytes) {
+            Ok((staged, waits)) => {
+                let (lsn, layout) = (staged.lsn, &database.layout);
+                memtable.insert(lsn, |index| insert(index, layout, change, first_row, lsn));
+                let bulk = is_bulk(layout, change, durability).then(|| Arc::clone(memtable));
+                if waits {
+                    return Ok(Attempt::Staged(staged, bulk));
+                }
+                database.visibility.publish(lsn);
+                Ok(Attempt::Done(bulk))
+            }
+            Err(Refusal::NoRoom) => Ok(Attempt::NoRoom),
+            Err(Refusal::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The active memtable, a fresh one when it is full. Under the write lock.
+    fn writable_memtable(&self, database: &DatabaseCore, side: &mut WriteSide) -> Arc<Memtable> {
+        let version = database.version.load();
+        if version.active.bytes() < self.config.memtable_limit() {
+            return Arc::clone(&version.active);
+        }
+        self.freeze(database, side)
+    }
+
+    /// Replaces the active memtable by an empty one, which is returned. Under the write lock.
+    pub(crate) fn freeze(&self, database: &DatabaseCore, side: &mut WriteSide) -> Arc<Memtable> {
+        let version = database.version.load();
+        let fresh = self.new_memtable(database.layout, database.id_kind);
+        database.publish(side, version.frozen_with(Arc::clone(&fresh)));
+        self.flush_wanted.notify(1);
+        fresh
+    }
+
+    /// Stages the record; tells whether its writer waits for the log.
+    fn log(
+        &self,
+        database: &DatabaseCore,
+        memtable: &Arc<Memtable>,
+        change: Change<'_>,
+        durability: Durability,
+        first_row: Row,
+        bytes: usize,
+    ) -> Result<(Staged, bool), Refusal> {
+        let bulk = is_bulk(&database.layout, change, durability);
+        let synced = durability == Durability::Synced;
+        let waits = synced || database.visibility.has_pending();
+        if waits {
+            database.visibility.add_pending();
+        }
+        let record = Record {
+            bytes,
+            synced,
+            waiting: waits.then_some(&database.visibility),
+            bulk: bulk.then_some(memtable),
+        };
+        let first_of_memtable = memtable.first_lsn().is_none();
+        let staged = self.wal.stage(&record, first_of_memtable, |target| {
+            if let (Change::Rows(ids, vectors), true) = (change, bulk) {
+                self.encode_bulk(target, database, memtable, ids, vectors, first_row);
+            } else {
+                encode_operations(target, database, change);
+            }
+        });
+        if staged.is_err() && waits {
+            database.visibility.forget_pending();
+        }
+        Ok((staged?, waits))
+    }
+
+    fn encode_bulk(
+        &self,
+        target: &mut [u8],
+        database: &DatabaseCore,
+        memtable: &Memtable,
+        ids: Ids<'_>,
+        vectors: &[f32],
+        first_row: Row,
+    ) {
+        let layout = &database.layout;
+        let file = memtable.sink().id();
+        let place = self.identity(database, file).page(layout.row_offset(first_row));
+        let mut checksum = RowsChecksum::new(place);
+        update_checksum(&mut checksum, vectors);
+        let row_count = vectors.len() / layout.dimension() as usize;
+        let header = BulkHeader {
+            database: database.id,
+            segment: file,
+            first_row,
+            row_count: u32::try_from(row_count).expect("a memtable holds fewer rows"),
+            rows_checksum: checksum.finish(),
+        };
+        let form = match ids {
+            Ids::Consecutive(first) => IdColumnForm::Consecutive { first },
+            Ids::U64(_) => IdColumnForm::U64,
+            Ids::Bytes(_) => IdColumnForm::Bytes,
+        };
+        let mut encoder = BulkEncoder::new(target, &header, form);
+        if !matches!(ids, Ids::Consecutive(_)) {
+            (0..row_count).for_each(|row| encoder.id(ids.get(row)));
+        }
+        let written = encoder.finish();
+        assert_eq!(written, target.len(), "the record has the length that was reserved");
+    }
+}
+
+/// Whether the vectors bypass the log.
+pub(crate) fn is_bulk(layout: &VectorLayout, change: Change<'_>, durability: Durability) -> bool {
+    let threshold = match durability {
+        Durability::Buffered => BULK_BYTES_BUFFERED,
+        Durability::Synced => BULK_BYTES_SYNCED,
+    };
+    matches!(change, Change::Rows(..)) && threshold <= vector_bytes(layout, change)
+}
+
+fn vector_bytes(layout: &VectorLayout, change: Change<'_>) -> usize {
+    match change {
+        Change::Put(..) => layout.vector_bytes(),
+        Change::Delete(_) => 0,
+        Change::Batch(batch) => batch.vectors.len() * F32_BYTES,
+        Change::Rows(_, vectors) => vectors.len() * F32_BYTES,
+    }
+}
+
+fn record_bytes(layout: &VectorLayout, change: Change<'_>, durability: Durability) -> usize {
+    match change {
+        Change::Put(id, _) => operations_len(put_len(id, layout)),
+        Change::Delete(id) => operations_len(delete_len(id)),
+        Change::Batch(batch) => {
+            let lengths = batch.operations.iter().map(|operation| match operation {
+                BatchOperation::Put { id, .. } => put_len(id.as_id_ref(), layout),
+                BatchOperation::Delete { id } => delete_len(id.as_id_ref()),
+            });
+            operations_len(lengths.sum())
+        }
+        Change::Rows(ids, vectors) => {
+            let rows = vectors.len() / layout.dimension() as usize;
+            let bulk = is_bulk(layout, change, durability);
+            match (ids, bulk) {
+                (Ids::Consecutive(_), true) => bulk_len(8),
+                (_, true) => bulk_len((0..rows).map(|row| id_len(ids.get(row))).sum()),
+                (_, false) => {
+                    operations_len((0..rows).map(|row| put_len(ids.get(row), layout)).sum())
+                }
+            }
+        }
+    }
+}
+
+/// Appends the change's vectors; returns the first row.
+fn append(memtable: &Memtable, change: Change<'_>) -> Result<Row, Error> {
+    match change {
+        Change::Put(_, vector) => memtable.append_rows(vector),
+        Change::Delete(_) => memtable.append_rows(&[]),
+        Change::Batch(batch) => memtable.append_rows(&batch.vectors),
+        Change::Rows(_, vectors) => memtable.append_rows(vectors),
+    }
+}
+
+fn insert(
+    index: &mut MemIndex,
+    layout: &VectorLayout,
+    change: Change<'_>,
+    first_row: Row,
+    lsn: Lsn,
+) {
+    let version = |offset: usize| {
+        let offset = u32::try_from(offset).expect("a memtable holds fewer rows");
+        RowVersion { lsn, row: Row::new(first_row.get() + offset) }
+    };
+    let tombstone = RowVersion { lsn, row: Row::TOMBSTONE };
+    match change {
+        Change::Put(id, _) => index.insert(id, version(0)),
+        Change::Delete(id) => index.insert(id, tombstone),
+        Change::Batch(batch) => {
+            let mut puts = 0;
+            for operation in &batch.operations {
+                match operation {
+                    BatchOperation::Put { id, .. } => {
+                        index.insert(id.as_id_ref(), version(puts));
+                        puts += 1;
+                    }
+                    BatchOperation::Delete { id } => index.insert(id.as_id_ref(), tombstone),
+                }
+            }
+        }
+        Change::Rows(ids, vectors) => {
+            let rows = vectors.len() / layout.dimension() as usize;
+            if let Ids::Consecutive(first) = ids {
+                let count = u32::try_from(rows).expect("a memtable holds fewer rows");
+                index.insert_consecutive(first, count, first_row, lsn);
+            } else {
+                (0..rows).for_each(|row| index.insert(ids.get(row), version(row)));
+            }
+        }
+    }
+}
+
+fn encode_operations(target: &mut [u8], database: &DatabaseCore, change: Change<'_>) {
+    let (layout, kind) = (&database.layout, database.id_kind);
+    let count = match change {
+        Change::Put(..) | Change::Delete(_) => 1,
+        Change::Batch(batch) => batch.len(),
+        Change::Rows(_, vectors) => vectors.len() / layout.dimension() as usize,
+    };
+    let count = u32::try_from(count).expect("a record is below 1 GiB");
+    let len = target.len();
+    let mut encoder = OperationsEncoder::new(target, database.id, kind, layout, count);
+    match change {
+        Change::Put(id, vector) => encoder.put(id, vector),
+        Change::Delete(id) => encoder.delete(id),
+        Change::Batch(batch) => {
+            for operation in &batch.operations {
+                match operation {
+                    BatchOperation::Put { id, start, len } => {
+                        encoder.put(id.as_id_ref(), &batch.vectors[*start..*start + *len]);
+                    }
+                    BatchOperation::Delete { id } => encoder.delete(id.as_id_ref()),
+                }
+            }
+        }
+        Change::Rows(ids, vectors) => {
+            let rows = vectors.chunks_exact(layout.dimension() as usize);
+            rows.enumerate().for_each(|(row, vector)| encoder.put(ids.get(row), vector));
+        }
+    }
+    assert_eq!(encoder.finish(), len, "the record has the length that was reserved");
+}
+
+/// Feeds vectors in their disk form.
+fn update_checksum(checksum: &mut RowsChecksum, vectors: &[f32]) {
+    if cfg!(target_endian = "little") {
+        checksum.update(bytemuck::cast_slice(vectors));
+        return;
+    }
+    let mut bytes = [0; 1024 * F32_BYTES];
+    for part in vectors.chunks(1024) {
+        let bytes = &mut bytes[..part.len() * F32_BYTES];
+        encode_f32(part, bytes);
+        checksum.update(bytes);
+    }
+}
+
+fn only_id<'a>(change: Change<'a>) -> IdRef<'a> {
+    match change {
+        Change::Put(id, _) | Change::Delete(id) => id,
+        Change::Batch(_) | Change::Rows(..) => {
+            unreachable!("conditions are only set for changes of one id")
+        }
+    }
+}
+
+/// Sequence number of the newest write to an id that is still in memory, acknowledged or not.
+fn newest_in_memory(version: &Version, id: IdRef<'_>) -> Option<Lsn> {
+    let newest = version.memtables().find_map(|memtable| memtable.find_newest(id));
+    newest.map(|found| found.lsn)
+}
+
+fn validate(database: &DatabaseCore, change: Change<'_>) -> Result<(), Error> {
+    match change {
+        Change::Put(id, vector) => {
+            validate_id(database, id)?;
+            validate_dimension(database, vector.len())
+        }
+        Change::Delete(id) => validate_id(database, id),
+        Change::Batch(batch) => batch.operations.iter().try_for_each(|operation| {
+            validate_id(database, operation.id())?;
+            match operation {
+                BatchOperation::Put { len, .. } => validate_dimension(database, *len),
+                BatchOperation::Delete { .. } => Ok(()),
+            }
+        }),
+        Change::Rows(ids, vectors) => validate_rows(database, ids, vectors),
+    }
+}
+
+fn validate_rows(database: &DatabaseCore, ids: Ids<'_>, vectors: &[f32]) -> Result<(), Error> {
+    let dimension = database.layout.dimension() as usize;
+    let rows = vectors.len() / dimension;
+    if rows * dimension != vectors.len() {
+        return validate_dimension(database, vectors.len() - rows * dimension);
+    }
+    if let Some(count) = ids.len().filter(|count| *count != rows) {
+        let reason = format!("{count} ids were given for {rows} vectors");
+        return Err(Error::InvalidId { reason });
+    }
+    match ids {
+        Ids::Consecutive(first) => {
+            validate_id(database, IdRef::U64(first))?;
+            if first.checked_add((rows as u64).saturating_sub(1)).is_none() {
+                let reason = format!("{rows} consecutive ids from {first} pass the largest u64");
+                return Err(Error::InvalidId { reason });
+            }
+            Ok(())
+        }
+        Ids::U64(_) | Ids::Bytes(_) => {
+            (0..rows).try_for_each(|row| validate_id(database, ids.get(row)))
+        }
+    }
+}
+
+/// Whether a database can hold an id.
+pub(crate) fn validate_id(database: &DatabaseCore, id: IdRef<'_>) -> Result<(), Error> {
+    use nephrite_format::IdError;
+    id.validate(database.id_kind).map_err(|error| match error {
+        IdError::WrongKind { expected, .. } => Error::WrongIdKind { expected },
+        other => Error::InvalidId { reason: other.to_string() },
+    })
+}
+
+fn validate_dimension(database: &DatabaseCore, found: usize) -> Result<(), Error> {
+    let expected = database.layout.dimension();
+    if found == expected as usize { Ok(()) } else { Err(Error::Dimension { expected, found }) }
+}

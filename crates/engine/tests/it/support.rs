@@ -1,0 +1,45 @@
+//! Helpers that speak the domain: stores in temporary directories, vectors that tell who they are,
+//! and crash images.
+
+use std::{fs, path::Path};
+
+use nephrite::{Config, blocking::Store};
+use tempfile::TempDir;
+
+/// A small configuration, so that flushes, log segments and evictions happen early.
+pub(crate) fn small() -> Config {
+    Config::new().memory_limit(8 << 20).memtable_bytes(256 << 10).wal_segment_bytes(256 << 10)
+}
+
+pub(crate) fn new_store(config: Config) -> (TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::create(directory.path().join("store"), config).unwrap();
+    (directory, store)
+}
+
+/// A vector whose every element depends on seed and position.
+pub(crate) fn vector(seed: u64, dimension: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..dimension)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            f32::from_bits((state >> 41) as u32 | 0x3F00_0000)
+        })
+        .collect()
+}
+
+/// The directory as a crash would leave it now, in a directory of its own.
+pub(crate) fn crash_image(store: &Path, into: &Path) {
+    fs::create_dir_all(into).unwrap();
+    for entry in fs::read_dir(store).unwrap() {
+        let entry = entry.unwrap();
+        let target = into.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            crash_image(&entry.path(), &target);
+        } else if fs::copy(entry.path(), &target).is_err() {
+            // The engine removed or renamed it between the listing and now.
+        }
+    }
+}
