@@ -59,11 +59,7 @@ impl Store {
     ///
     /// # Errors
     /// As there.
-    pub fn create_database(
-        &self,
-        name: &str,
-        options: DatabaseOptions,
-    ) -> Result<Database, Error> {
+    pub fn create_database(&self, name: &str, options: DatabaseOptions) -> Result<Database, Error> {
         block_on(self.0.create_database(name, options)).map(Database)
     }
 

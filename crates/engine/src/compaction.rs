@@ -77,8 +77,7 @@ impl Core {
     ) -> Result<(), Error> {
         database.check()?;
         let oldest = inputs.last().expect("a compaction has inputs");
-        let is_bottom =
-            version.segments.last().is_some_and(|segment| Arc::ptr_eq(segment, oldest));
+        let is_bottom = version.segments.last().is_some_and(|segment| Arc::ptr_eq(segment, oldest));
         let live_before: u64 = inputs.iter().map(|segment| u64::from(segment.live_rows())).sum();
         let (mut live, tombstones) = self.merge_ids(inputs).await?;
         let tombstones = if is_bottom { Vec::new() } else { tombstones };
@@ -94,10 +93,7 @@ impl Core {
 
     /// The newest entry of every id of the inputs: live rows in the order in which they lie
     /// (oldest input first), and tombstones.
-    async fn merge_ids(
-        &self,
-        inputs: &[Arc<Segment>],
-    ) -> Result<(Vec<LiveRow>, Vec<Id>), Error> {
+    async fn merge_ids(&self, inputs: &[Arc<Segment>]) -> Result<(Vec<LiveRow>, Vec<Id>), Error> {
         let mut entries: Vec<(Id, usize, Row)> = Vec::new();
         for (input, segment) in inputs.iter().rev().enumerate() {
             for (id, row) in segment.all_entries(&self.read).await? {

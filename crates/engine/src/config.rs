@@ -31,6 +31,7 @@ const MEMTABLE_BYTES_DEFAULT_MAX: u64 = 32 << 20;
 pub const MEMTABLE_BYTES_MIN: u64 = 64 << 10;
 
 /// When a write is acknowledged.
+#[expect(clippy::exhaustive_enums, reason = "callers choose one; a third would be a new promise")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
     /// After it is in memory and queued for the log: it survives a crash from the next flush (or
@@ -175,7 +176,9 @@ impl Config {
             );
         }
         let wal = self.wal_segment_bytes;
-        if !(WAL_SEGMENT_BYTES_MIN..=WAL_SEGMENT_BYTES_MAX).contains(&wal) || wal % 4096 != 0 {
+        if !(WAL_SEGMENT_BYTES_MIN..=WAL_SEGMENT_BYTES_MAX).contains(&wal)
+            || !wal.is_multiple_of(4096)
+        {
             return refuse(
                 "wal_segment_bytes",
                 format!(

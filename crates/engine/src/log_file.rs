@@ -193,8 +193,7 @@ pub(crate) async fn open_existing(
     name: &str,
     writable: bool,
 ) -> Result<(FileHandle, u64), Error> {
-    let options =
-        if writable { OpenOptions::read_write() } else { OpenOptions::read_only() };
+    let options = if writable { OpenOptions::read_write() } else { OpenOptions::read_only() };
     let file = disk.open(path, options).await?;
     let bytes = disk.file_len(&file).await?;
     if bytes < BLOCK_BYTES as u64 || bytes % BLOCK_BYTES as u64 != 0 {

@@ -75,9 +75,7 @@ impl View<'_> {
     }
 
     fn find_in_memory(&self, id: IdRef<'_>) -> Option<(&Arc<Memtable>, crate::memtable::Version)> {
-        self.version
-            .memtables()
-            .find_map(|memtable| Some((memtable, memtable.find(id, self.at)?)))
+        self.version.memtables().find_map(|memtable| Some((memtable, memtable.find(id, self.at)?)))
     }
 
     async fn locate_in_segments(&self, id: IdRef<'_>) -> Result<Place, Error> {

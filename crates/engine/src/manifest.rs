@@ -364,6 +364,9 @@ pub(crate) async fn load(
 ) -> Result<Loaded, Error> {
     let name = manifest_name(id);
     let (file, bytes) = log_file::open_existing(disk, &paths.manifest(id), &name, true).await?;
+    // What is read may so far be only in the operating system's memory, left there by a process
+    // that was killed: make it durable before anything is built on it.
+    nephrite_io::sync(&**disk, &file).await?;
     let content = log_file::read_file(&**disk, &file, bytes).await?;
     let parsed = parse(&content, id, &name)?;
     Ok(Loaded {
@@ -393,10 +396,8 @@ fn parse(content: &[u8], id: FileId, name: &str) -> Result<Parsed, Error> {
         return Err(Error::corrupt(name, 0, "the header is not a manifest's"));
     };
     if capacity_bytes != content.len() as u64 {
-        let what = format!(
-            "the file has {} bytes where its header says {capacity_bytes}",
-            content.len()
-        );
+        let what =
+            format!("the file has {} bytes where its header says {capacity_bytes}", content.len());
         return Err(Error::corrupt(name, content.len() as u64, what));
     }
     let mut state = ManifestState::default();
@@ -406,8 +407,7 @@ fn parse(content: &[u8], id: FileId, name: &str) -> Result<Parsed, Error> {
     let stop = log_file::read_frames(content, &header, Some(next_sequence), |at, frame| {
         apply_frame(&mut state, &frame, name, at)?;
         complete |= frame.header.kind == FrameKind::ManifestSnapshotEnd;
-        let mark =
-            frame.header.kind == FrameKind::ManifestEdits && frame.header.record_count == 0;
+        let mark = frame.header.kind == FrameKind::ManifestEdits && frame.header.record_count == 0;
         if !mark {
             offset = at + frame.total_bytes as u64;
             next_sequence = frame.header.sequence.next();

@@ -76,13 +76,12 @@ pub(crate) struct Source<'a> {
 /// The first pass.
 pub(crate) async fn scan_log(source: Source<'_>) -> Result<RecoveredLog, Error> {
     let found = find_log_files(source).await?;
-    let start = source.manifest.counters.map_or(
-        LogPosition { segment: 1, sequence: FrameSequence::new(1) },
-        |counters| LogPosition {
-            segment: counters.wal_position,
-            sequence: counters.wal_sequence,
-        },
-    );
+    let start = source
+        .manifest
+        .counters
+        .map_or(LogPosition { segment: 1, sequence: FrameSequence::new(1) }, |counters| {
+            LogPosition { segment: counters.wal_position, sequence: counters.wal_sequence }
+        });
     let (mut by_position, unreadable, spares) = sort_out(found, start.segment)?;
     let positions: Vec<u64> = by_position.keys().copied().collect();
     if let Some(gap) = (start.segment..).zip(&positions).find(|(wanted, found)| wanted != *found) {
@@ -175,10 +174,8 @@ fn sort_out(
             if fresh {
                 continue; // never used and not complete
             }
-            let what = format!(
-                "the file has {} bytes where its header says {segment_bytes}",
-                file.bytes
-            );
+            let what =
+                format!("the file has {} bytes where its header says {segment_bytes}", file.bytes);
             return Err(Error::corrupt(wal_name(file.id), file.bytes, what));
         }
         if fresh || position < start {
@@ -199,6 +196,8 @@ async fn scan_segment(
     is_last: bool,
 ) -> Result<bool, Error> {
     let name = wal_name(found.id);
+    // As with the manifest: durable before anything is built on it.
+    nephrite_io::sync(&**source.disk, &found.file).await?;
     let content = log_file::read_file(&**source.disk, &found.file, found.bytes).await?;
     let FileDetail::Wal { position, .. } = header.detail else {
         return Err(Error::corrupt(name, 0, "the header is not a log segment's"));
@@ -387,7 +386,8 @@ async fn read_rows(
     };
     let bytes = disk.file_len(&file).await?;
     let last_row = Row::new(bulk.first_row.get() + bulk.row_count - 1);
-    let (first_page, last_page) = (layout.page_of(bulk.first_row).page, layout.page_of(last_row).page);
+    let (first_page, last_page) =
+        (layout.page_of(bulk.first_row).page, layout.page_of(last_row).page);
     if bytes < layout.page_offset(last_page + 1) {
         return Ok(Err(format!("{name} ends before the rows of a bulk record")));
     }
@@ -401,8 +401,7 @@ async fn read_rows(
         let buffer = nephrite_io::read(&**disk, &file, layout.page_offset(page), buffer).await?;
         while row <= last_row.get() && layout.page_of(Row::new(row)).page < page + count {
             let place = layout.page_of(Row::new(row));
-            let start =
-                (place.page - page) as usize * layout.page_bytes() as usize + place.offset;
+            let start = (place.page - page) as usize * layout.page_bytes() as usize + place.offset;
             visit(&buffer.as_slice()[start..start + layout.vector_bytes()]);
             row += 1;
         }
@@ -455,8 +454,7 @@ impl Core {
                 Ok(())
             })?;
             for (at, frame) in frames {
-                for (record, lsn) in
-                    records(&frame, &name, at).zip(frame.header.first_lsn.get()..)
+                for (record, lsn) in records(&frame, &name, at).zip(frame.header.first_lsn.get()..)
                 {
                     self.apply(Lsn::new(lsn), record?, &name, at).await?;
                 }

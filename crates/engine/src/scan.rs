@@ -90,8 +90,7 @@ impl Scan {
                 places.push(place);
             }
         }
-        let view =
-            View { context, version: &self.snapshot.version, at: self.snapshot.at };
+        let view = View { context, version: &self.snapshot.version, at: self.snapshot.at };
         let vectors = view.fetch(&places).await?;
         let found = ids.into_iter().zip(vectors);
         self.ready.extend(found.filter_map(|(id, vector)| Some((id, vector?))));
@@ -122,9 +121,7 @@ impl Source {
         }
         if let Some((first, first_row, count)) = segment.dense() {
             let end = count.min(next.saturating_add(DENSE_STEP));
-            let entry = |at: u32| {
-                (Id::U64(first + u64::from(at)), Row::new(first_row.get() + at))
-            };
+            let entry = |at: u32| (Id::U64(first + u64::from(at)), Row::new(first_row.get() + at));
             self.entries.extend((*next..end).map(entry));
             *next = end;
         } else if *next < segment.id_pages() {

@@ -27,12 +27,25 @@ use crate::{
 /// What the flush task is asked to do.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Create { meta: DatabaseMeta, reply: Arc<Reply<Arc<Entry>>> },
-    Drop { name: String, reply: Arc<Reply<()>> },
-    Flush { database: Arc<DatabaseCore>, reply: Arc<Reply<()>> },
-    FlushAll { reply: Arc<Reply<()>> },
+    Create {
+        meta: DatabaseMeta,
+        reply: Arc<Reply<Arc<Entry>>>,
+    },
+    Drop {
+        name: String,
+        reply: Arc<Reply<()>>,
+    },
+    Flush {
+        database: Arc<DatabaseCore>,
+        reply: Arc<Reply<()>>,
+    },
+    FlushAll {
+        reply: Arc<Reply<()>>,
+    },
     /// Flush everything and end.
-    Close { reply: Arc<Reply<()>> },
+    Close {
+        reply: Arc<Reply<()>>,
+    },
 }
 
 /// The answer to a job.
@@ -244,10 +257,8 @@ impl Core {
             reason: "2^32 databases were created in this store".to_owned(),
         })?);
         let counters = self.counters(self.wal.start_without(&[]));
-        let edits = vec![
-            ManifestEdit::CreateDatabase(meta.clone()),
-            ManifestEdit::Counters(counters),
-        ];
+        let edits =
+            vec![ManifestEdit::CreateDatabase(meta.clone()), ManifestEdit::Counters(counters)];
         self.manifest.commit(|_| Ok((edits, ()))).await?;
         let name = meta.name.clone();
         let entry = Entry::new(meta);

@@ -9,14 +9,8 @@ use std::sync::Arc;
 use nephrite_format::{IdRef, Lsn};
 
 use crate::{
-    core::DatabaseCore,
-    error::Error,
-    lookup::View,
-    scan::Scan,
-    store::Handle,
-    vector::VectorRef,
-    version::Version,
-    write::validate_id,
+    core::DatabaseCore, error::Error, lookup::View, scan::Scan, store::Handle, vector::VectorRef,
+    version::Version, write::validate_id,
 };
 
 /// A consistent, read-only view of one database; cheap to clone.

@@ -57,7 +57,7 @@ impl StoreStats {
             cache_misses: pager.misses,
             cache_evictions: pager.evictions,
             cache_loads_failed: pager.loads_failed,
-            pages_pinned: pager.frames_pinned as u64,
+            pages_pinned: pager.frames_pinned,
             files_open: core.read.files.open_count(),
             files_opened: get(&core.read.files.opens),
             files_evicted: get(&core.read.files.evictions),

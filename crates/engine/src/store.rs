@@ -366,8 +366,7 @@ impl Opening {
         // The manifest comes last: a directory without one is not a store yet.
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let state = ManifestState::default();
-        let manifest =
-            Manifest::create(disk, paths, store, Arc::clone(&next_file), state).await?;
+        let manifest = Manifest::create(disk, paths, store, Arc::clone(&next_file), state).await?;
         let log = RecoveredLog::fresh(vec![spare]);
         self.start(lock, store, manifest, next_file, context, log, BTreeMap::new(), 1).await
     }
@@ -389,9 +388,11 @@ impl Opening {
             manifest: &loaded.state,
         };
         let log = recovery::scan_log(source).await?;
-        let catalog = loaded.state.databases.values().map(|record| {
-            (record.meta.name.clone(), Entry::new(record.meta.clone()))
-        });
+        let catalog = loaded
+            .state
+            .databases
+            .values()
+            .map(|record| (record.meta.name.clone(), Entry::new(record.meta.clone())));
         let catalog: BTreeMap<_, _> = catalog.collect();
         let next_database = next_database(&loaded.state);
         for old in &found.manifests[..found.manifests.len() - 1] {

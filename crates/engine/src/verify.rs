@@ -149,10 +149,7 @@ impl VerifyReport {
 /// A file that is missing or too short, or a place the device cannot read.
 fn is_damage(error: &nephrite_io::IoError) -> bool {
     use nephrite_io::IoErrorKind;
-    matches!(
-        error.kind(),
-        IoErrorKind::NotFound | IoErrorKind::UnexpectedEof | IoErrorKind::Other
-    )
+    matches!(error.kind(), IoErrorKind::NotFound | IoErrorKind::UnexpectedEof | IoErrorKind::Other)
 }
 
 /// The verification of one segment.

@@ -41,12 +41,7 @@ impl Version {
     pub(crate) fn frozen_with(&self, active: Arc<Memtable>) -> Self {
         let mut frozen = vec![Arc::clone(&self.active)];
         frozen.extend(self.frozen.iter().cloned());
-        Self {
-            active,
-            frozen,
-            segments: self.segments.clone(),
-            live_records: self.live_records,
-        }
+        Self { active, frozen, segments: self.segments.clone(), live_records: self.live_records }
     }
 
     /// The oldest frozen memtable became `segment` (or left nothing behind).
@@ -64,11 +59,7 @@ impl Version {
     }
 
     /// `inputs` became `output`, which takes their place (or left nothing behind).
-    pub(crate) fn compacted(
-        &self,
-        inputs: &[Arc<Segment>],
-        output: Option<Arc<Segment>>,
-    ) -> Self {
+    pub(crate) fn compacted(&self, inputs: &[Arc<Segment>], output: Option<Arc<Segment>>) -> Self {
         let is_input =
             |segment: &Arc<Segment>| inputs.iter().any(|input| Arc::ptr_eq(input, segment));
         let place = self.segments.iter().position(is_input).unwrap_or(0);

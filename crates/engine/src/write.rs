@@ -48,7 +48,10 @@ pub(crate) enum Condition {
     None,
     /// Nothing was written to the change's only id since it was looked up: nothing newer than
     /// `memory_lsn` is in memory, and nothing was flushed since.
-    Unchanged { memory_lsn: Lsn, newest_segment: Option<u64> },
+    Unchanged {
+        memory_lsn: Lsn,
+        newest_segment: Option<u64>,
+    },
 }
 
 /// How an attempt to stage ended without an error.
@@ -74,6 +77,7 @@ impl Core {
         self.check_open()?;
         validate(database, change)?;
         let bytes = self.check_size(database, change, durability)?;
+        self.refuse_while_flushes_fail(durability)?;
         let (staged, memtable) = loop {
             self.admit().await?;
             match self.stage(database, change, durability, condition, bytes)? {
@@ -84,9 +88,11 @@ impl Core {
             }
         };
         if let Some(memtable) = memtable {
-            // Only a head start for the flush: its failure does not touch what was promised, and
-            // is found again there.
-            let _ = memtable.write_behind().await;
+            // Only a head start for the flush: a failure does not touch what was promised.
+            if let Err(error) = memtable.write_behind().await {
+                self.memory.set_failure(Some(error));
+                self.flush_wanted.notify(1);
+            }
         }
         if let Some(staged) = staged {
             staged.wait().await?;
@@ -112,6 +118,18 @@ impl Core {
             return Err(Error::BatchTooLarge { bytes: bytes as u64, limit: limit as u64 });
         }
         Ok(bytes)
+    }
+
+    /// A sync would have to make earlier bulk rows durable first, which just failed (a full disk):
+    /// says so before anything is promised. The next flush that works lifts this.
+    fn refuse_while_flushes_fail(&self, durability: Durability) -> Result<(), Error> {
+        match self.memory.failure() {
+            Some(error) if durability == Durability::Synced => {
+                self.flush_wanted.notify(1);
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits while the memtables together hold as much as they may.
@@ -150,7 +168,8 @@ impl Core {
         let memtable = self.writable_memtable(database, &mut side);
         if let Condition::Unchanged { memory_lsn, newest_segment } = condition {
             let version = database.version.load();
-            let newer = newest_in_memory(&version, only_id(change)).is_some_and(|it| memory_lsn < it);
+            let newer =
+                newest_in_memory(&version, only_id(change)).is_some_and(|it| memory_lsn < it);
             if newer || version.newest_segment() != newest_segment {
                 return Ok(Attempt::ConditionFailed);
             }

@@ -44,6 +44,8 @@ pub(crate) struct Memtable {
     written: Mutex<Written>,
     /// Set once a durable segment holds everything.
     sealed: AtomicBool,
+    /// The first file failed: log records may name rows in it that never arrive there.
+    moved: AtomicBool,
     chunk_bytes: AtomicU64,
     index_bytes: AtomicU64,
     /// Sequence number of the first record, `u64::MAX` while there is none.
@@ -89,6 +91,7 @@ impl Memtable {
             tail: Mutex::new(Tail::default()),
             written: Mutex::new(Written::default()),
             sealed: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             chunk_bytes: AtomicU64::new(0),
             index_bytes: AtomicU64::new(0),
             first_lsn: AtomicU64::new(u64::MAX),
@@ -111,7 +114,7 @@ impl Memtable {
     fn write_row(&self, tail: &mut Tail, vector: &[f32]) -> Result<(), Error> {
         let stride = self.layout.stride_bytes() as usize;
         let rows_per_page = self.layout.rows_per_page();
-        let ends_page = (tail.rows + 1) % rows_per_page == 0;
+        let ends_page = (tail.rows + 1).is_multiple_of(rows_per_page);
         let page_rest = self.layout.page_bytes() as usize - rows_per_page as usize * stride;
         let bytes = stride + if ends_page { page_rest } else { 0 };
         let appender = self.appender_with_room(tail)?;
@@ -127,15 +130,14 @@ impl Memtable {
         let full = tail.appender.as_ref().is_none_or(|appender| appender.remaining() == 0);
         if full {
             let page = self.layout.page_bytes() as usize;
-            let wanted = tail.next_chunk_bytes.max(CHUNK_BYTES_FIRST).min(CHUNK_BYTES_MAX);
+            let wanted = tail.next_chunk_bytes.clamp(CHUNK_BYTES_FIRST, CHUNK_BYTES_MAX);
             let bytes = (wanted / page).max(1) * page;
             tail.next_chunk_bytes = wanted * 2;
             let (appender, chunk) = Chunk::new(bytes)
                 .map_err(|error| Error::Cache { reason: error.to_string().into() })?;
             let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
-            let start = chunks
-                .last()
-                .map_or(0, |last: &Span| last.start + last.chunk.capacity() as u64);
+            let start =
+                chunks.last().map_or(0, |last: &Span| last.start + last.chunk.capacity() as u64);
             chunks.push(Span { start, chunk });
             self.chunk_bytes.fetch_add(bytes as u64, Ordering::Relaxed); // a counter
             tail.appender = Some(appender);
@@ -252,6 +254,7 @@ impl Memtable {
     pub(crate) fn replace_sink(&self, sink: SegmentSink) -> Arc<SegmentSink> {
         let mut written = lock(&self.written);
         written.bytes = 0;
+        self.moved.store(true, Ordering::Release);
         let mut current = self.sink.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut current, Arc::new(sink))
     }
@@ -291,9 +294,15 @@ impl Memtable {
         if self.sealed.load(Ordering::Acquire) {
             return Ok(());
         }
+        let sink = self.sink();
         self.close_page();
         self.write_pages().await?;
-        self.sink().sync().await
+        sink.sync().await?;
+        if self.moved.load(Ordering::Acquire) && !self.sealed.load(Ordering::Acquire) {
+            let reason = "bulk rows could not be written to the file that the log names".into();
+            return Err(Error::Poisoned { cause: reason });
+        }
+        Ok(())
     }
 
     /// Writes every finished page, waits for the file; a page that still takes
@@ -349,9 +358,8 @@ impl Memtable {
     fn unwritten(&self, written: &mut Written, target: u64) -> Vec<(u64, IoBuffer)> {
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
         let mut writes = Vec::new();
-        let first = chunks.partition_point(|span| {
-            span.start + span.chunk.capacity() as u64 <= written.bytes
-        });
+        let first = chunks
+            .partition_point(|span| span.start + span.chunk.capacity() as u64 <= written.bytes);
         for span in &chunks[first..] {
             let from = written.bytes.max(span.start);
             let to = target.min(span.start + span.chunk.capacity() as u64);

@@ -338,11 +338,7 @@ impl Segment {
     }
 
     /// The vector of a row.
-    pub(crate) async fn vector(
-        &self,
-        context: &ReadContext,
-        row: Row,
-    ) -> Result<VectorRef, Error> {
+    pub(crate) async fn vector(&self, context: &ReadContext, row: Row) -> Result<VectorRef, Error> {
         let guard = self.page(context, Kind::Vector, self.page_of(row)).await?;
         Ok(self.vector_in(guard, row))
     }
@@ -465,7 +461,12 @@ impl Segment {
         }
     }
 
-    async fn check_for(&self, context: &ReadContext, kind: Kind, page: u32) -> Result<Check, Error> {
+    async fn check_for(
+        &self,
+        context: &ReadContext,
+        kind: Kind,
+        page: u32,
+    ) -> Result<Check, Error> {
         let section = match kind {
             Kind::Vector => SectionKind::VectorPages,
             Kind::Id => SectionKind::IdPages,

@@ -89,9 +89,7 @@ impl Ids {
             Self::Dense { first, count, .. } => {
                 Some((Id::U64(*first), Id::U64(first + u64::from(*count) - 1)))
             }
-            Self::Sorted(ids) => {
-                Some((ids.first()?.0.clone(), ids.last()?.0.clone()))
-            }
+            Self::Sorted(ids) => Some((ids.first()?.0.clone(), ids.last()?.0.clone())),
         }
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct Committer {
     context: WalContext,
     current: Option<Current>,
     closed: VecDeque<(u64, WalFile)>,
+    /// Full segments with frames that no sync has covered yet.
+    unsynced: Vec<(u64, FileHandle)>,
     spares: Vec<WalFile>,
     next_position: u64,
     next_sequence: FrameSequence,
@@ -79,7 +81,7 @@ enum Work {
 
 impl Committer {
     pub(super) fn new(wal: Arc<Wal>, context: WalContext, start: WalStart) -> Self {
-        let capacity = context.segment_bytes as usize - BLOCK_BYTES;
+        let capacity = context.capacity();
         {
             let mut staging = wal.staging();
             staging.space.segment = capacity;
@@ -95,6 +97,7 @@ impl Committer {
                 .into_iter()
                 .map(|segment| (segment.start.segment, segment.wal))
                 .collect(),
+            unsynced: Vec::new(),
             spares: start.spares,
             next_position: start.next_position,
             next_sequence: start.next_sequence,
@@ -125,16 +128,16 @@ impl Committer {
         }
     }
 
-    async fn next_work(&mut self) -> Work {
+    async fn next_work(&self) -> Work {
         let wal = Arc::clone(&self.wal);
         loop {
             let listener = wal.work.listen();
             let idle = {
                 let mut staging = wal.staging();
-                if staging.wants_commit() {
-                    if let Some(frame) = staging.take() {
-                        return Work::Frame(frame);
-                    }
+                if staging.wants_commit()
+                    && let Some(frame) = staging.take()
+                {
+                    return Work::Frame(frame);
                 }
                 if staging.closing && staging.is_empty() {
                     return Work::Close;
@@ -164,6 +167,7 @@ impl Committer {
     async fn commit(&mut self, frame: Frame) {
         let last_lsn = frame.last_lsn();
         let Frame { buffer, used, records, first_lsn, wants_sync, group, touched, bulk } = frame;
+        self.bulk.retain(|memtable| 0 < memtable.strong_count());
         for memtable in bulk {
             if !self.bulk.iter().any(|known| known.ptr_eq(&memtable)) {
                 self.bulk.push(memtable);
@@ -245,7 +249,7 @@ impl Committer {
         let fits = |current: &Current| current.offset + bytes <= self.context.segment_bytes;
         let new_segment = !self.current.as_ref().is_some_and(fits);
         if new_segment {
-            self.next_segment().await?;
+            self.next_segment();
         }
         let disk = Arc::clone(&self.context.disk);
         let current = self.current.as_mut().expect("next_segment set it or failed");
@@ -265,6 +269,9 @@ impl Committer {
     }
 
     async fn sync(&mut self) -> Result<(), Error> {
+        for (_, full) in std::mem::take(&mut self.unsynced) {
+            nephrite_io::sync(&*self.context.disk, &full).await?;
+        }
         if let Some(current) = self.current.as_mut().filter(|current| current.unsynced) {
             nephrite_io::sync(&*self.context.disk, &current.wal.file).await?;
             current.unsynced = false;
@@ -283,13 +290,9 @@ impl Committer {
     }
 
     /// Closes the current segment and makes an empty one current. Staging has made sure that
-    /// there is one. The full segment is synced, so that a frame in a later segment never is on
-    /// disk without it.
-    async fn next_segment(&mut self) -> Result<(), Error> {
-        self.make_bulk_rows_durable().await?;
-        self.sync().await?;
-        let written = FrameSequence::new(self.next_sequence.get().saturating_sub(1));
-        self.durable_through = written;
+    /// there is one. What the full segment holds stays unsynced until a later frame wants a sync:
+    /// until then no frame says that it is on disk.
+    fn next_segment(&mut self) {
         let wal = self.spares.pop().expect("staging accepts records only for space that exists");
         let position = self.next_position;
         self.next_position += 1;
@@ -299,8 +302,7 @@ impl Committer {
             generation: Generation::new(position),
             detail: FileDetail::Wal { position, segment_bytes: self.context.segment_bytes },
         };
-        let next =
-            Current { wal, header, position, offset: BLOCK_BYTES as u64, unsynced: false };
+        let next = Current { wal, header, position, offset: BLOCK_BYTES as u64, unsynced: false };
         let start = LogPosition { segment: position, sequence: self.next_sequence };
         let full = self.current.replace(next);
         let mut segments = self.wal.segments();
@@ -310,10 +312,12 @@ impl Committer {
         }
         drop(segments);
         if let Some(full) = full {
+            if full.unsynced {
+                self.unsynced.push((full.position, full.wal.file.clone()));
+            }
             self.closed.push_back((full.position, full.wal));
             self.context.flush_wanted.notify(usize::MAX);
         }
-        Ok(())
     }
 
     /// Writes a frame without records that says what is on disk; the next frame overwrites it.
@@ -353,7 +357,8 @@ impl Committer {
         let staging = self.wal.staging();
         // A writer that found no room has set `wants_write`; it also clears a stale refusal.
         let wanted = staging.space.spares == 0
-            && (staging.wants_write || self.context.segment_bytes / 2 > staging.space.current as u64);
+            && (staging.wants_write
+                || self.context.segment_bytes / 2 > staging.space.current as u64);
         wanted && staging.no_space.is_none() && staging.failed.is_none()
     }
 
@@ -385,6 +390,7 @@ impl Committer {
         while self.closed.front().is_some_and(|(position, _)| *position < released) {
             let Some((position, file)) = self.closed.pop_front() else { break };
             self.wal.segments().closed.retain(|segment| segment.start.segment != position);
+            self.unsynced.retain(|(unsynced, _)| *unsynced != position);
             self.wal.counters.segments_recycled.fetch_add(1, Ordering::Relaxed); // a counter
             if self.spares.len() < SPARES_MAX {
                 self.add_spare(file);

@@ -51,9 +51,7 @@ mod tests {
         let waiters: Vec<_> = (0..4)
             .map(|_| {
                 let group = Arc::clone(&group);
-                std::thread::Builder::new()
-                    .spawn(move || pollster::block_on(group.wait()))
-                    .unwrap()
+                std::thread::Builder::new().spawn(move || pollster::block_on(group.wait())).unwrap()
             })
             .collect();
         group.finish(Err(Error::Closed));

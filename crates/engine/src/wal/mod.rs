@@ -125,6 +125,12 @@ pub(crate) struct WalContext {
 }
 
 impl WalContext {
+    /// Bytes for frames in one segment.
+    pub(crate) fn capacity(&self) -> usize {
+        let bytes = usize::try_from(self.segment_bytes);
+        bytes.expect("at most 1 GiB, checked with the configuration") - nephrite_format::BLOCK_BYTES
+    }
+
     pub(crate) fn allocate_file(&self) -> FileId {
         FileId::new(self.next_file.fetch_add(1, Ordering::Relaxed)) // only uniqueness matters
     }
@@ -132,8 +138,11 @@ impl WalContext {
 
 impl Wal {
     /// The log and its committer; the caller runs the committer as a task.
-    pub(crate) fn start(context: WalContext, start: WalStart) -> Result<(Arc<Self>, Committer), Error> {
-        let payload_max = context.segment_bytes as usize - nephrite_format::BLOCK_BYTES;
+    pub(crate) fn start(
+        context: WalContext,
+        start: WalStart,
+    ) -> Result<(Arc<Self>, Committer), Error> {
+        let payload_max = context.capacity();
         let wal = Arc::new(Self {
             staging: Mutex::new(Staging::new(start.next_lsn)?),
             live: Mutex::default(),

@@ -33,10 +33,11 @@ fn what_is_put_is_read_back_before_and_after_flush_and_reopen() {
 #[test]
 fn every_dimension_is_bit_exact() {
     let (_directory, store) = new_store(small());
-    for dimension in [1, 2, 3, 15, 16, 17, 100, 127, 128, 384, 768, 1000, 1536, 2049, 4096] {
+    for dimension in [1_u16, 2, 3, 15, 16, 17, 100, 127, 128, 384, 768, 1000, 1536, 2049, 4096] {
         let name = format!("d{dimension}");
-        let database =
-            store.create_database(&name, DatabaseOptions::new(dimension as u32)).unwrap();
+        let options = DatabaseOptions::new(dimension.into());
+        let database = store.create_database(&name, options).unwrap();
+        let dimension = usize::from(dimension);
         let mut odd = vector(1, dimension);
         odd[0] = f32::from_bits(0x7FC0_1234);
         odd[dimension - 1] = f32::NEG_INFINITY;

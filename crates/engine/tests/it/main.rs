@@ -1,5 +1,7 @@
 //! Integration tests of the engine through its public API; one binary, a module per subject.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod basics;
+mod faults;
 mod recovery;
 mod support;

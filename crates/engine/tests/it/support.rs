@@ -25,7 +25,8 @@ pub(crate) fn vector(seed: u64, dimension: usize) -> Vec<f32> {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            f32::from_bits((state >> 41) as u32 | 0x3F00_0000)
+            let mantissa = u32::try_from(state >> 41).unwrap();
+            f32::from_bits(mantissa | 0x3F00_0000)
         })
         .collect()
 }

@@ -1,0 +1,281 @@
+//! What the engine does when the disk fails: a disk that passes everything on to a real one and
+//! fails chosen operations.
+
+use std::{
+    fmt, io,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use nephrite::{BackendReport, Config, DatabaseOptions, Durability, Error, Ids, blocking::Store};
+use nephrite_io::{
+    Completed, DirectoryEntry, Disk, DiskOptions, FileHandle, FileLock, IoError, IoErrorKind,
+    IoFuture, IoOperation, IoStats, OpenOptions, Operation, Request, open_disk,
+};
+
+use crate::support::{small, vector};
+
+/// Which operations fail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fail {
+    Nothing,
+    /// Syncs of files whose path contains this.
+    Syncs(&'static str),
+    /// Writes to such files, with this errno.
+    Writes(&'static str, i32),
+    /// Reads of such files.
+    Reads(&'static str),
+    /// Creating such files, with this errno.
+    Creates(&'static str, i32),
+}
+
+struct FaultDisk {
+    inner: Arc<dyn Disk>,
+    fail: Mutex<Fail>,
+    failed: AtomicU64,
+}
+
+impl fmt::Debug for FaultDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultDisk").finish_non_exhaustive()
+    }
+}
+
+impl FaultDisk {
+    fn new(directory: &Path) -> Arc<Self> {
+        let inner = open_disk(DiskOptions::new(), directory).unwrap();
+        Arc::new(Self { inner, fail: Mutex::new(Fail::Nothing), failed: AtomicU64::new(0) })
+    }
+
+    fn set(&self, fail: Fail) {
+        *self.fail.lock().unwrap() = fail;
+    }
+
+    fn fault(&self, request: &Request) -> Option<IoError> {
+        let path = request.file.path();
+        let matches = |part: &str| path.to_string_lossy().contains(part);
+        let (operation, errno) = match (*self.fail.lock().unwrap(), &request.operation) {
+            (Fail::Syncs(part), Operation::Sync) if matches(part) => (IoOperation::Sync, 5),
+            (Fail::Writes(part, errno), Operation::Write { .. }) if matches(part) => {
+                (IoOperation::Write, errno)
+            }
+            (Fail::Reads(part), Operation::Read { .. }) if matches(part) => (IoOperation::Read, 5),
+            _ => return None,
+        };
+        self.failed.fetch_add(1, Ordering::Relaxed); // a counter
+        Some(IoError::new(operation, path, io::Error::from_raw_os_error(errno)))
+    }
+}
+
+impl Disk for FaultDisk {
+    fn submit(&self, batch: Vec<Request>) {
+        let mut passed = Vec::new();
+        for request in batch {
+            let Some(error) = self.fault(&request) else {
+                passed.push(request);
+                continue;
+            };
+            let buffer = match request.operation {
+                Operation::Read { buffer, .. } | Operation::Write { buffer, .. } => Some(buffer),
+                _ => None,
+            };
+            (request.on_complete)(Completed { result: Err(error), buffer });
+        }
+        if !passed.is_empty() {
+            self.inner.submit(passed);
+        }
+    }
+
+    fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
+        if let Fail::Creates(part, errno) = *self.fail.lock().unwrap() {
+            if path.to_string_lossy().contains(part) && !path.exists() {
+                self.failed.fetch_add(1, Ordering::Relaxed); // a counter
+                let source = io::Error::from_raw_os_error(errno);
+                let error = IoError::new(IoOperation::Open, path, source);
+                return Box::pin(async { Err(error) });
+            }
+        }
+        self.inner.open(path, options)
+    }
+
+    fn file_len(&self, file: &FileHandle) -> IoFuture<u64> {
+        self.inner.file_len(file)
+    }
+
+    fn set_len(&self, file: &FileHandle, len: u64) -> IoFuture<()> {
+        self.inner.set_len(file, len)
+    }
+
+    fn list_dir(&self, path: &Path) -> IoFuture<Vec<DirectoryEntry>> {
+        self.inner.list_dir(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> IoFuture<()> {
+        self.inner.create_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> IoFuture<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> IoFuture<()> {
+        self.inner.remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> IoFuture<()> {
+        self.inner.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> IoFuture<FileLock> {
+        self.inner.lock(path)
+    }
+
+    fn report(&self) -> BackendReport {
+        self.inner.report()
+    }
+
+    fn stats(&self) -> IoStats {
+        self.inner.stats()
+    }
+
+    fn shutdown(&self) -> IoFuture<()> {
+        self.inner.shutdown()
+    }
+}
+
+fn faulty() -> (tempfile::TempDir, Arc<FaultDisk>, Config) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FaultDisk::new(directory.path());
+    let config = small().disk(Arc::clone(&disk) as Arc<dyn Disk>);
+    (directory, disk, config)
+}
+
+#[test]
+fn a_failed_log_sync_poisons_and_is_never_acknowledged() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(8)).unwrap();
+    database.put_with(1, &vector(1, 8), Durability::Synced).unwrap();
+    disk.set(Fail::Syncs(".wal"));
+    let failed = database.put_with(2, &vector(2, 8), Durability::Synced);
+    assert!(matches!(failed, Err(Error::Io(_))), "{failed:?}");
+    disk.set(Fail::Nothing);
+    // The sync is not tried again, and what was not acknowledged is not shown.
+    let after = database.put_with(3, &vector(3, 8), Durability::Synced);
+    assert!(matches!(after, Err(Error::Poisoned { .. })), "{after:?}");
+    let buffered = database.put(4, &vector(4, 8));
+    assert!(matches!(buffered, Err(Error::Poisoned { .. })), "{buffered:?}");
+    assert!(database.get(2).unwrap().is_none());
+    assert!(database.get(1).unwrap().is_some());
+    assert!(matches!(store.close(), Err(Error::Poisoned { .. })));
+    let store = Store::open(&path, small()).unwrap();
+    let database = store.database("a").unwrap();
+    assert_eq!(&database.get(1).unwrap().unwrap()[..], &vector(1, 8)[..]);
+    database.put_with(3, &vector(3, 8), Durability::Synced).unwrap();
+}
+
+#[test]
+fn a_failed_manifest_sync_keeps_the_old_state_and_poisons_the_manifest() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(8)).unwrap();
+    database.put_with(1, &vector(1, 8), Durability::Synced).unwrap();
+    disk.set(Fail::Syncs("manifest"));
+    assert!(matches!(store.flush(), Err(Error::Io(_))));
+    disk.set(Fail::Nothing);
+    let again = store.create_database("b", DatabaseOptions::new(8));
+    assert!(matches!(again, Err(Error::Poisoned { .. })), "{again:?}");
+    assert!(database.get(1).unwrap().is_some());
+    drop(database);
+    assert!(store.close().is_err());
+    let store = Store::open(&path, small()).unwrap();
+    let database = store.database("a").unwrap();
+    assert_eq!(&database.get(1).unwrap().unwrap()[..], &vector(1, 8)[..]);
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+}
+
+#[test]
+fn a_full_disk_refuses_clearly_and_writing_resumes_when_space_returns() {
+    const ENOSPC: i32 = 28;
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for id in 0..100_u64 {
+        database.put_with(id, &vector(id, 128), Durability::Synced).unwrap();
+    }
+    for fail in [Fail::Creates(".seg", ENOSPC), Fail::Writes(".seg", ENOSPC)] {
+        disk.set(fail);
+        let flushed = store.flush();
+        assert!(matches!(&flushed, Err(error) if error.is_disk_full()), "{flushed:?}");
+        let synced = database.put_with(1000, &vector(1, 128), Durability::Synced);
+        assert!(matches!(&synced, Err(error) if error.is_disk_full()), "{synced:?}");
+        assert!(database.get(1000).unwrap().is_none());
+        assert_eq!(&database.get(7).unwrap().unwrap()[..], &vector(7, 128)[..]);
+        disk.set(Fail::Nothing);
+        store.flush().unwrap();
+        database.put_with(2000, &vector(1, 128), Durability::Synced).unwrap();
+    }
+    assert!(disk.failed.load(Ordering::Relaxed) > 1);
+    store.close().unwrap();
+    let store = Store::open(&path, small()).unwrap();
+    assert_eq!(store.database("a").unwrap().count().unwrap(), 101);
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+}
+
+#[test]
+fn a_full_disk_while_bulk_rows_are_written_loses_nothing_acknowledged() {
+    const ENOSPC: i32 = 28;
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config.memory_limit(32 << 20)).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let rows: Vec<f32> = (0..400_u64).flat_map(|id| vector(id, 128)).collect();
+    disk.set(Fail::Writes(".seg", ENOSPC));
+    let mut stored = 0;
+    let error = loop {
+        match database.put_many(Ids::Consecutive(stored), &rows, Durability::Buffered) {
+            Ok(()) => stored += 400,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_disk_full(), "{error}");
+    assert_eq!(database.count().unwrap(), stored);
+    assert_eq!(&database.get(stored - 1).unwrap().unwrap()[..], &vector(399, 128)[..]);
+    disk.set(Fail::Nothing);
+    store.flush().unwrap();
+    database.put_many(Ids::Consecutive(stored), &rows, Durability::Buffered).unwrap();
+    store.close().unwrap();
+    let store = Store::open(&path, small()).unwrap();
+    let database = store.database("a").unwrap();
+    assert_eq!(database.count().unwrap(), stored + 400);
+    for id in (0..stored).step_by(97) {
+        assert_eq!(&database.get(id).unwrap().unwrap()[..], &vector(id % 400, 128)[..]);
+    }
+}
+
+#[test]
+fn a_failed_read_is_reported_and_not_cached() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config.clone()).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for id in 0..100_u64 {
+        database.put(id, &vector(id, 128)).unwrap();
+    }
+    store.flush().unwrap();
+    disk.set(Fail::Reads(".seg"));
+    let failed = database.get(3);
+    assert!(
+        matches!(&failed, Err(Error::Io(error)) if error.kind() == IoErrorKind::Other),
+        "{failed:?}"
+    );
+    disk.set(Fail::Nothing);
+    assert_eq!(&database.get(3).unwrap().unwrap()[..], &vector(3, 128)[..]);
+    assert_eq!(store.stats().pages_pinned, 0);
+}
