@@ -3,7 +3,7 @@
 //! Lock order: `catalog` or `open` (never both), a database's write lock, then the log's locks.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -44,8 +44,8 @@ pub(crate) struct Core {
     pub(crate) hash_seed: u64,
     /// Every database by name, open or not.
     catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
-    /// Open databases.
-    open: RwLock<HashMap<DatabaseId, Arc<DatabaseCore>>>,
+    /// Open databases, in an order that does not depend on hashing.
+    open: RwLock<BTreeMap<DatabaseId, Arc<DatabaseCore>>>,
     pub(crate) memory: MemtableMemory,
     pub(crate) jobs: JobQueue,
     /// Wakes the flush task: memtables or log have grown, or a database was frozen.

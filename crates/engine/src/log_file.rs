@@ -205,3 +205,92 @@ pub(crate) async fn open_existing(
     }
     Ok((file, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use nephrite_format::{
+        FileDetail, FileId, Generation, Lsn, StoreId,
+        frame::{FrameKind, build_frame},
+    };
+
+    use super::*;
+
+    fn header() -> FileHeader {
+        FileHeader {
+            store: StoreId::new([7; 16]),
+            file: FileId::new(3),
+            generation: Generation::new(5),
+            detail: FileDetail::Wal { position: 5, segment_bytes: 64 * BLOCK_BYTES as u64 },
+        }
+    }
+
+    /// Frames of two blocks with these (sequence, durable through), behind the header block.
+    fn file(frames: &[(u64, u64)]) -> Vec<u8> {
+        let mut content = vec![0; BLOCK_BYTES];
+        for (sequence, durable) in frames {
+            let frame = FrameHeader {
+                kind: FrameKind::WalRecords,
+                payload_bytes: 0,
+                record_count: 1,
+                sequence: FrameSequence::new(*sequence),
+                first_lsn: Lsn::new(*sequence),
+                durable_through: FrameSequence::new(*durable),
+            };
+            let place = header().identity(content.len() as u64);
+            content.extend(build_frame(place, &frame, &[9; 5000]));
+        }
+        content.resize(64 * BLOCK_BYTES, 0);
+        content
+    }
+
+    fn read(content: &[u8]) -> (Vec<u64>, Stop) {
+        let mut seen = Vec::new();
+        let stop = read_frames(content, &header(), None, |_, frame| {
+            seen.push(frame.header.sequence.get());
+            Ok(())
+        });
+        (seen, stop.unwrap())
+    }
+
+    #[test]
+    fn a_log_that_just_ends_is_read_to_its_end() {
+        assert_eq!(read(&file(&[(4, 0), (5, 4), (6, 5)])), (vec![4, 5, 6], Stop::End));
+        assert_eq!(read(&file(&[])), (vec![], Stop::End));
+    }
+
+    #[test]
+    fn a_torn_last_frame_is_a_hole_without_evidence() {
+        let mut content = file(&[(4, 0), (5, 4)]);
+        content[BLOCK_BYTES * 4 + 100] ^= 1;
+        let (seen, stop) = read(&content);
+        assert_eq!(seen, [4]);
+        assert!(matches!(stop, Stop::Hole { offset: 12288, durable_behind: None, .. }), "{stop:?}");
+    }
+
+    #[test]
+    fn a_later_frame_tells_that_the_missing_one_was_on_disk() {
+        let mut content = file(&[(4, 0), (5, 4), (6, 5)]);
+        content[BLOCK_BYTES * 3..BLOCK_BYTES * 5].fill(0);
+        let (seen, stop) = read(&content);
+        assert_eq!(seen, [4]);
+        let Stop::Hole { durable_behind, .. } = stop else { panic!("{stop:?}") };
+        assert_eq!(durable_behind, Some(FrameSequence::new(5)));
+    }
+
+    #[test]
+    fn a_frame_of_an_earlier_life_or_of_another_place_is_not_read() {
+        let mut content = file(&[(4, 0)]);
+        let copy = content[BLOCK_BYTES..BLOCK_BYTES * 3].to_vec();
+        content[BLOCK_BYTES * 3..BLOCK_BYTES * 5].copy_from_slice(&copy);
+        let (seen, stop) = read(&content);
+        assert_eq!(seen, [4]);
+        assert!(matches!(stop, Stop::Hole { durable_behind: None, .. }), "{stop:?}");
+    }
+
+    #[test]
+    fn a_gap_in_the_sequence_ends_the_log() {
+        let (seen, stop) = read(&file(&[(4, 0), (6, 4)]));
+        assert_eq!(seen, [4]);
+        assert!(matches!(stop, Stop::Hole { .. }), "{stop:?}");
+    }
+}

@@ -241,3 +241,71 @@ impl Staging {
 fn buffer(bytes: usize) -> Result<AlignedBuf, Error> {
     AlignedBuf::zeroed(bytes).map_err(|error| Error::Cache { reason: error.to_string().into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(bytes: usize) -> Record<'static> {
+        Record { bytes, synced: false, waiting: None, bulk: None }
+    }
+
+    fn staging(current: usize, spares: usize) -> Staging {
+        let mut staging = Staging::new(Lsn::new(1)).unwrap();
+        staging.space = LogSpace { current, spares, segment: 64 << 10 };
+        staging
+    }
+
+    #[test]
+    fn records_get_consecutive_numbers_across_frames() {
+        let mut staging = staging(64 << 10, 1);
+        for expected in 1..=3 {
+            let staged = staging.stage(&record(100), |bytes| bytes.fill(1)).unwrap();
+            assert_eq!(staged.lsn, Lsn::new(expected));
+        }
+        let frame = staging.take().unwrap();
+        assert_eq!(
+            (frame.records, frame.first_lsn, frame.last_lsn()),
+            (3, Lsn::new(1), Lsn::new(3))
+        );
+        assert!(staging.take().is_none());
+        assert_eq!(staging.stage(&record(100), |_| ()).unwrap().lsn, Lsn::new(4));
+    }
+
+    #[test]
+    fn no_record_is_taken_without_log_space_that_exists() {
+        let mut staging = staging(4096, 0);
+        assert!(matches!(staging.has_room(5000), Err(Refusal::NoRoom)));
+        staging.stage(&record(1000), |_| ()).unwrap();
+        // Together they would need a second block, which the log does not have.
+        assert!(matches!(staging.stage(&record(3500), |_| ()), Err(Refusal::NoRoom)));
+        assert!(staging.wants_commit(), "the committer is told to make room");
+        staging.take().unwrap();
+        assert_eq!(staging.space.current, 0);
+        assert!(matches!(staging.stage(&record(10), |_| ()), Err(Refusal::NoRoom)));
+        staging.space.spares = 1;
+        staging.stage(&record(10), |_| ()).unwrap();
+        staging.take().unwrap();
+        assert_eq!((staging.space.spares, staging.space.current), (0, (64 << 10) - 4096));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once_and_then_tried_again() {
+        let mut staging = staging(0, 0);
+        staging.no_space = Some(Error::Closed);
+        assert!(matches!(staging.has_room(10), Err(Refusal::Failed(Error::Closed))));
+        assert!(matches!(staging.has_room(10), Err(Refusal::NoRoom)));
+    }
+
+    #[test]
+    fn a_record_larger_than_the_buffer_gets_a_frame_of_its_own() {
+        let mut staging = staging(8 << 20, 0);
+        staging.stage(&record(10), |_| ()).unwrap();
+        assert!(matches!(staging.stage(&record(2 << 20), |_| ()), Err(Refusal::NoRoom)));
+        staging.take().unwrap();
+        staging.stage(&record(2 << 20), |bytes| bytes.fill(7)).unwrap();
+        let frame = staging.take().unwrap();
+        assert_eq!(frame.used, FRAME_HEADER_BYTES + (2 << 20));
+        assert!(frame.buffer[FRAME_HEADER_BYTES..frame.used].iter().all(|byte| *byte == 7));
+    }
+}
