@@ -4,7 +4,7 @@ use nephrite_format::{
     DatabaseId, ElementType, FORMAT_VERSION, FileDetail, FileHeader, FileId, FileKind, FormatError,
     Generation, IdKind, SegmentDetail, StoreId, VectorLayout, page_checksum,
 };
-use rand::Rng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::support::{
@@ -28,9 +28,14 @@ fn random_header(rng: &mut ChaCha8Rng) -> FileHeader {
 }
 
 fn one_of_each_kind() -> Vec<FileHeader> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut headers: Vec<FileHeader> = Vec::new();
-    with_seeds(40, |rng| headers.push(random_header(rng)));
-    headers.dedup_by_key(|header| header.kind());
+    while headers.len() < 3 {
+        let header = random_header(&mut rng);
+        if headers.iter().all(|known| known.kind() != header.kind()) {
+            headers.push(header);
+        }
+    }
     headers
 }
 

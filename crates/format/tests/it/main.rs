@@ -1,4 +1,8 @@
 //! Integration tests of the format, in one binary.
+//!
+//! On a big-endian machine, emulated:
+//! `cargo +nightly miri test -p nephrite-format --target s390x-unknown-linux-gnu --test it --
+//! round_trip agree`.
 
 mod corpus;
 mod frame;

@@ -25,6 +25,9 @@ use rand_chacha::ChaCha8Rng;
 use self::reader::{Added, AnyId, Edit, Frame, Header, Layout, Record};
 use crate::support::{KINDS, bits, build_run, random_entries, random_vector, with_seeds};
 
+/// Rows of a bulk load; Miri is some hundred times slower.
+const ROWS: u32 = if cfg!(miri) { 20 } else { 200 };
+
 fn any(id: &Id) -> AnyId {
     match id {
         Id::U64(number) => AnyId::Number(*number),
@@ -125,7 +128,7 @@ fn sorted_segments_agree() {
     let count = if cfg!(miri) { 20 } else { 3000 };
     with_seeds(3, |rng| {
         for kind in KINDS {
-            for dimension in [3, 100, 768] {
+            for dimension in [3, 100, if cfg!(miri) { 70 } else { 768 }] {
                 let (file, content) = sorted_segment(rng, kind, dimension, count);
                 let read = reader::segment(&file);
                 assert_eq!(read.content, content);
@@ -255,12 +258,12 @@ fn check_frame(frame: &Frame, kind: u8, sequence: u64) {
 #[test]
 fn checksums_of_bulk_rows_agree() {
     with_seeds(3, |rng| {
-        for dimension in [3, 64, 1536] {
+        for dimension in [3, 64, if cfg!(miri) { 70 } else { 1536 }] {
             let layout = VectorLayout::for_dimension(dimension, ElementType::F32).unwrap();
             let header = segment_header(IdKind::U64, layout);
-            let rows: Vec<_> = (0..200).map(|_| random_vector(rng, dimension)).collect();
+            let rows: Vec<_> = (0..ROWS).map(|_| random_vector(rng, dimension)).collect();
             let file = vector_pages(&header, &layout, &rows);
-            let first = rng.random_range(0..100_u32);
+            let first = rng.random_range(0..ROWS / 2);
             let place = header.identity(layout.row_offset(Row::new(first)));
             let mut checksum = RowsChecksum::new(place);
             for row in &rows[first as usize..] {
@@ -268,7 +271,7 @@ fn checksums_of_bulk_rows_agree() {
                 encode_f32(row, &mut bytes);
                 checksum.update(&bytes);
             }
-            let read = reader::rows_checksum(&file, &Header::read(&file), first, 200 - first);
+            let read = reader::rows_checksum(&file, &Header::read(&file), first, ROWS - first);
             assert_eq!(read, checksum.finish());
         }
     });
