@@ -50,6 +50,15 @@ pub(crate) struct RecoveredLog {
     pub(crate) next_lsn: Lsn,
     pub(crate) next_sequence: FrameSequence,
     pub(crate) next_position: u64,
+    /// Where it ended, if not in blank blocks of its last segment.
+    end: Option<End>,
+}
+
+/// A place where the log ends.
+#[derive(Clone, Debug)]
+struct End {
+    name: String,
+    offset: u64,
 }
 
 #[derive(Debug)]
@@ -97,13 +106,20 @@ pub(crate) async fn scan_log(source: Source<'_>) -> Result<RecoveredLog, Error> 
         next_lsn: Lsn::new(known.max(flushed.map_or(1, |lsn| lsn.get() + 1))),
         next_sequence: start.sequence,
         next_position: start.segment + positions.len() as u64,
+        end: None,
     };
-    let last = positions.last().copied();
     for position in positions {
         let (found, header) = by_position.remove(&position).expect("a key of the map");
-        let ended = scan_segment(source, &mut log, found, header, last == Some(position)).await?;
-        if ended {
-            break;
+        let name = wal_name(found.id);
+        let stop = scan_segment(source, &mut log, found, header).await?;
+        if let Some(end) = judge(stop, log.next_sequence, &name)? {
+            // A full segment may end in frames of its former life, which look like a torn tail:
+            // the log goes on if the next segment begins with the frame that is expected.
+            let next = by_position.get(&(position + 1));
+            if !begins_with(source, next, log.next_sequence).await? {
+                log.end = Some(end);
+                break;
+            }
         }
     }
     // What follows a legal end was never acknowledged.
@@ -187,14 +203,13 @@ fn sort_out(
     Ok((needed, unreadable, spares))
 }
 
-/// Scans one segment; `true` when the log ends in it.
+/// Scans one segment: adds it to the chain and tells why its frames ended.
 async fn scan_segment(
     source: Source<'_>,
     log: &mut RecoveredLog,
     found: Found,
     header: FileHeader,
-    is_last: bool,
-) -> Result<bool, Error> {
+) -> Result<Stop, Error> {
     let name = wal_name(found.id);
     // As with the manifest: durable before anything is built on it.
     nephrite_io::sync(&**source.disk, &found.file).await?;
@@ -225,32 +240,42 @@ async fn scan_segment(
         }
     }
     let mut last_lsn = crate::core::before(log.next_lsn);
-    for (sequence, count, first_lsn) in &ends {
+    // A frame without records is a mark: the next frame takes its place and its sequence.
+    for (sequence, count, first_lsn) in ends.iter().filter(|(_, count, _)| 0 < *count) {
         log.next_sequence = sequence.next();
-        if 0 < *count {
-            last_lsn = Lsn::new(first_lsn.get() + u64::from(*count) - 1);
-            log.next_lsn = log.next_lsn.max(Lsn::new(last_lsn.get() + 1));
-        }
+        last_lsn = Lsn::new(first_lsn.get() + u64::from(*count) - 1);
+        log.next_lsn = log.next_lsn.max(Lsn::new(last_lsn.get() + 1));
     }
-    let ended = judge(&stop, log.next_sequence, &name, is_last)?;
     let end = log.next_sequence;
     let Found { id, file, bytes, .. } = found;
     log.chain.push(ChainSegment { id, file, header, bytes, start, end, last_lsn });
-    Ok(ended)
+    Ok(stop)
 }
 
-/// Whether the log legally ends where a segment stopped.
-fn judge(stop: &Stop, missing: FrameSequence, name: &str, is_last: bool) -> Result<bool, Error> {
-    match stop {
-        Stop::End => Ok(is_last),
-        Stop::Hole { offset, what, durable_behind } => {
-            if durable_behind.is_some_and(|durable| missing <= durable) {
-                let what = format!("{what}; later frames say that it was on disk");
-                return Err(Error::corrupt(name, *offset, what));
-            }
-            Ok(true)
-        }
+/// Where the log may legally end, if a segment does not end in blank blocks.
+///
+/// # Errors
+/// `Corrupt` when later frames of the segment say that the missing one was on disk.
+fn judge(stop: Stop, missing: FrameSequence, name: &str) -> Result<Option<End>, Error> {
+    let Stop::Hole { offset, what, durable_behind } = stop else { return Ok(None) };
+    if durable_behind.is_some_and(|durable| missing <= durable) {
+        let what = format!("{what}; later frames say that it was on disk");
+        return Err(Error::corrupt(name, offset, what));
     }
+    Ok(Some(End { name: name.to_owned(), offset }))
+}
+
+/// Whether the first frame of a segment has this sequence.
+async fn begins_with(
+    source: Source<'_>,
+    segment: Option<&(Found, FileHeader)>,
+    sequence: FrameSequence,
+) -> Result<bool, Error> {
+    let Some((found, header)) = segment else { return Ok(false) };
+    let content = log_file::read_file(&**source.disk, &found.file, found.bytes).await?;
+    let place = header.identity(BLOCK_BYTES as u64);
+    let first = nephrite_format::frame::decode_frame(&content[BLOCK_BYTES..], place);
+    Ok(first.is_ok_and(|frame| frame.header.sequence == sequence))
 }
 
 /// The highest sequence that frames behind `at` say is on disk.
@@ -276,12 +301,13 @@ async fn refuse_frames_behind(
     let content = log_file::read_file(&**source.disk, &found.file, found.bytes).await?;
     let durable = evidence_behind(&content, header, 0);
     if durable.is_some_and(|durable| log.next_sequence <= durable) {
-        let name = log.chain.last().map_or_else(|| wal_name(found.id), |last| wal_name(last.id));
+        let end = log.end.clone();
+        let end = end.unwrap_or(End { name: wal_name(found.id), offset: BLOCK_BYTES as u64 });
         let what = format!(
             "frame {} is missing, though the next log segment says that it was on disk",
             log.next_sequence
         );
-        return Err(Error::corrupt(name, BLOCK_BYTES as u64, what));
+        return Err(Error::corrupt(end.name, end.offset, what));
     }
     Ok(())
 }
@@ -419,6 +445,7 @@ impl RecoveredLog {
             next_lsn: Lsn::new(1),
             next_sequence: FrameSequence::new(1),
             next_position: 1, // 0 is what a file that was never used says
+            end: None,
         }
     }
 
