@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! cargo run --release -p nephrite-io --example readbench -- FILE [key=value ...]
-//!   backend=auto|uring|positional   depth=32   block=4096   count=100000   pattern=random|sequential
-//!   rings=1   write=no|yes          (write=yes overwrites the file's contents)
+//!   backend=auto|uring|positional  depth=32  block=4096  count=100000  rings=1
+//!   pattern=random|sequential      write=no|yes (yes overwrites the file's contents)
 //! ```
 //!
 //! `depth` reads are kept in flight by their own completions: each one submits the next. Prints

@@ -51,7 +51,8 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Renames a file, replacing the target. Durable after [`Disk::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> IoFuture<()>;
 
-    /// Removes a file. Durable after [`Disk::sync_dir`].
+    /// Removes a file. Durable after [`Disk::sync_dir`]. Handles go on working; Windows keeps the
+    /// name until the last one is closed.
     fn remove_file(&self, path: &Path) -> IoFuture<()>;
 
     /// Makes creations, renames and removals in a directory durable. Windows needs no such call;

@@ -74,7 +74,8 @@ impl DiskOptions {
     }
 
     /// How long a drain waits without any operation coming back before it gives up and leaks their
-    /// memory. Default: [`DEFAULT_DRAIN_TIMEOUT`].
+    /// memory. Default: [`DEFAULT_DRAIN_TIMEOUT`]. Holds for rings, and for dropping a disk; a
+    /// shutdown does wait for a positional thread whose system call does not return.
     #[must_use]
     pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
         Self { drain_timeout, ..self }

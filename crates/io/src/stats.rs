@@ -33,7 +33,8 @@ macro_rules! counters {
 counters! {
     /// Requests taken in, whatever became of them.
     submitted,
-    /// Requests whose outcome somebody took.
+    /// Requests whose outcome somebody took. For an instant it also counts one that is then found
+    /// to be orphaned.
     delivered,
     /// Requests whose outcome nobody was left to take: their future had been dropped.
     orphaned,

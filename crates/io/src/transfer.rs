@@ -167,6 +167,7 @@ fn is_cancelled(_error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
     fn errno(number: i32) -> io::Result<usize> {
         Err(io::Error::from_raw_os_error(number))
     }

@@ -62,7 +62,7 @@ mod tests {
 
             assert_eq!(buffer.len(), len);
             assert_eq!(buffer.as_ptr().addr() % BLOCK_BYTES, 0, "length {len}");
-            assert!(buffer.iter().all(|byte| *byte == 0), "length {len}");
+            assert!(*buffer == vec![0; len], "length {len}");
         }
     }
 

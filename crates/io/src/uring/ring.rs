@@ -172,7 +172,7 @@ impl Ring {
     fn push_entry(&mut self, entry: squeue::Entry, token: u64) -> bool {
         let entry = entry.user_data(token);
         // SAFETY: the entry names the wake value, which lives as long as the ring (leaked with it),
-        // or memory and a file of a flight, which the table keeps until the completion (see `push`).
+        // or memory and a file of a flight, which the table keeps until its completion (`push`).
         let pushed = unsafe { self.ring.submission().push(&entry) }.is_ok();
         if pushed {
             self.unsubmitted.push_back(token);

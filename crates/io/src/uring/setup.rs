@@ -7,9 +7,12 @@
 //! | 3 | CLAMP | 5.11 |
 //!
 //! A rung that the kernel does not know (EINVAL) leads to the next. Too little lockable memory
-//! halves the entries, down to 32. Anything else is the answer, and is explained with its cure.
+//! halves the entries, down to 32. The kernel frees the memory of a closed ring some milliseconds
+//! after the close, so where even 32 do not fit, the ladder is climbed again for a while.
+//! Anything else is the answer, and is explained with its cure.
 
 use std::io;
+use std::time::Duration;
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 
@@ -48,17 +51,40 @@ const LADDER: [Rung; 3] = [
     Rung { flags: &["CLAMP", "CQSIZE"], apply: |_| {} },
 ];
 
+/// How often, and how long apart, a setup without enough lockable memory is tried again.
+const MEMORY_ROUNDS: u32 = 10;
+const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+
 /// Builds a ring on the calling thread, the only one that may use it.
 pub(super) fn build(entries: u32) -> Result<(IoUring, RingFacts), String> {
-    for rung in &LADDER {
-        match build_rung(rung, entries) {
-            Ok(ring) => return accept(ring, rung),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+    let mut rounds = 0;
+    loop {
+        match climb(entries) {
+            Err(error) if is(&error, libc::ENOMEM) && rounds < MEMORY_ROUNDS => {
+                rounds += 1;
+                // There is no event for memory that others give back.
+                std::thread::park_timeout(MEMORY_PAUSE);
+            }
             Err(error) => return Err(explain(&error)),
+            Ok((ring, rung)) => return accept(ring, rung),
         }
     }
-    Err("the kernel refuses every way to set up a ring (EINVAL); Linux 5.11 or later is needed"
-        .to_owned())
+}
+
+/// The first rung that the kernel takes.
+fn climb(entries: u32) -> io::Result<(IoUring, &'static Rung)> {
+    let mut outcome = Err(io::Error::from_raw_os_error(libc::EINVAL));
+    for rung in &LADDER {
+        outcome = build_rung(rung, entries).map(|ring| (ring, rung));
+        if !outcome.as_ref().is_err_and(|error| is(error, libc::EINVAL)) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn is(error: &io::Error, number: i32) -> bool {
+    error.raw_os_error() == Some(number)
 }
 
 fn build_rung(rung: &Rung, entries_wanted: u32) -> io::Result<IoUring> {
@@ -68,7 +94,7 @@ fn build_rung(rung: &Rung, entries_wanted: u32) -> io::Result<IoUring> {
         builder.dontfork().setup_clamp().setup_cqsize(entries * 2);
         (rung.apply)(&mut builder);
         match builder.build(entries) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && ENTRIES_MIN < entries => {
+            Err(error) if is(&error, libc::ENOMEM) && ENTRIES_MIN < entries => {
                 entries /= 2;
             }
             outcome => return outcome,
@@ -111,6 +137,9 @@ pub(super) fn explain(error: &io::Error) -> String {
             "the memory lock limit is too low even for a ring of {ENTRIES_MIN} entries (ENOMEM); \
              raise it (`ulimit -l`, LimitMEMLOCK) to 8 MiB"
         ),
+        Some(libc::EINVAL) => "the kernel refuses every way to set up a ring (EINVAL); Linux 5.11 \
+                               or later is needed"
+            .to_owned(),
         Some(libc::EMFILE | libc::ENFILE) => {
             format!("no file descriptor is left for a ring ({error}); raise `ulimit -n`")
         }
@@ -139,9 +168,12 @@ mod tests {
 
     #[test]
     fn every_usual_cause_has_a_cure() {
-        for (number, cure) in
-            [(libc::ENOSYS, "Linux 5.11"), (libc::ENOMEM, "ulimit -l"), (libc::EMFILE, "ulimit -n")]
-        {
+        for (number, cure) in [
+            (libc::ENOSYS, "Linux 5.11"),
+            (libc::ENOMEM, "ulimit -l"),
+            (libc::EMFILE, "ulimit -n"),
+            (libc::EINVAL, "Linux 5.11"),
+        ] {
             let text = explain(&io::Error::from_raw_os_error(number));
 
             assert!(text.contains(cure), "{text}");

@@ -89,8 +89,9 @@ impl Wake {
     }
 
     fn announce(&self, state: u8) {
-        // Relaxed: the fence orders it before the look for work.
-        self.state.store(state, Ordering::Relaxed);
+        // Release: whoever finds the thread parked also finds its handle (Acquire in `wake`). The
+        // fence orders it before the look for work.
+        self.state.store(state, Ordering::Release);
         fence(Ordering::SeqCst);
     }
 }

@@ -4,7 +4,6 @@ use nephrite_io::{IoErrorKind, IoOperation, OpenOptions, block_on, read, sync, w
 
 use crate::support::{assert_balanced, benches, buffer};
 
-#[cfg(target_os = "linux")]
 #[test]
 fn a_write_without_space_is_full_and_poisons_the_file() {
     for bench in benches() {
@@ -29,7 +28,6 @@ fn a_write_without_space_is_full_and_poisons_the_file() {
 }
 
 /// A named pipe cannot be synced, which makes it a file whose sync fails.
-#[cfg(unix)]
 #[test]
 fn a_failed_sync_is_never_repeated_as_a_success() {
     for bench in benches() {
@@ -46,17 +44,5 @@ fn a_failed_sync_is_never_repeated_as_a_success() {
         assert_eq!(second.kind(), IoErrorKind::Poisoned);
         assert_eq!(write.kind(), IoErrorKind::Poisoned);
         assert_eq!(bench.disk.stats().errors, 3);
-    }
-}
-
-#[test]
-fn a_failed_read_poisons_nothing() {
-    for bench in benches() {
-        let file = bench.file_with("file", &[1; 4096]);
-
-        block_on(read(&*bench.disk, &file, 1 << 20, buffer(4096))).unwrap_err();
-
-        block_on(write(&*bench.disk, &file, 0, buffer(4096))).unwrap();
-        block_on(sync(&*bench.disk, &file)).unwrap();
     }
 }

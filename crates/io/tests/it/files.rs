@@ -28,6 +28,7 @@ fn files_are_created_listed_renamed_and_removed() {
         let seen: Vec<_> = entries.iter().map(|entry| (&*entry.name, entry.is_directory)).collect();
         assert_eq!(seen, [("b", true), ("two", false)]);
         assert_eq!(entries[1].bytes, 8192);
+        drop(file);
         block_on(disk.remove_file(&bench.path("a/two"))).unwrap();
         assert_eq!(block_on(disk.list_dir(&bench.path("a"))).unwrap().len(), 1);
     }
@@ -208,5 +209,36 @@ fn options_out_of_range_are_refused() {
         let error = open_disk(options, bench.directory()).unwrap_err();
 
         assert_eq!(error.kind(), IoErrorKind::InvalidRequest, "{error}");
+    }
+}
+
+#[test]
+fn a_failed_read_poisons_nothing() {
+    for bench in benches() {
+        let file = bench.file_with("file", &[1; 4096]);
+
+        block_on(read(&*bench.disk, &file, 1 << 20, buffer(4096))).unwrap_err();
+
+        block_on(write(&*bench.disk, &file, 0, buffer(4096))).unwrap();
+        block_on(sync(&*bench.disk, &file)).unwrap();
+    }
+}
+
+#[test]
+fn futures_run_on_an_executor_that_knows_nothing_of_us() {
+    for bench in benches() {
+        let file = bench.create("file");
+        let disk = &*bench.disk;
+
+        let bytes = pollster::block_on(async {
+            write(disk, &file, 4096, buffer_of(&[6; 4096])).await?;
+            let (first, second) = (sync(disk, &file), read(disk, &file, 0, buffer(8192)));
+            // Awaited in the other order than submitted.
+            let bytes = second.await?;
+            first.await?;
+            Ok::<_, nephrite_io::IoError>(bytes)
+        });
+
+        assert_eq!(bytes.unwrap().as_slice()[4095..4097], [0, 6]);
     }
 }

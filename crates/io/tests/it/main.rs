@@ -3,13 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, like the tests do")]
 
 mod cancel;
-mod child;
-mod faults;
 mod files;
 mod flood;
 mod same_results;
 mod shutdown;
 mod support;
 
+#[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
+mod faults;
+#[cfg(target_os = "linux")]
+mod mounts;
 #[cfg(target_os = "linux")]
 mod restricted;

@@ -72,8 +72,10 @@ mod alone {
     use std::sync::{Condvar, Mutex};
     use std::time::Duration;
 
+    use nephrite_io::{Operation, Request};
+
     use super::*;
-    use crate::child::{is_child, run_alone};
+    use crate::child::{is_child, run_alone, run_until_abort};
 
     /// Names of this process's threads that belong to a disk.
     fn io_threads() -> Vec<String> {
@@ -149,5 +151,52 @@ mod alone {
 
         let used = processor_time() - before;
         assert!(used < Duration::from_millis(20), "{used:?} of processor time in an idle second");
+    }
+
+    #[test]
+    fn a_completion_that_panics_ends_the_process() {
+        if !is_child() {
+            let test = "shutdown::alone::a_completion_that_panics_ends_the_process";
+            let said = run_until_abort(test);
+            assert!(said.contains("a completion callback panicked on an I/O thread"), "{said}");
+            return;
+        }
+        let bench = benches().pop().unwrap();
+        let file = bench.file_with("file", &[4; 4096]);
+        let operation = Operation::Read { offset: 0, buffer: buffer(4096) };
+        let on_complete = Box::new(|_| panic!("planned"));
+
+        bench.disk.submit(vec![Request { file, operation, on_complete }]);
+
+        block_on(std::future::pending::<()>());
+    }
+
+    #[test]
+    fn a_forked_child_is_refused() {
+        if !is_child() {
+            return run_alone("shutdown::alone::a_forked_child_is_refused");
+        }
+        for bench in benches() {
+            let file = bench.file_with("file", &[4; 4096]);
+
+            // SAFETY: the forked process only uses the disk, whose locks no other thread holds
+            // while it is idle, and the allocator, which may be used after a fork; then it ends
+            // without running destructors.
+            let process = unsafe { libc::fork() };
+            if process == 0 {
+                let read = block_on(read(&*bench.disk, &file, 0, buffer(4096)));
+                let open = block_on(bench.disk.open(file.path(), OpenOptions::read_only()));
+                let refused = read.is_err_and(|error| error.kind() == IoErrorKind::Closed)
+                    && open.is_err_and(|error| error.kind() == IoErrorKind::Closed);
+                // SAFETY: ends the forked process at once.
+                unsafe { libc::_exit(i32::from(!refused)) };
+            }
+            let mut status = -1;
+            // SAFETY: waits for our own child, and writes its status into our variable.
+            let waited = unsafe { libc::waitpid(process, &raw mut status, 0) };
+
+            assert_eq!((waited, status), (process, 0), "{}", bench.name());
+            block_on(read(&*bench.disk, &file, 0, buffer(4096))).unwrap();
+        }
     }
 }
