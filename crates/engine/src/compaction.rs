@@ -100,8 +100,9 @@ impl Core {
                 entries.push((id, input, row));
             }
         }
-        // Of one id the newest input comes first.
-        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+        // Of one id the newest input comes first. The stable sort finds the sorted runs that the
+        // inputs are and merges them.
+        entries.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         entries.dedup_by(|later, first| later.0 == first.0);
         let mut live = Vec::with_capacity(entries.len());
         let mut tombstones = Vec::new();
@@ -155,7 +156,7 @@ impl Core {
         let mut ids: Vec<(Id, Row)> =
             live.iter().map(|row| (row.id.clone(), row.new_row)).collect();
         ids.extend(tombstones.into_iter().map(|id| (id, Row::TOMBSTONE)));
-        ids.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        ids.sort_by(|left, right| left.0.cmp(&right.0)); // few sorted runs
         let max_lsn = inputs.iter().map(|segment| segment.meta().max_lsn).max();
         let max_lsn = max_lsn.expect("a compaction has inputs");
         let ids = Ids::Sorted(ids).densify();

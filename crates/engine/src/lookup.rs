@@ -9,19 +9,14 @@
 
 use std::sync::Arc;
 
-use nephrite_format::{IdRef, Lsn, Row};
-use nephrite_io::Request;
-
 use crate::{
     error::Error,
     memtable::Memtable,
-    segment::{ReadContext, Segment},
+    segment::{ReadContext, Segment, prefetch_vector_pages},
     vector::VectorRef,
     version::Version,
 };
-
-/// Vectors that one call keeps pinned; further ones are copied.
-const PINNED_MAX: usize = 128;
+use nephrite_format::{IdRef, Lsn, Row};
 
 /// One version as seen up to one log sequence number.
 #[derive(Clone, Copy, Debug)]
@@ -119,14 +114,12 @@ impl View<'_> {
     }
 
     /// The vectors at many places. Pages that are not in memory are read in one submission per
-    /// [`PINNED_MAX`] places.
+    /// `pinned_max` places.
     pub(crate) async fn fetch(&self, places: &[Place]) -> Result<Vec<Option<VectorRef>>, Error> {
         let mut vectors = Vec::with_capacity(places.len());
-        for part in places.chunks(PINNED_MAX) {
+        for part in places.chunks(self.context.pinned_max) {
+            release(&mut vectors); // nothing is pinned while waiting
             self.prefetch(part).await?;
-            if PINNED_MAX <= vectors.len() {
-                release(&mut vectors);
-            }
             for place in part {
                 let vector = match place {
                     Place::Absent => None,
@@ -169,23 +162,9 @@ impl View<'_> {
                 Place::Memory(..) | Place::Absent => None,
             })
             .collect();
-        if pages.len() < 2 {
-            return Ok(());
-        }
         pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));
         pages.dedup_by_key(|(segment, page)| (segment.file(), *page));
-        let mut plans = Vec::with_capacity(pages.len());
-        for (segment, page) in pages {
-            let plan = segment.plan_load(self.context, page).await?;
-            plans.extend(plan.map(|plan| (segment, plan)));
-        }
-        // From the first frame taken to the submission nothing waits.
-        let requests: Vec<Request> =
-            plans.into_iter().filter_map(|(segment, plan)| segment.begin_load(plan)).collect();
-        if !requests.is_empty() {
-            self.context.disk.submit(requests);
-        }
-        Ok(())
+        prefetch_vector_pages(self.context, &pages).await
     }
 
     /// Number of ids that are stored.

@@ -23,7 +23,7 @@ use nephrite_format::{
 use nephrite_io::{Disk, FileHandle, IoBuffer};
 
 use crate::{
-    core::{Core, DatabaseCore},
+    core::{Core, DatabaseCore, Entry},
     error::Error,
     log_file::{self, Stop},
     manifest::ManifestState,
@@ -125,11 +125,11 @@ pub(crate) async fn scan_log(source: Source<'_>) -> Result<RecoveredLog, Error> 
     // What follows a legal end was never acknowledged.
     for (_, (found, _)) in by_position {
         refuse_frames_behind(source, &found, &log).await?;
-        log.spares.push(WalFile { id: found.id, file: found.file });
+        log.spares.push(WalFile { id: found.id, file: found.file, bytes: found.bytes });
     }
     for found in unreadable {
         refuse_lost_header(source, &found, log.next_position).await?;
-        log.spares.push(WalFile { id: found.id, file: found.file });
+        log.spares.push(WalFile { id: found.id, file: found.file, bytes: found.bytes });
     }
     Ok(log)
 }
@@ -195,7 +195,7 @@ fn sort_out(
             return Err(Error::corrupt(wal_name(file.id), file.bytes, what));
         }
         if fresh || position < start {
-            spares.push(WalFile { id: file.id, file: file.file });
+            spares.push(WalFile { id: file.id, file: file.file, bytes: file.bytes });
         } else {
             needed.insert(position, (file, header));
         }
@@ -340,6 +340,13 @@ fn records<'a>(frame: &FrameView<'a>, name: &'a str, at: u64) -> WalRecords<'a> 
     WalRecords::new(frame.payload, frame.header.record_count, name, payload_at)
 }
 
+fn database_of(record: &WalRecord<'_>) -> DatabaseId {
+    match record {
+        WalRecord::Operations(operations) => operations.database,
+        WalRecord::Bulk(bulk) => bulk.database,
+    }
+}
+
 /// The part of a bulk record that checking its rows needs.
 #[derive(Clone, Copy, Debug)]
 struct Bulk {
@@ -454,7 +461,7 @@ impl RecoveredLog {
         let closed = self.chain.iter().map(|segment| RecoveredSegment {
             start: segment.start,
             last_lsn: segment.last_lsn,
-            wal: WalFile { id: segment.id, file: segment.file.clone() },
+            wal: WalFile { id: segment.id, file: segment.file.clone(), bytes: segment.bytes },
         });
         (closed.collect(), std::mem::take(&mut self.spares))
     }
@@ -468,6 +475,15 @@ impl RecoveredLog {
 impl Core {
     /// The second pass: applies the records to memtables, flushing when they are full.
     pub(crate) async fn replay(&self, log: &RecoveredLog) -> Result<(), Error> {
+        let entries: BTreeMap<DatabaseId, Arc<Entry>> =
+            self.catalog().values().map(|entry| (entry.meta.database, Arc::clone(entry))).collect();
+        let flushed: BTreeMap<DatabaseId, Lsn> = self
+            .manifest
+            .read(|state| {
+                let records = state.databases.iter();
+                records.map(|(database, record)| (*database, record.flushed_lsn)).collect()
+            })
+            .await;
         for segment in &log.chain {
             let name = wal_name(segment.id);
             let content =
@@ -483,7 +499,13 @@ impl Core {
             for (at, frame) in frames {
                 for (record, lsn) in records(&frame, &name, at).zip(frame.header.first_lsn.get()..)
                 {
-                    self.apply(Lsn::new(lsn), record?, &name, at).await?;
+                    let (lsn, record) = (Lsn::new(lsn), record?);
+                    let id = database_of(&record);
+                    // Dropped, or in a segment already: its files are not even opened.
+                    let needed = flushed.get(&id).is_some_and(|flushed| *flushed < lsn);
+                    if let Some(entry) = entries.get(&id).filter(|_| needed) {
+                        self.apply(entry, lsn, record, &name, at).await?;
+                    }
                 }
             }
         }
@@ -492,21 +514,16 @@ impl Core {
 
     async fn apply(
         &self,
+        entry: &Arc<Entry>,
         lsn: Lsn,
         record: WalRecord<'_>,
         name: &str,
         at: u64,
     ) -> Result<(), Error> {
-        let id = match &record {
-            WalRecord::Operations(operations) => operations.database,
-            WalRecord::Bulk(bulk) => bulk.database,
-        };
-        let entry = self.catalog().values().find(|entry| entry.meta.database == id).cloned();
-        let Some(entry) = entry else { return Ok(()) }; // dropped
         if entry.damage.get().is_some() {
             return Ok(());
         }
-        let database = match self.database(&entry).await {
+        let database = match self.database(entry).await {
             Ok(database) => database,
             Err(error) if error.is_corrupt() => {
                 // Its records stay in the log; whoever opens the database gets the error.

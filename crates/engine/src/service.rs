@@ -183,6 +183,7 @@ impl Core {
             Job::Close { reply } => {
                 let flushed = self.flush_all().await;
                 self.wal.close();
+                let flushed = flushed.and(self.skip_log().await);
                 self.compaction_wanted.notify(usize::MAX);
                 self.garbage.added.notify(usize::MAX);
                 reply.set(flushed);
@@ -190,6 +191,20 @@ impl Core {
             }
         }
         false
+    }
+
+    /// After a close that flushed everything the next open need not read the log.
+    async fn skip_log(&self) -> Result<(), Error> {
+        let end = self.wal.ended().await;
+        if self.wal.is_needed() || self.wal.check().is_err() {
+            return Ok(());
+        }
+        let counters = self.counters(end);
+        let known = self.manifest.read(|state| state.counters).await;
+        if known.is_some_and(|known| known.wal_position == counters.wal_position) {
+            return Ok(());
+        }
+        self.manifest.commit(|_| Ok((vec![ManifestEdit::Counters(counters)], ()))).await
     }
 
     /// Flushes every open database; goes on past failures and returns the first.

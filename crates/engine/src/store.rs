@@ -45,6 +45,11 @@ use crate::{
 /// Longest time that dropping the last handle waits for the final flush.
 pub const DROP_WAIT: Duration = Duration::from_secs(10);
 
+/// Vectors that one call keeps pinned at the most, in a cache large enough for them.
+const PINNED_MAX: usize = 256;
+/// Bytes of cache for each of them: an eighth of the cache if each pins a page of 4 KiB.
+const PINNED_SHARE_BYTES: usize = 32 << 10;
+
 /// An open store; cheap to clone. Databases keep it open.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -451,8 +456,15 @@ impl Opening {
         let pager = Pager::new(PagerConfig::new(cache_bytes))?;
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.max_open_files);
-        let read = ReadContext { store, disk, files, pager };
+        let pinned_max = (cache_bytes / PINNED_SHARE_BYTES).clamp(1, PINNED_MAX);
+        let read = ReadContext { store, disk, files, pager, pinned_max };
         let (recovered, spares) = log.hand_over();
+        // Files of another size come from a former configuration.
+        let (spares, others): (Vec<_>, Vec<_>) =
+            spares.into_iter().partition(|spare| spare.bytes == self.config.wal_segment_bytes);
+        for other in others {
+            self.disk.remove_file(&self.paths.wal(other.id)).await?;
+        }
         let start = WalStart {
             next_lsn: log.next_lsn,
             next_sequence: log.next_sequence,

@@ -5,7 +5,7 @@
 //! opened. Damage is collected, not returned as an error, and does not stop the walk.
 
 use nephrite_format::{
-    BLOCK_BYTES, FileHeader, Id, Row,
+    BLOCK_BYTES, FileHeader, FileId, Id, Row,
     id_run::IdPage,
     manifest::DatabaseMeta,
     manifest::SegmentMeta,
@@ -18,7 +18,7 @@ use crate::{
     core::Core,
     error::Error,
     log_file::aligned,
-    manifest,
+    manifest::{self, ManifestState},
     paths::{manifest_name, segment_name},
     segment::seal::Identity,
 };
@@ -112,9 +112,22 @@ impl Core {
                 progress: &mut progress,
                 bytes_total,
             };
+            let known = walk.report.damage.len();
             walk.segment(&segment).await?;
+            if known < report.damage.len() && !self.names(&database, segment.file).await {
+                report.damage.truncate(known); // compacted or dropped meanwhile
+            }
         }
         Ok(report)
+    }
+
+    /// Whether a segment is part of a database now.
+    async fn names(&self, database: &DatabaseMeta, file: FileId) -> bool {
+        let look = |state: &ManifestState| {
+            let record = state.databases.get(&database.database);
+            record.is_some_and(|record| record.segments.iter().any(|it| it.file == file))
+        };
+        self.manifest.read(look).await
     }
 
     async fn verify_manifest(&self, report: &mut VerifyReport) -> Result<(), Error> {

@@ -10,4 +10,4 @@ pub(crate) mod reader;
 pub(crate) mod seal;
 pub(crate) mod sink;
 
-pub(crate) use self::reader::{Garbage, ReadContext, Segment};
+pub(crate) use self::reader::{Garbage, ReadContext, Segment, prefetch_vector_pages};

@@ -30,6 +30,14 @@ use crate::{
     error::Error, files::OpenFiles, log_file::aligned, paths::segment_name, vector::VectorRef,
 };
 
+/// Ids whose id pages are loaded in one submission.
+const ID_PAGES_AHEAD: usize = 128;
+
+/// Ids per id page from which walking the pages beats searching them.
+const MERGE_IDS_PER_PAGE: usize = 16;
+/// Id pages that a walk loads in one submission.
+const ID_PAGES_AT_ONCE: u32 = 32;
+
 /// What reading needs from the store.
 #[derive(Debug)]
 pub(crate) struct ReadContext {
@@ -37,6 +45,8 @@ pub(crate) struct ReadContext {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) files: OpenFiles,
     pub(crate) pager: Arc<Pager>,
+    /// Vectors that one call keeps pinned; further ones are copied.
+    pub(crate) pinned_max: usize,
 }
 
 /// See the module documentation.
@@ -66,14 +76,6 @@ enum Check {
     Checksum(u64),
     /// It carries its own.
     Table,
-}
-
-/// The load of a vector page that has no frame yet.
-#[derive(Debug)]
-pub(crate) struct LoadPlan {
-    page: u32,
-    check: Check,
-    file: FileHandle,
 }
 
 /// Which pages.
@@ -249,11 +251,16 @@ impl Segment {
     ) -> Result<Option<Row>, Error> {
         let parsed = self.parse_id_page(guard, page)?;
         let row = parsed.find(id)?;
-        let in_range = row.is_none_or(|row| row.is_tombstone() || row.get() < self.row_count());
-        if in_range {
-            return Ok(row);
+        row.map_or(Ok(()), |row| self.check_row(row, page))?;
+        Ok(row)
+    }
+
+    /// An id page may name only rows that exist.
+    fn check_row(&self, row: Row, page: u32) -> Result<(), Error> {
+        if row.is_tombstone() || row.get() < self.row_count() {
+            return Ok(());
         }
-        let what = format!("id {id:?} lies in {row:?} of {} rows", self.row_count());
+        let what = format!("id page {page} names row {row} of {} rows", self.row_count());
         Err(Error::corrupt(&*self.name, self.offset(Kind::Id, page), what))
     }
 
@@ -265,7 +272,7 @@ impl Segment {
     /// Finds many ascending ids: calls `found` with the position of each id that is in here. An id
     /// page is looked up once.
     pub(crate) async fn find_sorted(
-        &self,
+        self: &Arc<Self>,
         context: &ReadContext,
         ids: &[IdRef<'_>],
         mut found: impl FnMut(usize, Row),
@@ -281,15 +288,63 @@ impl Segment {
         };
         let start = ids.partition_point(|id| *id < self.meta.min_id.as_id_ref());
         let end = ids.partition_point(|id| *id <= self.meta.max_id.as_id_ref());
+        if fences.page_count() as usize * MERGE_IDS_PER_PAGE < end - start {
+            return self
+                .merge_sorted(context, &ids[start..end], |at, row| found(start + at, row))
+                .await;
+        }
+        let window = ids.len().min(ID_PAGES_AHEAD);
+        let mut ahead = start;
         let mut current: Option<(u32, PageGuard)> = None;
         for (position, id) in ids.iter().enumerate().take(end).skip(start) {
+            if position == ahead {
+                ahead = end.min(position + window);
+                let pages = ids[position..ahead].iter().filter_map(|id| fences.page_for(*id));
+                let mut pages: Vec<(&Arc<Self>, u32)> = pages.map(|page| (self, page)).collect();
+                pages.dedup_by_key(|(_, page)| *page);
+                drop(current.take()); // nothing is pinned while waiting
+                prefetch(context, &pages, Kind::Id).await?;
+            }
             let Some(page) = fences.page_for(*id) else { continue };
             if current.as_ref().is_none_or(|(loaded, _)| *loaded != page) {
+                drop(current.take()); // nothing is pinned while waiting
                 current = Some((page, self.page(context, Kind::Id, page).await?));
             }
             let Some((_, guard)) = &current else { continue };
             if let Some(row) = self.find_in_page(guard, page, *id)? {
                 found(position, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::find_sorted`] when there are several ids to a page: walks both in order.
+    async fn merge_sorted(
+        self: &Arc<Self>,
+        context: &ReadContext,
+        ids: &[IdRef<'_>],
+        mut found: impl FnMut(usize, Row),
+    ) -> Result<(), Error> {
+        let mut position = 0;
+        for page in 0..self.id_pages() {
+            if page % ID_PAGES_AT_ONCE == 0 {
+                let end = self.id_pages().min(page + ID_PAGES_AT_ONCE);
+                let pages: Vec<(&Arc<Self>, u32)> = (page..end).map(|page| (self, page)).collect();
+                prefetch(context, &pages, Kind::Id).await?;
+            }
+            let guard = self.page(context, Kind::Id, page).await?;
+            for entry in self.parse_id_page(&guard, page)?.iter() {
+                let (id, row) = entry?;
+                while ids.get(position).is_some_and(|wanted| *wanted < id) {
+                    position += 1;
+                }
+                if ids.get(position) == Some(&id) {
+                    self.check_row(row, page)?;
+                    found(position, row);
+                }
+            }
+            if ids.len() <= position {
+                break;
             }
         }
         Ok(())
@@ -383,28 +438,29 @@ impl Segment {
         Ok(buffer)
     }
 
-    /// What the load of a vector page needs; `None` when the page is resident. Takes no frame, so
-    /// that plans for many pages can be made before the first frame is taken.
-    pub(crate) async fn plan_load(
-        &self,
-        context: &ReadContext,
-        page: u32,
-    ) -> Result<Option<LoadPlan>, Error> {
-        if self.vectors.contains(page) {
-            return Ok(None);
+    /// The page of the checksum table that a page which is not in memory is checked with; `None`
+    /// when the page is there.
+    fn missing(&self, kind: Kind, page: u32) -> Option<u32> {
+        let (cached, number) = self.cached(kind, page);
+        if cached.contains(number) {
+            return None;
         }
-        let check = self.check_for(context, Kind::Vector, page).await?;
-        let file = context.files.get(self.meta.file).await?;
-        Ok(Some(LoadPlan { page, check, file }))
+        let index = self.footer.checksum_index(section_of(kind), page)?;
+        Some(checksum_position(index).0)
     }
 
-    /// Takes a frame for a planned load: a request for one submission with others. `None` when
-    /// the page is there or on its way, or no frame is free.
-    pub(crate) fn begin_load(&self, plan: LoadPlan) -> Option<Request> {
-        match self.vectors.get(plan.page) {
-            Lookup::Load(load) => {
-                Some(self.request(plan.file, Kind::Vector, plan.page, load, plan.check))
-            }
+    /// Takes a frame for a page that is not in memory: a request for one submission with others.
+    /// `None` when the page is there or on its way, or no frame is free.
+    fn begin_load(
+        &self,
+        file: &FileHandle,
+        kind: Kind,
+        page: u32,
+        check: Check,
+    ) -> Option<Request> {
+        let (cached, number) = self.cached(kind, page);
+        match cached.get(number) {
+            Lookup::Load(load) => Some(self.request(file.clone(), kind, page, load, check)),
             Lookup::Hit(_) | Lookup::Wait(_) | Lookup::Full(_) => None,
         }
     }
@@ -432,7 +488,10 @@ impl Segment {
                 return Ok(Ok(guard));
             }
             // Before a frame is taken: what the page must look like, and the open file.
-            let check = Box::pin(self.check_for(context, kind, page)).await?;
+            let check = match self.try_check_for(context, kind, page).await? {
+                Ok(check) => check,
+                Err(full) => return Ok(Err(full)),
+            };
             let file = context.files.get(self.meta.file).await?;
             let waiting = match cached.get(number) {
                 Lookup::Hit(guard) => return Ok(Ok(guard)),
@@ -461,26 +520,43 @@ impl Segment {
         }
     }
 
+    /// What a page must look like, from the checksum table; or the wait for a frame.
+    async fn try_check_for(
+        &self,
+        context: &ReadContext,
+        kind: Kind,
+        page: u32,
+    ) -> Result<Result<Check, FrameWait>, Error> {
+        if kind == Kind::Table {
+            return Ok(Ok(Check::Table));
+        }
+        let index = self.footer.checksum_index(section_of(kind), page).ok_or_else(|| {
+            let what = format!("page {page} is asked for, which the footer does not know");
+            Error::corrupt(&*self.name, self.footer.footer_offset(), what)
+        })?;
+        let (table_page, position) = checksum_position(index);
+        let guard = match Box::pin(self.try_page(context, Kind::Table, table_page)).await? {
+            Ok(guard) => guard,
+            Err(full) => return Ok(Err(full)),
+        };
+        let offset = self.offset(Kind::Table, table_page);
+        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name)?;
+        Ok(Ok(Check::Checksum(table.entry(position))))
+    }
+
+    /// As [`Self::try_check_for`], waiting for a frame. The caller holds no pins.
     async fn check_for(
         &self,
         context: &ReadContext,
         kind: Kind,
         page: u32,
     ) -> Result<Check, Error> {
-        let section = match kind {
-            Kind::Vector => SectionKind::VectorPages,
-            Kind::Id => SectionKind::IdPages,
-            Kind::Table => return Ok(Check::Table),
-        };
-        let index = self.footer.checksum_index(section, page).ok_or_else(|| {
-            let what = format!("page {page} is asked for, which the footer does not know");
-            Error::corrupt(&*self.name, self.footer.footer_offset(), what)
-        })?;
-        let (table_page, position) = checksum_position(index);
-        let guard = self.page(context, Kind::Table, table_page).await?;
-        let offset = self.offset(Kind::Table, table_page);
-        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name)?;
-        Ok(Check::Checksum(table.entry(position)))
+        loop {
+            match self.try_check_for(context, kind, page).await? {
+                Ok(check) => return Ok(check),
+                Err(full) => full.await,
+            }
+        }
     }
 
     fn request(
@@ -508,13 +584,72 @@ impl Segment {
     }
 
     fn offset(&self, kind: Kind, page: u32) -> u64 {
-        let section = match kind {
-            Kind::Vector => SectionKind::VectorPages,
-            Kind::Id => SectionKind::IdPages,
-            Kind::Table => SectionKind::ChecksumTable,
-        };
-        let section: Option<&Section> = self.footer.section(section);
+        let section: Option<&Section> = self.footer.section(section_of(kind));
         section.map_or(0, |section| section.page_offset(page))
+    }
+}
+
+fn section_of(kind: Kind) -> SectionKind {
+    match kind {
+        Kind::Vector => SectionKind::VectorPages,
+        Kind::Id => SectionKind::IdPages,
+        Kind::Table => SectionKind::ChecksumTable,
+    }
+}
+
+/// Starts the loads of vector pages that are not in memory, ascending by segment and page: one
+/// submission for the checksum pages that are missing, then one for the pages themselves.
+pub(crate) async fn prefetch_vector_pages(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32)],
+) -> Result<(), Error> {
+    prefetch(context, pages, Kind::Vector).await
+}
+
+async fn prefetch(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32)],
+    kind: Kind,
+) -> Result<(), Error> {
+    let mut missing: Vec<(&Arc<Segment>, u32, u32)> = Vec::with_capacity(pages.len());
+    missing.extend(pages.iter().filter_map(|(segment, page)| {
+        segment.missing(kind, *page).map(|table_page| (*segment, *page, table_page))
+    }));
+    if missing.len() < 2 {
+        return Ok(()); // nothing to gain over loading it when it is used
+    }
+    let mut files: Vec<(FileId, FileHandle)> = Vec::new();
+    for (segment, ..) in &missing {
+        if files.last().is_none_or(|(id, _)| *id != segment.file()) {
+            files.push((segment.file(), context.files.get(segment.file()).await?));
+        }
+    }
+    let file_of = |segment: &Segment| {
+        let at = files.partition_point(|(id, _)| *id < segment.file());
+        &files[at].1
+    };
+    let mut tables: Vec<(&Arc<Segment>, u32)> =
+        missing.iter().map(|(segment, _, table_page)| (*segment, *table_page)).collect();
+    tables.dedup_by_key(|(segment, page)| (segment.file(), *page));
+    let loads = tables.iter().filter_map(|(segment, page)| {
+        segment.begin_load(file_of(segment), Kind::Table, *page, Check::Table)
+    });
+    submit(context, loads.collect());
+    let mut checks = Vec::with_capacity(missing.len());
+    for (segment, page, _) in &missing {
+        checks.push(segment.check_for(context, kind, *page).await?);
+    }
+    // From the first frame taken to the submission nothing waits.
+    let loads = missing.iter().zip(checks).filter_map(|((segment, page, _), check)| {
+        segment.begin_load(file_of(segment), kind, *page, check)
+    });
+    submit(context, loads.collect());
+    Ok(())
+}
+
+fn submit(context: &ReadContext, requests: Vec<Request>) {
+    if !requests.is_empty() {
+        context.disk.submit(requests);
     }
 }
 

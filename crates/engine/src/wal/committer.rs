@@ -36,6 +36,7 @@ const SPARES_MAX: usize = 4;
 pub(crate) struct WalFile {
     pub(crate) id: FileId,
     pub(crate) file: FileHandle,
+    pub(crate) bytes: u64,
 }
 
 /// The segment being written.
@@ -126,6 +127,10 @@ impl Committer {
         if let Err(error) = synced {
             self.poison(&error);
         }
+        let position = LogPosition { segment: self.next_position, sequence: self.next_sequence };
+        let first = self.wal.ended.set(position).is_ok();
+        assert!(first, "the committer ends once");
+        self.wal.end.notify(usize::MAX);
     }
 
     async fn next_work(&self) -> Work {
@@ -392,7 +397,9 @@ impl Committer {
             self.wal.segments().closed.retain(|segment| segment.start.segment != position);
             self.unsynced.retain(|(unsynced, _)| *unsynced != position);
             self.wal.counters.segments_recycled.fetch_add(1, Ordering::Relaxed); // a counter
-            if self.spares.len() < SPARES_MAX {
+            // A file of another size comes from a former configuration.
+            let fits = file.bytes == self.context.segment_bytes;
+            if fits && self.spares.len() < SPARES_MAX {
                 self.add_spare(file);
                 continue;
             }
@@ -422,7 +429,7 @@ pub(crate) async fn create_wal_file(context: &WalContext) -> Result<WalFile, Err
     let path = context.paths.wal(id);
     let file = log_file::create(&*context.disk, &path, &header, context.segment_bytes).await?;
     context.disk.sync_dir(context.paths.wal_dir()).await?;
-    Ok(WalFile { id, file })
+    Ok(WalFile { id, file, bytes: context.segment_bytes })
 }
 
 /// Waits for whichever comes first; `true` when it was the second.

@@ -20,7 +20,7 @@ mod visibility;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -48,6 +48,9 @@ pub(crate) struct Wal {
     /// Wakes writers that found no room.
     room: Event,
     segments: Mutex<SegmentList>,
+    /// Where the log would go on after a close, once the committer has ended.
+    ended: OnceLock<LogPosition>,
+    end: Event,
     /// Segments below this position are not needed by the manifest on disk: they may be recycled.
     released: AtomicU64,
     pub(crate) counters: WalCounters,
@@ -160,6 +163,8 @@ impl Wal {
                 },
             }),
             released: AtomicU64::new(0),
+            ended: OnceLock::new(),
+            end: Event::new(),
             counters: WalCounters::default(),
             record_bytes_max: payload_max - FRAME_HEADER_BYTES,
         });
@@ -276,6 +281,22 @@ impl Wal {
     /// The last sequence number of the oldest full segment: memtables up to it hold the log back.
     pub(crate) fn oldest_closed(&self) -> Option<Lsn> {
         self.segments().closed.front().map(|segment| segment.last_lsn)
+    }
+
+    /// Waits for the committer to end; where the log would go on if nothing in it were needed.
+    pub(crate) async fn ended(&self) -> LogPosition {
+        loop {
+            let listener = self.end.listen();
+            if let Some(position) = self.ended.get() {
+                return *position;
+            }
+            listener.await;
+        }
+    }
+
+    /// Whether some memtable still needs its records.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.live().is_empty()
     }
 
     /// Tells the writers and the committer that no more records come; what is staged is written.
