@@ -25,7 +25,7 @@ budget_store|pin_budget::units_taken_never_exceed_the_limit|left: (3,
 wait_unmarked|pager::frame_wait|deadlock
 flight_unchecked|pager::single_flight|one load for two readers
 hit_unchecked|pager::whole_path|stale or foreign page
-orphan_uncounted|pager::orphan|
+orphan_leaks|pager::orphan|leaked
 snapshot_early|snapshot_cell::a_reader_sees_every_store_that_has_returned|right: (2, 2)
 "
 

@@ -85,7 +85,8 @@ pub(crate) fn frame_units(page_bytes: u32, largest_bytes: u32) -> Result<u8, Pag
     u8::try_from(units).ok().filter(|&units| units <= UNITS_MAX).ok_or(wrong)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -399,3 +399,7 @@ fn extent_units(units: u32, largest_units: u8) -> u32 {
     let power = if wanted.is_power_of_two() { wanted } else { wanted.next_power_of_two() / 2 };
     power.max(u32::from(largest_units)).min(units)
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -1,8 +1,8 @@
 //! Cached file: the page table of one file, and the look-up of its pages.
 //!
 //! The path of a hit: table entry (Acquire), a look at the frame, pin it (one addition), compare
-//! state and owner, count the reference, make the guard. No lock, no allocation, no reference count, no loop. All
-//! else is a miss and goes through `look_up_slow`.
+//! state and owner, count the reference, make the guard. No lock, no allocation, no reference
+//! count, no loop. All else is a miss and goes through `look_up_slow`.
 //!
 //! The comparison is needed because a table entry may be stale. It cannot be fooled: under the pin
 //! the owner does not change; owners of living files are distinct; and a file whose key was used
@@ -76,7 +76,7 @@ impl CachedFile {
         page: (u32, u8),
     ) -> Self {
         let (page_bytes, frame_units) = page;
-        let table_bytes = table.directory_bytes() as u64;
+        let table_bytes = PageTable::directory_bytes(page_count) as u64;
         shared.counters.table_bytes.fetch_add(table_bytes, Relaxed);
         Self { shared, table, key, page_count, page_bytes, frame_units }
     }
@@ -287,7 +287,7 @@ impl Drop for CachedFile {
                 self.unpin(number);
             }
         }
-        let bytes = self.table.directory_bytes() + self.table.chunks_bytes();
+        let bytes = PageTable::directory_bytes(self.page_count) + self.table.chunks_bytes();
         self.shared.counters.table_bytes.fetch_sub(bytes as u64, Relaxed);
         lock(&self.shared.keys).give(self.key);
     }

@@ -1,9 +1,9 @@
 //! Frame memory: the one arena in which pages lie, and the two ways to reach it.
 //!
-//! A loader gets the frame as an exclusive [`Region`]; a guard reads it through [`FrameMemory::bytes`].
-//! Both are promises to the arena that no safe code can break: a region is lent out only while its
-//! frame is loading, and the frame leaves that state only after the region has come back
-//! (`load.rs`); bytes are read only under a pin that saw the frame resident.
+//! A loader gets the frame as an exclusive [`Region`]; a guard reads it through
+//! [`FrameMemory::bytes`]. Both are promises to the arena that no safe code can break: a region is
+//! lent out only while its frame is loading, and the frame leaves that state only after the region
+//! has come back (`load.rs`); bytes are read only under a pin that saw the frame resident.
 //!
 //! With `--cfg loom` each frame also has a witness cell that the model checker watches: lending and
 //! completing write it, making a guard reads it, so a protocol that lets a writer meet a reader

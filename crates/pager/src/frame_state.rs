@@ -1,21 +1,24 @@
 //! Frame state: one 64-bit word that says who may touch a frame.
 //!
 //! ```text
-//! [ flags: 8 | version: 24 | pins: 32 ]      flags = [ - | - | wanted | charged | orphan | phase: 3 ]
+//! [ flags: 8 | version: 24 | pins: 32 ]
+//!   flags = [ - | - | wanted | charged | orphan | phase: 3 ]
 //!
 //!            begin_load          finish_load               claim
 //!   free ----------------> loading ----------> resident(pins) ----> evicting
 //!     ^                      | fail_load            (pins == 0)         |
 //!     |        release       v                                          |
-//!     +---------------- evicting <--------------------------------------+   begin_load: loading again
+//!     +---------------- evicting <--------------------------------------+
+//!                          | begin_load
+//!                          +----------> loading again
 //! ```
 //!
 //! - *free*, *evicting*: owned by whoever holds the frame books; *loading*: owned by one `Load`.
 //! - *resident*: bytes and owner of the frame do not change while the pin count is above zero,
 //!   because `claim` succeeds at zero only. A failed load goes back through *evicting*: it is
 //!   never resident, so it is never cached.
-//! - A getter pins first and looks afterwards, so any phase may carry *passing* pins of getters that
-//!   followed an old page table entry. They look at nothing and undo the pin. Therefore every
+//! - A getter pins first and looks afterwards, so any phase may carry *passing* pins of getters
+//!   that followed an old page table entry. They look at nothing and undo the pin. Therefore every
 //!   transition out of an exclusive phase keeps the pin count it finds.
 //! - *charged*: the pages of this frame are taken from the pin budget. It stays set at pin count
 //!   zero, and is collected when the budget runs dry: a repeated hit pays nothing for it.
@@ -26,9 +29,10 @@
 //!
 //! Ordering: `finish_load` is Release and pairs with the Acquire of `pin` (bytes and owner before
 //! the reader). `unpin` is Release and pairs with the Acquire of `claim` (the reader's last look
-//! before the next writer). All writers after initialisation are read-modify-writes, so each of them
-//! continues the release sequences of those before. `want` and `unpin_flagged` are AcqRel: what the
-//! waiter wrote before marking is seen by the one who drops the pin later. Nothing needs SeqCst.
+//! before the next writer). All writers after initialisation are read-modify-writes, so each of
+//! them continues the release sequences of those before. `want` and `unpin_flagged` are AcqRel:
+//! what the waiter wrote before marking is seen by the one who drops the pin later. Nothing needs
+//! SeqCst.
 //!
 //! Nothing outside this file touches the raw value. Checked by the loom models `frame_state` (two
 //! readers and an evictor) and `whole_path`, each with planted bugs, and by the tests below.
@@ -280,5 +284,120 @@ impl Word {
 
     pub(crate) fn pins(self) -> u64 {
         self.0 & PINS
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    fn resident() -> FrameState {
+        let state = FrameState::free();
+        state.begin_load();
+        state.finish_load(0);
+        state.unpin().unwrap();
+        state
+    }
+
+    #[test]
+    fn a_load_makes_a_pin_for_each_waiter() {
+        let state = FrameState::free();
+        state.begin_load();
+        assert!(state.peek().is_loading() && state.peek().is_charged());
+
+        state.finish_load(2);
+
+        assert!(state.peek().is_plain_hit());
+        assert_eq!(state.peek().pins(), 3);
+    }
+
+    #[test]
+    fn only_an_unpinned_resident_frame_can_be_claimed() {
+        let state = resident();
+        state.pin();
+        assert_eq!(state.claim(), None);
+        state.unpin().unwrap();
+
+        assert!(state.claim().is_some_and(Word::is_charged));
+
+        assert_eq!(state.claim(), None);
+        assert!(!state.peek().is_charged());
+    }
+
+    #[test]
+    fn a_passing_pin_survives_every_exclusive_phase() {
+        let state = resident();
+        state.claim().unwrap();
+        assert!(!state.pin().is_readable());
+        state.begin_load();
+        assert_eq!(state.peek().pins(), 2);
+        state.fail_load();
+        state.release();
+        assert!(state.peek().is_free());
+        state.begin_load();
+        state.finish_load(0);
+        state.unpin().unwrap();
+
+        assert_eq!(state.peek().pins(), 1);
+        state.unpin().unwrap();
+
+        assert!(state.peek().is_evictable());
+    }
+
+    #[test]
+    fn a_word_of_an_earlier_load_matches_no_later_one() {
+        let state = resident();
+        let seen = state.peek();
+        state.claim().unwrap();
+        state.begin_load();
+        state.finish_load(0);
+        state.unpin().unwrap();
+
+        assert!(!state.uncharge(seen) && !state.settle(seen));
+        assert!(state.uncharge(state.peek()));
+    }
+
+    #[test]
+    fn the_version_wraps_within_its_bits() {
+        let state = FrameState(AtomicU64::new(FREE | VERSION));
+
+        state.begin_load();
+
+        assert_eq!(state.0.into_inner(), LOADING | CHARGED | 1);
+    }
+
+    #[test]
+    fn flagged_frames_are_unpinned_the_long_way() {
+        let state = resident();
+        state.pin();
+        assert_eq!(state.want().pins(), 1);
+        assert!(state.unpin().is_err());
+
+        let before = state.unpin_flagged();
+
+        assert!(before.is_wanted() && before.pins() == 1);
+        assert!(state.settle(state.peek()) && !state.peek().is_wanted());
+    }
+
+    #[test]
+    fn an_orphan_is_claimed_once_and_by_nobody_else() {
+        let state = resident();
+        state.pin();
+        state.orphan();
+        assert_eq!(state.claim_orphan(), None);
+        state.unpin_flagged();
+        assert_eq!(state.claim(), None);
+
+        assert!(state.claim_orphan().is_some());
+
+        assert_eq!(state.claim_orphan(), None);
+        assert!(!state.peek().is_orphan());
+    }
+
+    #[test]
+    #[should_panic(expected = "load into a frame in use")]
+    fn a_resident_frame_cannot_be_loaded_into() {
+        resident().begin_load();
     }
 }

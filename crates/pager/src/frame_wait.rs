@@ -1,14 +1,14 @@
 //! Waiting for a frame or for room in the pin budget, off the path of hits.
 //!
-//! A getter that finds everything pinned *arms* the waiters, marks every frame as wanted, looks once
-//! more, and only then waits. Whoever makes room afterwards finds either the mark in the state word
-//! it is just changing, or `armed`, and *notifies*: all waiters wake and try again.
+//! A getter that finds everything pinned *arms* the waiters, marks every frame as wanted, looks
+//! once more, and only then waits. Whoever makes room afterwards finds either the mark in the state
+//! word it is just changing, or `armed`, and *notifies*: all waiters wake and try again.
 //!
-//! Guarantee: no lost wake-up. Arming and notifying change `armed` and the epoch under one lock. Room
-//! that appears with the last unpin is announced by the mark in the frame's own word (one atomic,
-//! so there is an order). Room that appears in the budget or the free lists is announced after a
-//! SeqCst fence ([`FrameWaiters::announce`]); the getter has such a fence between arming and its
-//! last look, so one of the two sees the other.
+//! Guarantee: no lost wake-up. Arming and notifying change `armed` and the epoch under one lock.
+//! Room that appears with the last unpin is announced by the mark in the frame's own word (one
+//! atomic, so there is an order). Room that appears in the budget or the free lists is announced
+//! after a SeqCst fence ([`FrameWaiters::announce`]); the getter has such a fence between arming
+//! and its last look, so one of the two sees the other.
 //! Does not: queue fairly. Waiters race with new getters.
 //! Cancel safety: a dropped [`FrameWait`] removes its waker.
 //! Checked by the loom model `frame_wait`, with the mark left out as planted bug.
@@ -95,15 +95,20 @@ impl Future for FrameWait {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        // Cloned before and dropped after the lock: both may run code of the waker's owner.
+        let waker = context.waker().clone();
         let mut queue = lock(&this.waiters.queue);
         if queue.epoch != this.epoch {
+            drop(queue);
             return Poll::Ready(());
         }
         let ticket = *this.ticket.get_or_insert_with(|| {
             queue.next_ticket += 1;
             queue.next_ticket
         });
-        queue.wakers.insert(ticket, context.waker().clone());
+        let replaced = queue.wakers.insert(ticket, waker);
+        drop(queue);
+        drop(replaced);
         Poll::Pending
     }
 }

@@ -20,8 +20,8 @@ use crate::shared::Shared;
 /// Holding many guards for long makes the cache small for everybody else; when the pin budget is
 /// used up, look-ups answer with [`crate::Lookup::Full`]. A clone is another pin of the same frame.
 ///
-/// A guard stays good when its [`crate::CachedFile`] and the [`crate::Pager`] are dropped: the frame
-/// is freed with the last guard of it, the memory of the cache with the last of all.
+/// A guard stays good when its [`crate::CachedFile`] and the [`crate::Pager`] are dropped: the
+/// frame is freed with the last guard of it, the memory of the cache with the last of all.
 pub struct PageGuard(FramePin);
 
 /// What a guard is made of: a pin of a resident frame, not yet or no longer guarded.

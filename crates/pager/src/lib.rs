@@ -2,8 +2,8 @@
 //!
 //! - A **hit** is a table entry, one addition and a comparison: no lock, no copy, no allocation, no
 //!   system call. The [`PageGuard`] it returns dereferences to the bytes and keeps them in place.
-//! - A **miss** is answered with the duty to load: the first getter gets a [`Load`] with the frame's
-//!   own memory as buffer, all later ones a [`LoadWait`]. A failed load is never cached.
+//! - A **miss** is answered with the duty to load: the first getter gets a [`Load`] with the
+//!   frame's own memory as buffer, all later ones a [`LoadWait`]. A failed load is never cached.
 //! - The **limit** holds: all frames lie in one arena of fixed size. When too much of it is pinned
 //!   or loading, a look-up answers [`Lookup::Full`] and says when to look again.
 //!
@@ -48,7 +48,8 @@ pub mod snapshot;
 mod stats;
 mod sync;
 
-#[cfg(all(loom, test))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_models;
 
 pub use config::{LARGEST_PAGE_BYTES, PagerConfig};

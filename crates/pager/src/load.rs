@@ -1,14 +1,15 @@
 //! Loads: the right and the duty to read one page into its frame, and the wait for it.
 //!
 //! ```text
-//! Lookup::Load -> take_buffer -> (the caller's read) -> complete(buffer, Ok)    page resident
-//!                                                   \-> complete(buffer, Err)   frame free, waiters told
-//!              \-> dropped                                                      abandoned: the same
+//! Lookup::Load
+//!   -> take_buffer -> (the caller's read) -> complete(buffer, Ok)    page resident
+//!                                        \-> complete(buffer, Err)   frame free, waiters told
+//!   -> dropped                                                       abandoned: the same
 //! ```
 //!
-//! Guarantee: while the buffer is out, the frame is neither read nor given to anybody else. A `Load`
-//! that is dropped (or completed with another buffer) while its own buffer is still out sets the
-//! frame aside for good, because the kernel may still write to it; `PagerStats::frames_lost`
+//! Guarantee: while the buffer is out, the frame is neither read nor given to anybody else. A
+//! `Load` that is dropped (or completed with another buffer) while its own buffer is still out sets
+//! the frame aside for good, because the kernel may still write to it; `PagerStats::frames_lost`
 //! counts that. The frame and its share of the pin budget stay used.
 //! `complete` may run on any thread; it takes short locks and waits for nothing else.
 //! Checked by the loom models `single_flight` and `whole_path` and the tests of `pager.rs`.

@@ -88,14 +88,14 @@ impl LoadCell {
         place: usize,
         context: &Context<'_>,
     ) -> Poll<Result<FramePin, LoadError>> {
+        // Cloned before and dropped after the lock: both may run code of the waker's owner.
+        let mut waker = Some(context.waker().clone());
         match &mut *lock(&self.progress) {
             Progress::Loading(waiters) => {
-                let Waiter::Waiting(waker) = &mut waiters[place] else {
+                let Waiter::Waiting(known) = &mut waiters[place] else {
                     panic!("waiter {place} polled after it was dropped");
                 };
-                if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
-                    *waker = Some(context.waker().clone());
-                }
+                std::mem::swap(known, &mut waker);
                 Poll::Pending
             }
             Progress::Ready(pin) => Poll::Ready(Ok(*pin)),
@@ -105,9 +105,11 @@ impl LoadCell {
 
     /// Counts a waiter out that was not answered; returns the pin that it now has to drop, if any.
     pub(crate) fn leave(&self, place: usize) -> Option<FramePin> {
+        // Dropped after the lock, as its waker may run code of its owner.
+        let mut waiter = Waiter::Gone;
         match &mut *lock(&self.progress) {
             Progress::Loading(waiters) => {
-                waiters[place] = Waiter::Gone;
+                std::mem::swap(&mut waiters[place], &mut waiter);
                 None
             }
             Progress::Ready(pin) => Some(*pin),

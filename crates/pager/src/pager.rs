@@ -48,8 +48,8 @@ impl Pager {
     ) -> Result<StdArc<CachedFile>, PagerError> {
         let largest_bytes = u32::from(self.shared.sizes.largest_units) * 4096;
         let units = frame_units(page_bytes, largest_bytes)?;
-        let table = PageTable::new(page_count)
-            .ok_or(PagerError::TableMemory { bytes: page_count as usize / 128 })?;
+        let bytes = PageTable::directory_bytes(page_count);
+        let table = PageTable::new(page_count).ok_or(PagerError::TableMemory { bytes })?;
         let key = lock(&self.shared.keys).take()?;
         let shared = Arc::clone(&self.shared);
         Ok(StdArc::new(CachedFile::new(shared, table, key, page_count, (page_bytes, units))))
@@ -115,7 +115,9 @@ impl Pager {
 
 const _: () = assert!(UNIT_BYTES == 4096);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod stress;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -3,9 +3,10 @@
 //! Life: the handles (`Pager`, `CachedFile`) own it through `Arc`. A guard holds a plain pointer,
 //! which is valid because of its pin: while the file of the frame is open, the file keeps `Shared`
 //! alive; when the file is dropped it turns each of its frames into an *orphan*, and an orphan owns
-//! one strong count of `Shared` until the thread that drops its last pin has freed it. So a hit pays
-//! no reference count, and a guard stays good after cache and file are gone. A plain `unpin` is the
-//! last thing its thread does with `Shared`; a flagged one takes a strong count of its own first.
+//! one strong count of `Shared` until the thread that drops its last pin has freed it. So a hit
+//! pays no reference count, and a guard stays good after cache and file are gone. A plain `unpin`
+//! is the last thing its thread does with `Shared`; a flagged one takes a strong count of its own
+//! first.
 //!
 //! Charges: a frame is charged to the pin budget by the first who pins it and stays charged until
 //! it is evicted or until the budget runs dry, when the charges of unpinned frames are collected.
@@ -168,8 +169,9 @@ impl Shared {
         wait
     }
 
-    /// Finds a frame for a page of `units` and takes the units from the pin budget, both or neither.
-    /// The caller owns the frame. Takes the lock of the frame books; announces nothing itself.
+    /// Finds a frame for a page of `units` and takes the units from the pin budget, both or
+    /// neither. The caller owns the frame. Takes the lock of the frame books; announces nothing
+    /// itself.
     pub(crate) fn allocate(&self, units: u8, news: &mut News<'_>) -> Option<FrameNo> {
         // Asked before a page is evicted for nothing. Nothing is taken here: an attempt that fails
         // must not take from others and give back, or two of them would wake each other for ever.
@@ -267,6 +269,9 @@ impl Shared {
         let Some(before) = this.frame(frame).state.claim_orphan() else { return };
         let units = lock(&this.extents).free(&this.frames, frame);
         this.give(if before.is_charged() { u64::from(units) } else { 0 });
+        if cfg!(planted_bug = "orphan_leaks") {
+            return;
+        }
         // SAFETY: the count that the orphan owned; only the thread that claimed it gets here, and
         // `this` is another one.
         unsafe { Arc::decrement_strong_count(Arc::as_ptr(this)) };

@@ -1,13 +1,14 @@
 //! Snapshot cell: one value that is replaced as a whole and read by everybody.
 //!
 //! [`Snapshot::load`] costs a few nanoseconds; a [`SnapshotReader`] keeps the value it saw last and
-//! costs one atomic load while nothing changed. Publishing is for once per flush, not once per page:
-//! its cost grows with the number of threads that ever read any snapshot.
+//! costs one atomic load while nothing changed. Publishing is for once per flush, not once per
+//! page: its cost grows with the number of threads that ever read any snapshot.
 //!
 //! Guarantee: a load that begins after a store has returned sees that store or a later one. Loads
 //! of one reader never go back.
-//! Does not: reclaim promptly. An idle reader keeps the value it saw last alive until its next load,
-//! so a value should hold metadata and shared chunks, and nobody may wait for it to be dropped.
+//! Does not: reclaim promptly. An idle reader keeps the value it saw last alive until its next
+//! load, so a value should hold metadata and shared chunks, and nobody may wait for it to be
+//! dropped.
 //!
 //! The shipped cell is `arc-swap`, whose protocol the model checker cannot follow (it needs SeqCst
 //! in a way that loom does not model). With `--cfg loom` the same interface is a generation cell: a
@@ -193,7 +194,8 @@ mod generation {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::sync::Arc;
 

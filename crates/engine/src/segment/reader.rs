@@ -483,23 +483,25 @@ impl Segment {
         page: u32,
     ) -> Result<Result<PageGuard, FrameWait>, Error> {
         let (cached, number) = self.cached(kind, page);
+        let (mut check, mut file) = (None, None);
         loop {
-            if let Some(guard) = resident(cached, number) {
-                return Ok(Ok(guard));
-            }
-            // Before a frame is taken: what the page must look like, and the open file.
-            let check = match self.try_check_for(context, kind, page).await? {
-                Ok(check) => check,
-                Err(full) => return Ok(Err(full)),
-            };
-            let file = context.files.get(self.meta.file).await?;
             let waiting = match cached.get(number) {
                 Lookup::Hit(guard) => return Ok(Ok(guard)),
-                Lookup::Wait(wait) => wait,
                 Lookup::Full(full) => return Ok(Err(full)),
+                Lookup::Wait(wait) => wait,
                 Lookup::Load(load) => {
+                    let (Some(check), Some(file)) = (check, &file) else {
+                        // A load that waits for something else would hold a frame meanwhile.
+                        drop(load);
+                        check = match self.try_check_for(context, kind, page).await? {
+                            Ok(check) => Some(check),
+                            Err(full) => return Ok(Err(full)),
+                        };
+                        file = Some(context.files.get(self.meta.file).await?);
+                        continue;
+                    };
                     let wait = load.wait();
-                    let request = self.request(file, kind, page, load, check);
+                    let request = self.request(FileHandle::clone(file), kind, page, load, check);
                     context.disk.submit(vec![request]);
                     wait
                 }
@@ -676,17 +678,6 @@ impl Garbage {
 
     pub(crate) fn take(&self) -> Vec<FileId> {
         std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-fn resident(cached: &Arc<CachedFile>, page: u32) -> Option<PageGuard> {
-    if !cached.contains(page) {
-        return None;
-    }
-    match cached.get(page) {
-        Lookup::Hit(guard) => Some(guard),
-        // Dropped unused: a load is abandoned and whoever waits tries again.
-        Lookup::Load(_) | Lookup::Wait(_) | Lookup::Full(_) => None,
     }
 }
 

@@ -7,20 +7,23 @@
 //!     cargo test --release -p nephrite-pager --lib loom_models
 //! ```
 //!
-//! A model that passes shows little unless it can fail. So there are bugs that can be planted in the
-//! code (`--cfg planted_bug="..."`), and `crates/pager/loom.sh`, which runs the models as they are
-//! and once for each bug, demands that the model fails with the right complaint.
+//! A model that passes shows little unless it can fail. So there are bugs that can be planted in
+//! the code (`--cfg planted_bug="..."`), and `crates/pager/loom.sh`, which runs the models as they
+//! are and once for each bug, demands that the model fails with the right complaint.
 //!
 //! | model | planted bugs it must catch |
 //! |---|---|
-//! | `frame_state` | `pin_relaxed` `unpin_relaxed` `claim_relaxed` `publish_relaxed` `claim_ignores_pins` |
+//! | `frame_state` | `pin_relaxed` `unpin_relaxed` `claim_relaxed` `publish_relaxed` |
+//! | `frame_state` | `claim_ignores_pins` |
 //! | `free_list` | `free_list_keeps` |
 //! | `pin_budget` | `budget_store` |
 //! | `frame_wait` | `wait_unmarked` |
 //! | `single_flight` | `flight_unchecked` |
 //! | `whole_path` | `hit_unchecked` |
-//! | `orphan` | `orphan_uncounted` |
+//! | `orphan` | `orphan_leaks` |
 //! | `snapshot_cell` | `snapshot_early` |
+//!
+//! One more, `orphan_uncounted`, is a use after free: Miri catches it (`crates/pager/miri.sh`).
 //!
 //! loom knows nothing of the bytes in the arena. Each frame therefore has a witness cell that a
 //! loader writes and a guard reads (`frame_memory.rs`).

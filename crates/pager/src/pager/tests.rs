@@ -76,7 +76,9 @@ fn page(file: &Arc<CachedFile>, page: u32) -> PageGuard {
 
 fn holds(guard: &PageGuard, page: u32) -> bool {
     let byte = u8::try_from(page % 251).unwrap();
-    guard.iter().all(|&seen| seen == byte)
+    // The interpreter takes its time for each byte.
+    let step = if cfg!(miri) { 1001 } else { 1 };
+    guard.iter().step_by(step).all(|&seen| seen == byte)
 }
 
 /// Counts its wake-ups.
@@ -201,7 +203,7 @@ fn a_frame_whose_buffer_is_still_out_is_set_aside() {
     assert_eq!(pager.stats().frames_lost, 1);
     for number in 0..6 {
         assert!(holds(&page(&file, number), number));
-        assert!(buffer.iter().all(|&byte| byte == 0xff));
+        assert_eq!((buffer[0], buffer[4095]), (0xff, 0xff));
     }
 }
 
@@ -393,7 +395,7 @@ fn pages_of_all_sizes_share_the_cache() {
     let sizes: Vec<u32> = (1..=16).map(|units| units * 4096).collect();
     let files: Vec<_> = sizes.iter().map(|&size| pager.open_file(size, 40).unwrap()).collect();
 
-    for number in 0..40 {
+    for number in 0..if cfg!(miri) { 6 } else { 40 } {
         for (file, &size) in files.iter().zip(&sizes) {
             let guard = page(file, number);
             assert!(holds(&guard, number));
@@ -425,6 +427,7 @@ fn a_pinned_frame_keeps_its_extent_from_other_sizes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long, and one thread only")]
 fn a_busy_size_takes_the_place_of_an_idle_one() {
     let pager = Pager::new(PagerConfig::new(1 << 20)).unwrap();
     let (idle, busy) = (pager.open_file(4096, 256).unwrap(), pager.open_file(8192, 200).unwrap());
