@@ -45,6 +45,8 @@ const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
 pub(crate) struct ManifestState {
     pub(crate) databases: BTreeMap<DatabaseId, DatabaseRecord>,
     pub(crate) counters: Option<Counters>,
+    /// Log segments that recovery needs, by position.
+    pub(crate) log: BTreeMap<u64, FileId>,
 }
 
 /// One database in the manifest.
@@ -69,7 +71,14 @@ impl ManifestState {
             ManifestEdit::Flush(flush) => self.flush(flush),
             ManifestEdit::Counters(counters) => {
                 self.counters = Some(*counters);
+                self.log = self.log.split_off(&counters.wal_position);
                 Ok(())
+            }
+            ManifestEdit::LogSegment { position, file } => {
+                match self.log.insert(*position, *file) {
+                    None => Ok(()),
+                    Some(other) => Err(format!("log segment {position} is {other} and {file}")),
+                }
             }
         }
     }
@@ -128,6 +137,13 @@ impl ManifestState {
             }));
         }
         edits.extend(self.counters.map(ManifestEdit::Counters));
+        let log = self.log.iter();
+        edits.extend(
+            log.map(|(position, file)| ManifestEdit::LogSegment {
+                position: *position,
+                file: *file,
+            }),
+        );
         edits
     }
 }

@@ -473,7 +473,8 @@ impl Opening {
             spares,
         };
         let flush_wanted = Arc::clone(&context.flush_wanted);
-        let (wal, committer) = Wal::start(context, start)?;
+        let manifest = Arc::new(manifest);
+        let (wal, committer) = Wal::start(context, Arc::clone(&manifest), start)?;
         let core = Arc::new(Core::assemble(
             self.config,
             Arc::clone(&self.runtime),

@@ -20,11 +20,12 @@ use std::{
 use nephrite_format::{
     BLOCK_BYTES, FileDetail, FileHeader, FileId, FrameSequence, Generation, Lsn,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes},
+    manifest::ManifestEdit,
 };
-use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write_many};
+use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write};
 
 use super::{Closed, LogPosition, Wal, WalContext, WalStart, finish, staging::Frame};
-use crate::{error::Error, log_file, memtable::Memtable};
+use crate::{error::Error, log_file, manifest::Manifest, memtable::Memtable};
 
 /// How long buffered records may wait in memory for company before they are written.
 const LINGER: Duration = Duration::from_millis(10);
@@ -32,7 +33,7 @@ const LINGER: Duration = Duration::from_millis(10);
 const SPARES_MAX: usize = 4;
 
 /// A log file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct WalFile {
     pub(crate) id: FileId,
     pub(crate) file: FileHandle,
@@ -55,10 +56,14 @@ struct Current {
 pub(crate) struct Committer {
     wal: Arc<Wal>,
     context: WalContext,
+    manifest: Arc<Manifest>,
     current: Option<Current>,
     closed: VecDeque<(u64, WalFile)>,
     /// Full segments with frames that no sync has covered yet.
     unsynced: Vec<(u64, FileHandle)>,
+    /// Segments whose headers and names in the manifest are on disk, in the order of positions.
+    ready: VecDeque<Current>,
+    /// Files that are free to become segments.
     spares: Vec<WalFile>,
     next_position: u64,
     next_sequence: FrameSequence,
@@ -81,17 +86,19 @@ enum Work {
 }
 
 impl Committer {
-    pub(super) fn new(wal: Arc<Wal>, context: WalContext, start: WalStart) -> Self {
+    pub(super) fn new(
+        wal: Arc<Wal>,
+        context: WalContext,
+        manifest: Arc<Manifest>,
+        start: WalStart,
+    ) -> Self {
         let capacity = context.capacity();
-        {
-            let mut staging = wal.staging();
-            staging.space.segment = capacity;
-            staging.space.spares = start.spares.len();
-        }
+        wal.staging().space.segment = capacity;
         let written = FrameSequence::new(start.next_sequence.get().saturating_sub(1));
         Self {
             wal,
             context,
+            manifest,
             current: None,
             closed: start
                 .recovered
@@ -99,6 +106,7 @@ impl Committer {
                 .map(|segment| (segment.start.segment, segment.wal))
                 .collect(),
             unsynced: Vec::new(),
+            ready: VecDeque::new(),
             spares: start.spares,
             next_position: start.next_position,
             next_sequence: start.next_sequence,
@@ -252,25 +260,18 @@ impl Committer {
         bytes: u64,
     ) -> Result<AlignedBuf, Error> {
         let fits = |current: &Current| current.offset + bytes <= self.context.segment_bytes;
-        let new_segment = !self.current.as_ref().is_some_and(fits);
-        if new_segment {
+        if !self.current.as_ref().is_some_and(fits) {
             self.next_segment();
         }
         let disk = Arc::clone(&self.context.disk);
         let current = self.current.as_mut().expect("next_segment set it or failed");
         let offset = current.offset;
         let len = log_file::seal(&mut buffer, &current.header, offset, &frame);
-        let mut writes = vec![(offset, IoBuffer::Part { buffer, len })];
-        if new_segment {
-            let mut page = log_file::aligned(BLOCK_BYTES)?;
-            current.header.encode_into(&mut page);
-            writes.push((0, IoBuffer::Owned(page)));
-        }
         current.unsynced = true;
         current.offset += bytes;
-        let mut written = write_many(&*disk, &current.wal.file, writes).await?.into_iter();
-        let buffer = written.next().and_then(IoBuffer::into_aligned);
-        Ok(buffer.expect("write_many gives the buffers back in order"))
+        let part = IoBuffer::Part { buffer, len };
+        let written = write(&*disk, &current.wal.file, offset, part).await?;
+        Ok(written.into_aligned().expect("the buffer that was handed in comes back"))
     }
 
     async fn sync(&mut self) -> Result<(), Error> {
@@ -298,16 +299,9 @@ impl Committer {
     /// there is one. What the full segment holds stays unsynced until a later frame wants a sync:
     /// until then no frame says that it is on disk.
     fn next_segment(&mut self) {
-        let wal = self.spares.pop().expect("staging accepts records only for space that exists");
-        let position = self.next_position;
-        self.next_position += 1;
-        let header = FileHeader {
-            store: self.context.store,
-            file: wal.id,
-            generation: Generation::new(position),
-            detail: FileDetail::Wal { position, segment_bytes: self.context.segment_bytes },
-        };
-        let next = Current { wal, header, position, offset: BLOCK_BYTES as u64, unsynced: false };
+        let next = self.ready.pop_front();
+        let next = next.expect("staging accepts records only for segments that are ready");
+        let position = next.position;
         let start = LogPosition { segment: position, sequence: self.next_sequence };
         let full = self.current.replace(next);
         let mut segments = self.wal.segments();
@@ -360,34 +354,66 @@ impl Committer {
             return true;
         }
         let staging = self.wal.staging();
-        // A writer that found no room has set `wants_write`; it also clears a stale refusal.
         let wanted = staging.space.spares == 0
-            && (staging.wants_write
+            && (staging.wants_room
                 || self.context.segment_bytes / 2 > staging.space.current as u64);
         wanted && staging.no_space.is_none() && staging.failed.is_none()
     }
 
     async fn manage_space(&mut self) {
         self.recycle().await;
-        if !self.spares.is_empty() {
+        if !self.ready.is_empty() {
             return;
         }
-        match self.create_spare().await {
-            Ok(spare) => self.add_spare(spare),
-            Err(error) => {
-                self.wal.staging().no_space = Some(error);
+        if let Err(error) = self.make_ready().await {
+            self.wal.staging().no_space = Some(error);
+            self.wal.room.notify(usize::MAX);
+        }
+    }
+
+    /// Makes a free or new file the next segment: its header goes to disk, then its name to the
+    /// manifest. Only then may frames go there, so recovery knows which files it needs.
+    async fn make_ready(&mut self) -> Result<(), Error> {
+        let wal = match self.spares.pop() {
+            Some(spare) => spare,
+            None => self.create_spare().await?,
+        };
+        let made = self.name_segment(&wal).await;
+        match made {
+            Ok(header) => {
+                let (position, offset) = (self.next_position, BLOCK_BYTES as u64);
+                self.next_position += 1;
+                self.ready.push_back(Current { wal, header, position, offset, unsynced: false });
+                let mut staging = self.wal.staging();
+                staging.space.spares += 1;
+                staging.no_space = None;
+                staging.wants_room = false;
+                drop(staging);
                 self.wal.room.notify(usize::MAX);
+                Ok(())
+            }
+            Err(error) => {
+                self.spares.push(wal);
+                Err(error)
             }
         }
     }
 
-    fn add_spare(&mut self, spare: WalFile) {
-        self.spares.push(spare);
-        let mut staging = self.wal.staging();
-        staging.space.spares += 1;
-        staging.no_space = None;
-        drop(staging);
-        self.wal.room.notify(usize::MAX);
+    async fn name_segment(&self, wal: &WalFile) -> Result<FileHeader, Error> {
+        let (disk, position) = (&*self.context.disk, self.next_position);
+        let header = FileHeader {
+            store: self.context.store,
+            file: wal.id,
+            generation: Generation::new(position),
+            detail: FileDetail::Wal { position, segment_bytes: self.context.segment_bytes },
+        };
+        let mut page = log_file::aligned(BLOCK_BYTES)?;
+        header.encode_into(&mut page);
+        write(disk, &wal.file, 0, IoBuffer::Owned(page)).await?;
+        nephrite_io::sync(disk, &wal.file).await?;
+        let edit = ManifestEdit::LogSegment { position, file: wal.id };
+        self.manifest.commit(|_| Ok((vec![edit], ()))).await?;
+        Ok(header)
     }
 
     async fn recycle(&mut self) {
@@ -400,7 +426,8 @@ impl Committer {
             // A file of another size comes from a former configuration.
             let fits = file.bytes == self.context.segment_bytes;
             if fits && self.spares.len() < SPARES_MAX {
-                self.add_spare(file);
+                self.spares.push(file);
+                self.retry_for_space();
                 continue;
             }
             let path = self.context.paths.wal(file.id);
@@ -408,6 +435,12 @@ impl Committer {
             // A file that stays is found and reused or removed by the next open.
             let _ = self.context.disk.remove_file(&path).await;
         }
+    }
+
+    /// A file came free: a refusal for want of space no longer holds.
+    fn retry_for_space(&self) {
+        self.wal.staging().no_space = None;
+        self.wal.room.notify(usize::MAX);
     }
 
     async fn create_spare(&self) -> Result<WalFile, Error> {

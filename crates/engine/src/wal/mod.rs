@@ -35,7 +35,7 @@ pub(crate) use self::{
     visibility::Visibility,
 };
 use self::{group::CommitGroup, staging::Staging};
-use crate::{error::Error, paths::StorePaths, runtime::Runtime};
+use crate::{error::Error, manifest::Manifest, paths::StorePaths, runtime::Runtime};
 
 /// The part of the log that everyone shares; see the module documentation.
 #[derive(Debug)]
@@ -143,6 +143,7 @@ impl Wal {
     /// The log and its committer; the caller runs the committer as a task.
     pub(crate) fn start(
         context: WalContext,
+        manifest: Arc<Manifest>,
         start: WalStart,
     ) -> Result<(Arc<Self>, Committer), Error> {
         let payload_max = context.capacity();
@@ -168,7 +169,7 @@ impl Wal {
             counters: WalCounters::default(),
             record_bytes_max: payload_max - FRAME_HEADER_BYTES,
         });
-        let committer = Committer::new(Arc::clone(&wal), context, start);
+        let committer = Committer::new(Arc::clone(&wal), context, manifest, start);
         Ok((wal, committer))
     }
 

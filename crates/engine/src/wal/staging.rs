@@ -74,7 +74,7 @@ impl Frame {
 pub(crate) struct LogSpace {
     /// Bytes left in the current log segment.
     pub(crate) current: usize,
-    /// Empty segments.
+    /// Empty segments that are ready to be written.
     pub(crate) spares: usize,
     /// Bytes for frames in an empty segment.
     pub(crate) segment: usize,
@@ -108,6 +108,8 @@ pub(crate) struct Staging {
     pub(crate) failed: Option<Error>,
     /// Someone waits for the frame to be written, synced or not.
     pub(crate) wants_write: bool,
+    /// A writer found no room.
+    pub(crate) wants_room: bool,
     pub(crate) closing: bool,
 }
 
@@ -140,6 +142,7 @@ impl Staging {
             no_space: None,
             failed: None,
             wants_write: false,
+            wants_room: false,
             closing: false,
         })
     }
@@ -169,6 +172,7 @@ impl Staging {
         }
         let full = !self.space.fits(frame_bytes(bytes)) && self.is_empty();
         self.wants_write = true;
+        self.wants_room = true;
         // A refusal for want of disk space is told once; then the committer tries again.
         match self.no_space.take_if(|_| full) {
             Some(error) => Err(Refusal::Failed(error)),

@@ -4,7 +4,7 @@
 
 use super::{
     Counters, DatabaseMeta, FlushEdit, KIND_COUNTERS, KIND_CREATE_DATABASE, KIND_DROP_DATABASE,
-    KIND_FLUSH, ManifestEdit, SegmentMeta,
+    KIND_FLUSH, KIND_LOG_SEGMENT, ManifestEdit, SegmentMeta,
 };
 use crate::BLOCK_BYTES_U64;
 use crate::cursor::Cursor;
@@ -80,6 +80,10 @@ fn decode_edit(cursor: &mut Cursor<'_>, file: &str) -> Result<ManifestEdit> {
         }
         KIND_FLUSH => ManifestEdit::Flush(decode_flush(&mut body)?),
         KIND_COUNTERS => ManifestEdit::Counters(decode_counters(&mut body)?),
+        KIND_LOG_SEGMENT => ManifestEdit::LogSegment {
+            position: body.u64("position of log segment")?,
+            file: FileId::new(body.u64("file of log segment")?),
+        },
         _ => return Err(start.corrupt(format!("{kind} is no kind of edit"))),
     };
     body.finish("the edit")?;

@@ -2,7 +2,7 @@
 
 use super::{
     Counters, DatabaseMeta, EDIT_HEADER_BYTES, FlushEdit, KIND_COUNTERS, KIND_CREATE_DATABASE,
-    KIND_DROP_DATABASE, KIND_FLUSH, MAX_NAME_BYTES, ManifestEdit, SegmentMeta,
+    KIND_DROP_DATABASE, KIND_FLUSH, KIND_LOG_SEGMENT, MAX_NAME_BYTES, ManifestEdit, SegmentMeta,
 };
 use crate::cursor::Writer;
 use crate::header::{LAYOUT_BYTES, encode_layout};
@@ -22,6 +22,10 @@ impl ManifestEdit {
             Self::DropDatabase { database } => push_u32(payload, database.get()),
             Self::Flush(flush) => encode_flush(payload, flush),
             Self::Counters(counters) => encode_counters(payload, counters),
+            Self::LogSegment { position, file } => {
+                push_u64(payload, *position);
+                push_u64(payload, file.get());
+            }
         }
         let body = payload.len() - start - EDIT_HEADER_BYTES;
         let body = u32::try_from(body).expect("an edit has below 4 GiB");
@@ -46,6 +50,7 @@ impl ManifestEdit {
             Self::DropDatabase { .. } => KIND_DROP_DATABASE,
             Self::Flush(_) => KIND_FLUSH,
             Self::Counters(_) => KIND_COUNTERS,
+            Self::LogSegment { .. } => KIND_LOG_SEGMENT,
         }
     }
 }

@@ -24,6 +24,7 @@ const KIND_CREATE_DATABASE: u8 = 1;
 const KIND_DROP_DATABASE: u8 = 2;
 const KIND_FLUSH: u8 = 3;
 const KIND_COUNTERS: u8 = 4;
+const KIND_LOG_SEGMENT: u8 = 5;
 
 /// Bytes of an edit before its body.
 const EDIT_HEADER_BYTES: usize = 8;
@@ -43,6 +44,14 @@ pub enum ManifestEdit {
     Flush(FlushEdit),
     /// The next free numbers. The newest edit of this kind holds.
     Counters(Counters),
+    /// A file was made ready to be the log segment at a position: its header says so on disk, and
+    /// only then frames go there. A segment that recovery needs and that is not whole is damage.
+    LogSegment {
+        /// Position in the log.
+        position: u64,
+        /// The log file.
+        file: FileId,
+    },
 }
 
 /// What a database is.

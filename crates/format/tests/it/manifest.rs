@@ -51,7 +51,7 @@ fn random_name(rng: &mut ChaCha8Rng) -> String {
 
 fn random_edit(rng: &mut ChaCha8Rng) -> ManifestEdit {
     let kind = KINDS[rng.random_range(0..2)];
-    match rng.random_range(0..4) {
+    match rng.random_range(0..5) {
         0 => ManifestEdit::CreateDatabase(DatabaseMeta {
             database: random_database(rng),
             name: random_name(rng),
@@ -67,6 +67,7 @@ fn random_edit(rng: &mut ChaCha8Rng) -> ManifestEdit {
             wal_position: rng.random(),
             wal_sequence: FrameSequence::new(rng.random()),
         }),
+        3 => ManifestEdit::LogSegment { position: rng.random(), file: FileId::new(rng.random()) },
         _ => ManifestEdit::Flush(FlushEdit {
             database: random_database(rng),
             flushed_lsn: Lsn::new(rng.random()),

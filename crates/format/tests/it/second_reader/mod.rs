@@ -322,9 +322,10 @@ fn manifests_agree() {
         removed: vec![FileId::new(93), FileId::new(94)],
     });
     let dropped = ManifestEdit::DropDatabase { database: DatabaseId::new(70) };
+    let log_segment = ManifestEdit::LogSegment { position: 85, file: FileId::new(95) };
     let parts = [
         (FrameKind::ManifestSnapshot, vec![create]),
-        (FrameKind::ManifestSnapshotEnd, vec![counters]),
+        (FrameKind::ManifestSnapshotEnd, vec![counters, log_segment]),
         (FrameKind::ManifestEdits, vec![flush, dropped]),
     ];
     let header = header(FileDetail::Manifest { capacity_bytes: 99 });
@@ -372,6 +373,7 @@ fn expected_edits() -> Vec<Edit> {
             sequence: 86,
             database: 82,
         },
+        Edit::LogSegment { position: 85, file: 95 },
         Edit::Flush {
             database: 70,
             lsn: 91,

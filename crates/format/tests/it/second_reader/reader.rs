@@ -445,6 +445,7 @@ pub(crate) enum Edit {
     Create { database: u32, layout: Layout, name: String },
     Drop { database: u32 },
     Flush { database: u32, lsn: u64, live: u64, added: Vec<Added>, removed: Vec<u64> },
+    LogSegment { position: u64, file: u64 },
     Counters { file: u64, generation: u64, lsn: u64, position: u64, sequence: u64, database: u32 },
 }
 
@@ -489,6 +490,7 @@ fn edit(kind: u8, body: &[u8]) -> Edit {
             sequence: u64_at(body, 32),
             database: u32_at(body, 40),
         },
+        5 => Edit::LogSegment { position: u64_at(body, 0), file: u64_at(body, 8) },
         _ => panic!("kind of edit {kind}"),
     }
 }

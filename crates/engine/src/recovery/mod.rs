@@ -1,0 +1,98 @@
+//! Recovery: reads the log back after the store was not closed.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `files` | the log files that the manifest names, and what else lies in the directory |
+//! | `scan` | first pass: where the log ends, and whether that end is legal |
+//! | `bulk` | rows of bulk records in segment files that were not sealed |
+//! | `replay` | second pass: the records become memtables |
+//!
+//! The first pass finds where the log ends: at the first frame that is missing or does not verify,
+//! or whose bulk rows do not. That end is legal if nothing says that the missing frame was on
+//! disk: then it was never acknowledged. Otherwise it is damage, and the open fails naming file
+//! and offset. One log segment is in memory at a time.
+//!
+//! Nothing on disk changes until the memtables are flushed, so a crash during recovery starts it
+//! over from the same state.
+//! A database whose own segments are damaged does not stop the others: its records stay in the
+//! log until it can be opened.
+
+mod bulk;
+mod files;
+mod replay;
+mod scan;
+
+use std::sync::Arc;
+
+use nephrite_format::{FileHeader, FrameSequence, Lsn, StoreId, frame::FrameView, wal::WalRecords};
+use nephrite_io::Disk;
+
+pub(crate) use self::scan::scan_log;
+use crate::{
+    manifest::ManifestState,
+    paths::StorePaths,
+    wal::{LogPosition, RecoveredSegment, WalFile},
+};
+
+/// What recovery reads from.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) disk: &'a Arc<dyn Disk>,
+    pub(crate) paths: &'a StorePaths,
+    pub(crate) store: StoreId,
+    pub(crate) manifest: &'a ManifestState,
+}
+
+/// The log as recovery found it.
+#[derive(Debug)]
+pub(crate) struct RecoveredLog {
+    /// Segments with records, in order, and how many of their frames count.
+    chain: Vec<ChainSegment>,
+    spares: Vec<WalFile>,
+    pub(crate) next_lsn: Lsn,
+    pub(crate) next_sequence: FrameSequence,
+    pub(crate) next_position: u64,
+}
+
+#[derive(Debug)]
+struct ChainSegment {
+    wal: WalFile,
+    header: FileHeader,
+    start: LogPosition,
+    /// Sequence of the first frame that does not count.
+    end: FrameSequence,
+    last_lsn: Lsn,
+}
+
+impl RecoveredLog {
+    /// The log of a new store.
+    pub(crate) fn fresh(spares: Vec<WalFile>) -> Self {
+        Self {
+            chain: Vec::new(),
+            spares,
+            next_lsn: Lsn::new(1),
+            next_sequence: FrameSequence::new(1),
+            next_position: 1, // 0 is what a file that was never used says
+        }
+    }
+
+    /// Splits off what the log goes on with: segments that recovery still needs, and free files.
+    pub(crate) fn hand_over(&mut self) -> (Vec<RecoveredSegment>, Vec<WalFile>) {
+        let closed = self.chain.iter().map(|segment| RecoveredSegment {
+            start: segment.start,
+            last_lsn: segment.last_lsn,
+            wal: segment.wal.clone(),
+        });
+        (closed.collect(), std::mem::take(&mut self.spares))
+    }
+
+    /// Whether there are no records at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chain.is_empty()
+    }
+}
+
+fn records<'a>(frame: &FrameView<'a>, name: &'a str, at: u64) -> WalRecords<'a> {
+    let payload_at = at + nephrite_format::frame::FRAME_HEADER_BYTES as u64;
+    WalRecords::new(frame.payload, frame.header.record_count, name, payload_at)
+}

@@ -1,0 +1,168 @@
+//! First pass over the log: where it ends, and whether that end is legal.
+
+use nephrite_format::{
+    BLOCK_BYTES, FileHeader, FrameSequence, Lsn, frame::decode_frame, wal::WalRecord,
+};
+
+use super::{
+    ChainSegment, RecoveredLog, Source,
+    bulk::{Bulk, check_bulk},
+    files::{self, Found},
+    records,
+};
+use crate::{
+    error::Error,
+    log_file::{self, Stop},
+    paths::wal_name,
+    wal::LogPosition,
+};
+
+/// A place where the log ends.
+#[derive(Clone, Debug)]
+struct End {
+    name: String,
+    offset: u64,
+}
+
+/// Finds the end of the log. Changes nothing but files that hold nothing.
+///
+/// # Errors
+/// `Corrupt` naming file and offset when the log is damaged.
+pub(crate) async fn scan_log(source: Source<'_>) -> Result<RecoveredLog, Error> {
+    let start = files::log_start(source.manifest);
+    let mut needed = files::needed(source).await?;
+    let flushed = source.manifest.databases.values().map(|record| record.flushed_lsn).max();
+    let known = source.manifest.counters.map_or(1, |counters| counters.next_lsn.get());
+    let mut log = RecoveredLog {
+        chain: Vec::new(),
+        spares: files::unnamed(source).await?,
+        next_lsn: Lsn::new(known.max(flushed.map_or(1, |lsn| lsn.get() + 1))),
+        next_sequence: start.sequence,
+        next_position: start.segment + needed.len() as u64,
+    };
+    let mut end = None;
+    while let Some((position, found)) = needed.pop_first() {
+        let name = wal_name(found.wal.id);
+        let stop = scan_segment(source, &mut log, found).await?;
+        if let Some(place) = judge(stop, log.next_sequence, &name)? {
+            // A full segment may end in frames of its former life, which look like a torn tail:
+            // the log goes on if the next segment begins with the frame that is expected.
+            let next = needed.get(&(position + 1));
+            if !begins_with(source, next, log.next_sequence).await? {
+                end = Some(place);
+                break;
+            }
+        }
+    }
+    // What follows a legal end was never acknowledged.
+    for found in needed.into_values() {
+        refuse_frames_behind(source, &found, log.next_sequence, end.as_ref()).await?;
+        log.spares.push(found.wal);
+    }
+    Ok(log)
+}
+
+/// Scans one segment: adds it to the chain and tells why its frames ended.
+async fn scan_segment(
+    source: Source<'_>,
+    log: &mut RecoveredLog,
+    found: Found,
+) -> Result<Stop, Error> {
+    let Found { wal, header, position } = found;
+    let name = wal_name(wal.id);
+    // As with the manifest: durable before anything is built on it.
+    nephrite_io::sync(&**source.disk, &wal.file).await?;
+    let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
+    let start = LogPosition { segment: position, sequence: log.next_sequence };
+    let mut bulks: Vec<(u64, FrameSequence, Lsn, Bulk)> = Vec::new();
+    let mut ends: Vec<(FrameSequence, u32, Lsn)> = Vec::new();
+    let stop = log_file::read_frames(&content, &header, Some(log.next_sequence), |at, frame| {
+        let sequence = frame.header.sequence;
+        for (record, lsn) in records(&frame, &name, at).zip(frame.header.first_lsn.get()..) {
+            if let WalRecord::Bulk(bulk) = record? {
+                bulks.push((at, sequence, Lsn::new(lsn), Bulk::of(&bulk)));
+            }
+        }
+        ends.push((sequence, frame.header.record_count, frame.header.first_lsn));
+        Ok(())
+    })?;
+    let mut stop = stop;
+    for (at, sequence, lsn, bulk) in bulks {
+        if let Err(what) = check_bulk(source, lsn, &bulk).await? {
+            ends.retain(|(other, ..)| *other < sequence);
+            let behind = evidence_behind(&content, &header, at);
+            stop = Stop::Hole { offset: at, what, durable_behind: behind };
+            break;
+        }
+    }
+    let mut last_lsn = crate::core::before(log.next_lsn);
+    // A frame without records is a mark: the next frame takes its place and its sequence.
+    for (sequence, count, first_lsn) in ends.iter().filter(|(_, count, _)| 0 < *count) {
+        log.next_sequence = sequence.next();
+        last_lsn = Lsn::new(first_lsn.get() + u64::from(*count) - 1);
+        log.next_lsn = log.next_lsn.max(Lsn::new(last_lsn.get() + 1));
+    }
+    let end = log.next_sequence;
+    log.chain.push(ChainSegment { wal, header, start, end, last_lsn });
+    Ok(stop)
+}
+
+/// Where the log may legally end, if a segment does not end in blank blocks.
+///
+/// # Errors
+/// `Corrupt` when later frames of the segment say that the missing one was on disk.
+fn judge(stop: Stop, missing: FrameSequence, name: &str) -> Result<Option<End>, Error> {
+    let Stop::Hole { offset, what, durable_behind } = stop else { return Ok(None) };
+    if durable_behind.is_some_and(|durable| missing <= durable) {
+        let what = format!("{what}; later frames say that it was on disk");
+        return Err(Error::corrupt(name, offset, what));
+    }
+    Ok(Some(End { name: name.to_owned(), offset }))
+}
+
+/// Whether the first frame of a segment has this sequence.
+async fn begins_with(
+    source: Source<'_>,
+    segment: Option<&Found>,
+    sequence: FrameSequence,
+) -> Result<bool, Error> {
+    let Some(Found { wal, header, .. }) = segment else { return Ok(false) };
+    let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
+    let place = header.identity(BLOCK_BYTES as u64);
+    let first = decode_frame(&content[BLOCK_BYTES..], place);
+    Ok(first.is_ok_and(|frame| frame.header.sequence == sequence))
+}
+
+/// The highest sequence that frames behind `at` say is on disk.
+fn evidence_behind(content: &[u8], header: &FileHeader, at: u64) -> Option<FrameSequence> {
+    let mut found = None;
+    let start = usize::try_from(at).unwrap_or(usize::MAX).saturating_add(BLOCK_BYTES);
+    for offset in (start..content.len()).step_by(BLOCK_BYTES) {
+        let place = header.identity(offset as u64);
+        if let Ok(frame) = decode_frame(&content[offset..], place) {
+            found = found.max(Some(frame.header.durable_through));
+        }
+    }
+    found
+}
+
+/// A segment behind the end of the log must hold nothing that was acknowledged.
+async fn refuse_frames_behind(
+    source: Source<'_>,
+    found: &Found,
+    missing: FrameSequence,
+    end: Option<&End>,
+) -> Result<(), Error> {
+    let Found { wal, header, .. } = found;
+    let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
+    let durable = evidence_behind(&content, header, 0);
+    if durable.is_some_and(|durable| missing <= durable) {
+        let place = (wal_name(wal.id), BLOCK_BYTES as u64);
+        let (name, offset) = end.map_or(place, |end| (end.name.clone(), end.offset));
+        let what = format!(
+            "frame {missing} is missing, though the next log segment says that it was on disk"
+        );
+        return Err(Error::corrupt(name, offset, what));
+    }
+    Ok(())
+}
