@@ -80,7 +80,7 @@ impl FrameMemory {
     }
 
     /// Reads the witness cell under a pin.
-    #[cfg(loom)]
+    #[cfg(all(loom, test))]
     pub(crate) fn stamp_of(&self, frame: FrameNo) -> u64 {
         // SAFETY: the caller holds a pin; loom checks that nobody writes meanwhile.
         self.witnesses[frame.index()].with(|cell| unsafe { *cell })

@@ -354,9 +354,10 @@ impl Committer {
             return true;
         }
         let staging = self.wal.staging();
-        let wanted = staging.space.spares == 0
-            && (staging.wants_room
-                || self.context.segment_bytes / 2 > staging.space.current as u64);
+        // Ahead of need, but not for a store that is only read.
+        let low = self.current.is_some()
+            && staging.space.current as u64 <= self.context.segment_bytes / 2;
+        let wanted = staging.space.spares == 0 && (staging.wants_room || low);
         wanted && staging.no_space.is_none() && staging.failed.is_none()
     }
 
