@@ -94,13 +94,25 @@ impl Core {
         }
         database.visibility.publish(lsn);
         if self.config.memtable_limit() <= database.version.load().active.bytes() {
-            self.flush_database(&database).await?;
+            self.flush_replayed(&database).await?;
         } else if self.config.memtables_total_limit() <= self.memory.bytes() {
             for database in self.open_databases() {
-                self.flush_database(&database).await?;
+                self.flush_replayed(&database).await?;
             }
         }
         Ok(())
+    }
+
+    /// Flushes to make room for more records. On a full disk the rest stays in memory, which held
+    /// it before the crash, so that the store can be read; it is not tried again meanwhile.
+    async fn flush_replayed(&self, database: &DatabaseCore) -> Result<(), Error> {
+        if self.memory.failure().is_some() {
+            return Ok(());
+        }
+        match self.flush_database(database).await {
+            Err(error) if error.is_disk_full() => Ok(()),
+            flushed => flushed,
+        }
     }
 
     fn apply_operations(
