@@ -1,4 +1,4 @@
-//! Configuration of a store: one plain struct, each default a public constant, checked once at open.
+//! Configuration of a store: one plain struct, each default a public constant, checked at open.
 
 use std::{sync::Arc, time::Duration};
 

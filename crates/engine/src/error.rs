@@ -1,7 +1,7 @@
 //! The engine's error: one enum, every case a plain sentence that names the place and the way out.
 //!
-//! Operating errors are values. A broken invariant of ours is a panic; bytes read from disk never are:
-//! they come back as [`Error::Corrupt`] with the file and the offset.
+//! Operating errors are values. A broken invariant of ours is a panic; bytes read from disk never
+//! are: they come back as [`Error::Corrupt`] with the file and the offset.
 
 use std::{error, fmt, path::PathBuf, sync::Arc};
 

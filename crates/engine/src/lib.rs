@@ -2,8 +2,8 @@
 //!
 //! A [`Store`] is a directory of databases; a [`Database`] holds vectors of one dimension under
 //! `u64` or byte-string ids. One bounded page cache of our own serves all of them; io_uring does
-//! the I/O on Linux, positional I/O elsewhere or where io_uring is blocked ([`Store::backend_report`]
-//! says which and why).
+//! the I/O on Linux, positional I/O elsewhere or where io_uring is blocked
+//! ([`Store::backend_report`] says which and why).
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -2,8 +2,8 @@
 //!
 //! Opening: lock, manifest, log, orphans, tasks. A store that was closed is open after reading its
 //! manifest; one that was killed replays its log first (`recovery`).
-//! Closing: [`Store::close`] flushes, syncs, ends the engine's tasks and releases the lock. Dropping
-//! the last handle does the same but waits for at most [`DROP_WAIT`].
+//! Closing: [`Store::close`] flushes, syncs, ends the engine's tasks and releases the lock.
+//! Dropping the last handle does the same but waits for at most [`DROP_WAIT`].
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The file of a segment while it is being written: opened on first use, written behind the writers.
+//! The file of a segment while it is being written: made on first use, written behind the writers.
 //!
 //! Guarantee: after [`SegmentSink::drain`] returned `Ok`, every byte submitted before is in the
 //! file (not yet synced). The first failed write is kept and returned by every later call.

@@ -39,7 +39,8 @@ impl Visibility {
 
     /// A writer is about to stage a record that it will wait for. Under the write lock.
     pub(crate) fn add_pending(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed); // the staging lock orders it for the committer
+        // Relaxed: the staging lock, taken next, orders it for the committer.
+        self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The record was not staged after all. Under the write lock.
