@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use async_lock::OnceCell;
+use async_lock::{Mutex as AsyncMutex, OnceCell};
 use event_listener::Event;
 use nephrite_format::{
     DatabaseId, FileId, IdKind, Lsn, StoreId, VectorLayout, manifest::DatabaseMeta,
@@ -25,7 +25,7 @@ use crate::{
     paths::StorePaths,
     runtime::{BoxFuture, Runtime},
     segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
-    service::JobQueue,
+    service::{JobQueue, Reply},
     version::Version,
     wal::{Visibility, Wal},
 };
@@ -55,8 +55,11 @@ pub(crate) struct Core {
     pub(crate) garbage: Arc<Garbage>,
     pub(crate) counters: Counters,
     pub(crate) closing: AtomicBool,
-    /// Resolve when the engine's tasks have ended; taken by the first close.
-    pub(crate) tasks: Mutex<Vec<BoxFuture<()>>>,
+    /// The outcome of the close, for everyone who asks for it.
+    pub(crate) closed: Reply<()>,
+    pub(crate) compaction_ended: Reply<()>,
+    /// Resolve when the engine's tasks have ended; joined one after the other by who closes.
+    pub(crate) tasks: AsyncMutex<Vec<BoxFuture<()>>>,
     /// Held as long as the store is open.
     pub(crate) lock: Mutex<Option<nephrite_io::FileLock>>,
 }
@@ -299,7 +302,9 @@ impl Core {
             garbage: Arc::default(),
             counters: Counters::default(),
             closing: AtomicBool::new(false),
-            tasks: Mutex::default(),
+            closed: Reply::default(),
+            compaction_ended: Reply::default(),
+            tasks: AsyncMutex::default(),
             lock: Mutex::new(Some(lock)),
         }
     }

@@ -3,7 +3,7 @@
 //! The engine never asks the operating system for these itself, so that a simulation which
 //! implements [`Runtime`] owns every source of nondeterminism. [`OsRuntime`] is the real one: a
 //! few named threads (one per long-lived task, plus one timer thread once something sleeps), all
-//! joined by whoever spawned them.
+//! joined by whoever spawned them. A panic in a task aborts the process.
 //!
 //! Lock rule: the timer's mutex is a leaf; nothing is called while it is held.
 
@@ -69,6 +69,7 @@ impl Runtime for OsRuntime {
         let signal = EndSignal { done: Arc::clone(&done), ended: Arc::clone(&ended) };
         let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _signal = signal;
+            let _barrier = AbortOnPanic;
             pollster::block_on(task);
         })?;
         Ok(Box::pin(async move {
@@ -80,16 +81,27 @@ impl Runtime for OsRuntime {
                 }
                 listener.await;
             }
-            // The task has returned or panicked; only the thread's last instructions are left.
-            if let Err(panic) = handle.join() {
-                std::panic::resume_unwind(panic);
-            }
+            // The task has returned; only the thread's last instructions are left, which cannot
+            // panic, and a panic before them does not get here.
+            let _ = handle.join();
         }))
     }
 
     fn random_u64(&self) -> u64 {
         // Every RandomState has keys of its own from the operating system's generator.
         std::hash::RandomState::new().build_hasher().finish()
+    }
+}
+
+/// A task of the engine that panics has broken an invariant while it held what others wait for:
+/// going on could acknowledge what is not there, or hang. The panic's message has been printed.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 

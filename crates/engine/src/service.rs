@@ -42,10 +42,8 @@ pub(crate) enum Job {
     FlushAll {
         reply: Arc<Reply<()>>,
     },
-    /// Flush everything and end.
-    Close {
-        reply: Arc<Reply<()>>,
-    },
+    /// Flush everything and end the engine.
+    Close,
 }
 
 /// The answer to a job.
@@ -55,18 +53,24 @@ pub(crate) struct Reply<T> {
     ready: Event,
 }
 
+impl<T> Default for Reply<T> {
+    fn default() -> Self {
+        Self { answer: OnceLock::new(), ready: Event::new() }
+    }
+}
+
 impl<T: Clone> Reply<T> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { answer: OnceLock::new(), ready: Event::new() })
+        Arc::default()
     }
 
-    fn set(&self, answer: Result<T, Error>) {
+    pub(crate) fn set(&self, answer: Result<T, Error>) {
         let first = self.answer.set(answer).is_ok();
         assert!(first, "a job is answered once");
         self.ready.notify(usize::MAX);
     }
 
-    async fn wait(&self) -> Result<T, Error> {
+    pub(crate) async fn wait(&self) -> Result<T, Error> {
         loop {
             let listener = self.ready.listen();
             if let Some(answer) = self.answer.get() {
@@ -96,7 +100,7 @@ impl JobQueue {
         if queue.closed {
             return Err(Error::Closed);
         }
-        queue.closed = matches!(job, Job::Close { .. });
+        queue.closed = matches!(job, Job::Close);
         queue.jobs.push_back(job);
         drop(queue);
         self.added.notify(1);
@@ -134,10 +138,11 @@ impl Core {
         reply.wait().await
     }
 
+    /// Closes, or waits for whoever closes already; the outcome is the same for all.
     pub(crate) async fn ask_close(&self) -> Result<(), Error> {
-        let reply = Reply::new();
-        self.jobs.push(Job::Close { reply: Arc::clone(&reply) })?;
-        reply.wait().await
+        // A queue that takes no more jobs has the one that closes.
+        let _ = self.jobs.push(Job::Close);
+        self.closed.wait().await
     }
 
     /// The flush task.
@@ -180,17 +185,33 @@ impl Core {
             Job::Drop { name, reply } => reply.set(self.drop_database(&name).await),
             Job::Flush { database, reply } => reply.set(self.flush_database(&database).await),
             Job::FlushAll { reply } => reply.set(self.flush_all().await),
-            Job::Close { reply } => {
-                let flushed = self.flush_all().await;
-                self.wal.close();
-                let flushed = flushed.and(self.skip_log().await);
-                self.compaction_wanted.notify(usize::MAX);
-                self.garbage.added.notify(usize::MAX);
-                reply.set(flushed);
+            Job::Close => {
+                let outcome = self.end().await;
+                self.closed.set(outcome);
                 return true;
             }
         }
         false
+    }
+
+    /// Flushes, ends the other tasks and the disk, releases the lock.
+    async fn end(&self) -> Result<(), Error> {
+        let flushed = self.flush_all().await;
+        self.wal.close();
+        let skipped = self.skip_log().await;
+        let log = self.wal.check();
+        self.compaction_wanted.notify(usize::MAX);
+        self.garbage.added.notify(usize::MAX);
+        let compacted = self.compaction_ended.wait().await;
+        let ended = self.release().await;
+        flushed.and(log).and(skipped).and(compacted).and(ended)
+    }
+
+    /// Ends the disk and releases the directory.
+    pub(crate) async fn release(&self) -> Result<(), Error> {
+        let ended = self.read.disk.shutdown().await;
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Ok(ended?)
     }
 
     /// After a close that flushed everything the next open need not read the log.
@@ -335,6 +356,7 @@ impl Core {
             let garbage = self.garbage.added.listen();
             self.remove_garbage().await;
             if self.closing.load(Ordering::Acquire) {
+                self.compaction_ended.set(Ok(()));
                 return;
             }
             if !self.compact_once().await {

@@ -10,7 +10,7 @@ use std::{
     future::Future,
     path::Path,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -245,21 +245,11 @@ impl Handle {
 
     async fn close(&self) -> Result<(), Error> {
         let core = &self.core;
-        let first = !core.closing.swap(true, Ordering::AcqRel);
+        core.closing.store(true, Ordering::Release);
         core.memory.freed.notify(usize::MAX);
-        let flushed = if first { core.ask_close().await } else { Ok(()) };
-        let tasks = std::mem::take(&mut *core.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        for task in tasks {
-            task.await;
-        }
-        let log = core.wal.check();
-        let ended = core.read.disk.shutdown().await;
-        drop(core.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if !first {
-            return Ok(());
-        }
-        flushed.and(log)?;
-        Ok(ended?)
+        let outcome = core.ask_close().await;
+        core.join().await;
+        outcome
     }
 }
 
@@ -489,32 +479,63 @@ impl Opening {
             flush_wanted,
             lock,
         ));
-        let handle = Arc::new(Handle { core: Arc::clone(&core) });
-        core.spawn("nephrite-wal", committer.run())?;
-        if !log.is_empty() {
-            core.replay(&log).await?;
-            drop(log);
-            core.flush_recovered().await?;
+        core.spawn("nephrite-wal", committer.run()).await?;
+        if let Err(error) = core.recover(log).await {
+            core.give_up().await;
+            return Err(error);
         }
-        core.remove_orphans().await?;
-        core.spawn("nephrite-flush", Arc::clone(&core).run_flushes())?;
-        core.spawn("nephrite-compact", Arc::clone(&core).run_compactions())?;
-        Ok(Store { handle })
+        core.spawn("nephrite-compact", Arc::clone(&core).run_compactions()).await?;
+        core.spawn("nephrite-flush", Arc::clone(&core).run_flushes()).await?;
+        Ok(Store { handle: Arc::new(Handle { core }) })
     }
 }
 
 impl Core {
-    fn spawn(
+    async fn spawn(
         &self,
         name: &str,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
-        let joined = self.runtime.spawn(name, Box::pin(task)).map_err(|source| {
-            let operation = nephrite_io::IoOperation::Threads;
-            nephrite_io::IoError::new(operation, self.paths.root(), source)
-        })?;
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(joined);
-        Ok(())
+        match self.runtime.spawn(name, Box::pin(task)) {
+            Ok(joined) => {
+                self.tasks.lock().await.push(joined);
+                Ok(())
+            }
+            Err(source) => {
+                self.give_up().await;
+                let operation = nephrite_io::IoOperation::Threads;
+                Err(nephrite_io::IoError::new(operation, self.paths.root(), source).into())
+            }
+        }
+    }
+
+    /// Waits until the engine's tasks have ended. Cancel safe: the next caller goes on.
+    async fn join(&self) {
+        let mut tasks = self.tasks.lock().await;
+        while let Some(task) = tasks.last_mut() {
+            task.await;
+            tasks.pop();
+        }
+    }
+
+    /// Ends the tasks of a store that could not be opened. Its directory stays as it is; the error
+    /// that kept it from opening is what the caller needs to know.
+    async fn give_up(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.wal.close();
+        self.compaction_wanted.notify(usize::MAX);
+        self.join().await;
+        let _ = self.release().await;
+    }
+
+    /// Applies the log and tidies the directory.
+    async fn recover(&self, log: RecoveredLog) -> Result<(), Error> {
+        if !log.is_empty() {
+            self.replay(&log).await?;
+            drop(log);
+            self.flush_recovered().await?;
+        }
+        self.remove_orphans().await
     }
 
     /// Flushes what was replayed. A full disk does not keep the store from being read: the
