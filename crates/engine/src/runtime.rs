@@ -39,6 +39,10 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// A number that others cannot guess.
     fn random_u64(&self) -> u64;
+
+    /// Called when a store has ended its tasks: ends what the runtime itself keeps running for
+    /// them, unless others still need it.
+    fn settle(&self);
 }
 
 /// The real clock, threads and randomness.
@@ -91,6 +95,10 @@ impl Runtime for OsRuntime {
         // Every RandomState has keys of its own from the operating system's generator.
         std::hash::RandomState::new().build_hasher().finish()
     }
+
+    fn settle(&self) {
+        self.timer.settle();
+    }
 }
 
 /// A task of the engine that panics has broken an invariant while it held what others wait for:
@@ -131,6 +139,7 @@ struct TimerState {
     sleepers: BinaryHeap<Sleeper>,
     next_entry: u64,
     running: bool,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 struct Sleeper {
@@ -191,15 +200,31 @@ impl Timer {
         let timer = Arc::clone(self);
         let started =
             thread::Builder::new().name("nephrite-timer".to_owned()).spawn(move || timer.run());
-        if started.is_err() {
-            // Without a thread nobody would wake the sleeper: wake it now; it polls again later.
-            let mut state = self.lock();
-            state.running = false;
-            let sleepers = std::mem::take(&mut state.sleepers);
-            drop(state);
-            sleepers.into_iter().filter_map(|sleeper| sleeper.waker).for_each(Waker::wake);
+        let mut state = self.lock();
+        match started {
+            Ok(thread) => state.thread = Some(thread),
+            Err(_) => {
+                // Without a thread nobody would wake the sleepers: wake them now; they poll again.
+                state.running = false;
+                let sleepers = std::mem::take(&mut state.sleepers);
+                drop(state);
+                sleepers.into_iter().filter_map(|sleeper| sleeper.waker).for_each(Waker::wake);
+            }
         }
         entry
+    }
+
+    /// Joins the thread if nobody sleeps: then it ends by itself.
+    fn settle(&self) {
+        let mut state = self.lock();
+        if !state.sleepers.is_empty() {
+            return;
+        }
+        let thread = state.thread.take();
+        drop(state);
+        self.changed.notify_one();
+        // It runs nothing that can panic but wakers, whose panics are their owners' business.
+        thread.into_iter().for_each(|thread| drop(thread.join()));
     }
 
     fn cancel(&self, entry: u64) {

@@ -249,6 +249,7 @@ impl Handle {
         core.memory.freed.notify(usize::MAX);
         let outcome = core.ask_close().await;
         core.join().await;
+        core.runtime.settle();
         outcome
     }
 }
@@ -267,6 +268,7 @@ impl Drop for Handle {
             },
             timeout,
         ));
+        self.core.runtime.settle();
     }
 }
 
@@ -525,6 +527,7 @@ impl Core {
         self.wal.close();
         self.compaction_wanted.notify(usize::MAX);
         self.join().await;
+        self.runtime.settle();
         let _ = self.release().await;
     }
 

@@ -338,9 +338,11 @@ impl Segment {
                 while ids.get(position).is_some_and(|wanted| *wanted < id) {
                     position += 1;
                 }
-                if ids.get(position) == Some(&id) {
+                // An id may be asked for more than once.
+                while ids.get(position) == Some(&id) {
                     self.check_row(row, page)?;
                     found(position, row);
+                    position += 1;
                 }
             }
             if ids.len() <= position {
