@@ -90,13 +90,14 @@ impl Disk for FaultDisk {
     }
 
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
-        if let Fail::Creates(part, errno) = *self.fail.lock().unwrap() {
-            if path.to_string_lossy().contains(part) && !path.exists() {
-                self.failed.fetch_add(1, Ordering::Relaxed); // a counter
-                let source = io::Error::from_raw_os_error(errno);
-                let error = IoError::new(IoOperation::Open, path, source);
-                return Box::pin(async { Err(error) });
-            }
+        if let Fail::Creates(part, errno) = *self.fail.lock().unwrap()
+            && path.to_string_lossy().contains(part)
+            && !path.exists()
+        {
+            self.failed.fetch_add(1, Ordering::Relaxed); // a counter
+            let source = io::Error::from_raw_os_error(errno);
+            let error = IoError::new(IoOperation::Open, path, source);
+            return Box::pin(async { Err(error) });
         }
         self.inner.open(path, options)
     }
