@@ -61,12 +61,17 @@ impl OpenFiles {
 
     /// The file, opened for reading if it is not open. Cancel safe.
     pub(crate) async fn get(&self, id: FileId) -> Result<FileHandle, Error> {
-        if let Some(file) = self.lock().find(id) {
+        if let Some(file) = self.find(id) {
             return Ok(file);
         }
         let file = self.disk.open(&self.paths.segment(id), OpenOptions::read_only()).await?;
         self.opens.fetch_add(1, Ordering::Relaxed); // a counter
         Ok(self.insert(id, file))
+    }
+
+    /// The file, if it is open.
+    pub(crate) fn find(&self, id: FileId) -> Option<FileHandle> {
+        self.lock().find(id)
     }
 
     /// Takes over a file that is open already; returns the one that is cached.

@@ -492,6 +492,8 @@ impl Segment {
                 Lookup::Full(full) => return Ok(Err(full)),
                 Lookup::Wait(wait) => wait,
                 Lookup::Load(load) => {
+                    check = check.or_else(|| self.check_if_resident(kind, page));
+                    file = file.or_else(|| context.files.find(self.meta.file));
                     let (Some(check), Some(file)) = (check, &file) else {
                         // A load that waits for something else would hold a frame meanwhile.
                         drop(load);
@@ -546,6 +548,23 @@ impl Segment {
         let offset = self.offset(Kind::Table, table_page);
         let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name)?;
         Ok(Ok(Check::Checksum(table.entry(position))))
+    }
+
+    /// What a page must look like, if the page of the checksum table is in memory.
+    fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
+        if kind == Kind::Table {
+            return Some(Check::Table);
+        }
+        let index = self.footer.checksum_index(section_of(kind), page)?;
+        let (table_page, position) = checksum_position(index);
+        let (cached, number) = self.cached(Kind::Table, table_page);
+        if !cached.contains(number) {
+            return None;
+        }
+        let Lookup::Hit(guard) = cached.get(number) else { return None };
+        let offset = self.offset(Kind::Table, table_page);
+        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name).ok()?;
+        Some(Check::Checksum(table.entry(position)))
     }
 
     /// As [`Self::try_check_for`], waiting for a frame. The caller holds no pins.

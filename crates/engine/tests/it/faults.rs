@@ -24,12 +24,12 @@ enum Fail {
     Nothing,
     /// Syncs of files whose path contains this.
     Syncs(&'static str),
-    /// Writes to such files, with this errno.
-    Writes(&'static str, i32),
+    /// Writes to such files, with this kind of error.
+    Writes(&'static str, io::ErrorKind),
     /// Reads of such files.
     Reads(&'static str),
-    /// Creating such files, with this errno.
-    Creates(&'static str, i32),
+    /// Creating such files, with this kind of error.
+    Creates(&'static str, io::ErrorKind),
 }
 
 struct FaultDisk {
@@ -57,16 +57,20 @@ impl FaultDisk {
     fn fault(&self, request: &Request) -> Option<IoError> {
         let path = request.file.path();
         let matches = |part: &str| path.to_string_lossy().contains(part);
-        let (operation, errno) = match (*self.fail.lock().unwrap(), &request.operation) {
-            (Fail::Syncs(part), Operation::Sync) if matches(part) => (IoOperation::Sync, 5),
-            (Fail::Writes(part, errno), Operation::Write { .. }) if matches(part) => {
-                (IoOperation::Write, errno)
+        let (operation, kind) = match (*self.fail.lock().unwrap(), &request.operation) {
+            (Fail::Syncs(part), Operation::Sync) if matches(part) => {
+                (IoOperation::Sync, io::ErrorKind::Other)
             }
-            (Fail::Reads(part), Operation::Read { .. }) if matches(part) => (IoOperation::Read, 5),
+            (Fail::Writes(part, kind), Operation::Write { .. }) if matches(part) => {
+                (IoOperation::Write, kind)
+            }
+            (Fail::Reads(part), Operation::Read { .. }) if matches(part) => {
+                (IoOperation::Read, io::ErrorKind::Other)
+            }
             _ => return None,
         };
         self.failed.fetch_add(1, Ordering::Relaxed); // a counter
-        Some(IoError::new(operation, path, io::Error::from_raw_os_error(errno)))
+        Some(IoError::new(operation, path, io::Error::from(kind)))
     }
 }
 
@@ -90,12 +94,12 @@ impl Disk for FaultDisk {
     }
 
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
-        if let Fail::Creates(part, errno) = *self.fail.lock().unwrap()
+        if let Fail::Creates(part, kind) = *self.fail.lock().unwrap()
             && path.to_string_lossy().contains(part)
             && !path.exists()
         {
             self.failed.fetch_add(1, Ordering::Relaxed); // a counter
-            let source = io::Error::from_raw_os_error(errno);
+            let source = io::Error::from(kind);
             let error = IoError::new(IoOperation::Open, path, source);
             return Box::pin(async { Err(error) });
         }
@@ -202,7 +206,6 @@ fn a_failed_manifest_sync_keeps_the_old_state_and_poisons_the_manifest() {
 
 #[test]
 fn a_full_disk_refuses_clearly_and_writing_resumes_when_space_returns() {
-    const ENOSPC: i32 = 28;
     let (directory, disk, config) = faulty();
     let path = directory.path().join("store");
     let store = Store::create(&path, config).unwrap();
@@ -210,7 +213,10 @@ fn a_full_disk_refuses_clearly_and_writing_resumes_when_space_returns() {
     for id in 0..100_u64 {
         database.put_with(id, &vector(id, 128), Durability::Synced).unwrap();
     }
-    for fail in [Fail::Creates(".seg", ENOSPC), Fail::Writes(".seg", ENOSPC)] {
+    for fail in [
+        Fail::Creates(".seg", io::ErrorKind::StorageFull),
+        Fail::Writes(".seg", io::ErrorKind::StorageFull),
+    ] {
         disk.set(fail);
         let flushed = store.flush();
         assert!(matches!(&flushed, Err(error) if error.is_disk_full()), "{flushed:?}");
@@ -231,13 +237,12 @@ fn a_full_disk_refuses_clearly_and_writing_resumes_when_space_returns() {
 
 #[test]
 fn a_full_disk_while_bulk_rows_are_written_loses_nothing_acknowledged() {
-    const ENOSPC: i32 = 28;
     let (directory, disk, config) = faulty();
     let path = directory.path().join("store");
     let store = Store::create(&path, config.memory_limit(32 << 20)).unwrap();
     let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
     let rows: Vec<f32> = (0..400_u64).flat_map(|id| vector(id, 128)).collect();
-    disk.set(Fail::Writes(".seg", ENOSPC));
+    disk.set(Fail::Writes(".seg", io::ErrorKind::StorageFull));
     let mut stored = 0;
     let error = loop {
         match database.put_many(Ids::Consecutive(stored), &rows, Durability::Buffered) {
