@@ -187,12 +187,19 @@ impl Core {
             Ok((vec![ManifestEdit::Flush(edit)], ()))
         });
         if let Err(error) = commit.await {
-            if let Some(output) = &output {
+            // After any other failure the manifest on disk may name the output.
+            let refused = matches!(error, Error::DatabaseNotFound { .. });
+            if let Some(output) = output.filter(|_| refused) {
                 output.set_obsolete(&self.garbage);
             }
             return Err(error);
         }
         let mut side = database.lock();
+        if side.dropped {
+            drop(side);
+            output.iter().for_each(|output| output.set_obsolete(&self.garbage));
+            return Ok(());
+        }
         let version = database.version.load();
         database.publish(&mut side, version.compacted(inputs, output.clone()));
         drop(side);
@@ -201,7 +208,7 @@ impl Core {
             // Rows that flushes buried in the inputs since they were merged.
             let missed = live_before.saturating_sub(live_now).min(live_count);
             output.bury_rows(u32::try_from(missed).unwrap_or(u32::MAX));
-            inputs.iter().for_each(|input| input.replace(Arc::clone(output)));
+            inputs.iter().for_each(|input| input.replace(output));
         }
         inputs.iter().for_each(|input| input.set_obsolete(&self.garbage));
         self.garbage.added.notify(1);

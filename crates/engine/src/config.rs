@@ -27,6 +27,8 @@ pub const WAL_SEGMENTS_LIVE_MAX: u64 = 8;
 const MEMTABLE_SHARE: u64 = 8;
 /// Largest default for one memtable: beyond it a flush gains no more bandwidth.
 const MEMTABLE_BYTES_DEFAULT_MAX: u64 = 32 << 20;
+/// Largest accepted [`Config::memtable_bytes`].
+pub const MEMTABLE_BYTES_MAX: u64 = 1 << 30;
 /// Smallest accepted [`Config::memtable_bytes`].
 pub const MEMTABLE_BYTES_MIN: u64 = 64 << 10;
 
@@ -89,7 +91,7 @@ impl Config {
 
     /// Bytes of vectors and ids that one database gathers in memory before they become a segment.
     /// Default: an eighth of the memory limit, at most 32 MiB; at least [`MEMTABLE_BYTES_MIN`] and
-    /// at most a quarter of the memory limit.
+    /// at most a quarter of the memory limit and [`MEMTABLE_BYTES_MAX`].
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
         self.memtable_bytes = Some(bytes);
@@ -188,13 +190,13 @@ impl Config {
             );
         }
         let memtable = self.memtable_limit();
-        if !(MEMTABLE_BYTES_MIN..=self.memory_limit / 4).contains(&memtable) {
+        let most = MEMTABLE_BYTES_MAX.min(self.memory_limit / 4);
+        if !(MEMTABLE_BYTES_MIN..=most).contains(&memtable) {
             return refuse(
                 "memtable_bytes",
                 format!(
-                    "{memtable} is not between {MEMTABLE_BYTES_MIN} and a quarter of memory_limit \
-                     ({})",
-                    self.memory_limit / 4
+                    "{memtable} is not between {MEMTABLE_BYTES_MIN} and {most} (a quarter of \
+                     memory_limit, at most {MEMTABLE_BYTES_MAX})"
                 ),
             );
         }

@@ -84,13 +84,20 @@ pub(crate) struct Counters {
 pub(crate) struct Entry {
     pub(crate) meta: DatabaseMeta,
     pub(crate) opened: OnceCell<Arc<DatabaseCore>>,
+    /// Set by a drop before it lets go of the open database.
+    pub(crate) dropped: AtomicBool,
     /// Why recovery could not apply its log records: it cannot be opened in this life of the store.
     pub(crate) damage: OnceLock<Error>,
 }
 
 impl Entry {
     pub(crate) fn new(meta: DatabaseMeta) -> Arc<Self> {
-        Arc::new(Self { meta, opened: OnceCell::new(), damage: OnceLock::new() })
+        Arc::new(Self {
+            meta,
+            opened: OnceCell::new(),
+            dropped: AtomicBool::new(false),
+            damage: OnceLock::new(),
+        })
     }
 }
 
@@ -101,6 +108,8 @@ pub(crate) struct MemtableMemory {
     pub(crate) freed: Event,
     /// Why the last flush failed; writers that find no memory get it.
     failure: Mutex<Option<Error>>,
+    /// Why segments cannot be written at present (a full disk).
+    unwritable: Mutex<Option<Error>>,
 }
 
 impl MemtableMemory {
@@ -119,6 +128,15 @@ impl MemtableMemory {
 
     pub(crate) fn failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why segments cannot be written at present.
+    pub(crate) fn unwritable(&self) -> Option<Error> {
+        self.unwritable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_unwritable(&self, error: Option<Error>) {
+        *self.unwritable.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     pub(crate) fn set_failure(&self, error: Option<Error>) {
@@ -226,12 +244,13 @@ impl Core {
         if let Some(error) = entry.damage.get() {
             return Err(error.clone());
         }
-        let opened = entry.opened.get_or_try_init(|| self.open_database(&entry.meta)).await?;
+        let opened = entry.opened.get_or_try_init(|| self.open_database(entry)).await?;
         opened.check()?;
         Ok(Arc::clone(opened))
     }
 
-    async fn open_database(&self, meta: &DatabaseMeta) -> Result<Arc<DatabaseCore>, Error> {
+    async fn open_database(&self, entry: &Entry) -> Result<Arc<DatabaseCore>, Error> {
+        let meta = &entry.meta;
         let record = self.manifest.read(|state| state.databases.get(&meta.database).cloned()).await;
         let Some(record) = record else {
             return Err(Error::DatabaseNotFound { name: meta.name.clone() });
@@ -243,12 +262,18 @@ impl Core {
                 Segment::open(&self.read, meta.database, layout, kind, segment.clone()).await?;
             segments.push(Arc::new(segment));
         }
-        let next_order = record.segments.last().map_or(0, |newest| newest.order + 1);
+        let newest = record.segments.last();
+        let next_order = newest.map_or(Some(0), |newest| newest.order.checked_add(1));
+        let next_order = next_order.ok_or_else(|| {
+            let name = crate::paths::segment_name(newest.map_or(FileId::new(0), |it| it.file));
+            Error::corrupt(name, 0, "its age in the manifest is the largest there can be")
+        })?;
         let version = Version {
             active: self.new_memtable(meta.layout, meta.id_kind),
             frozen: Vec::new(),
             segments,
             live_records: record.live_records,
+            flushes: 0,
         };
         let database = Arc::new(DatabaseCore {
             id: meta.database,
@@ -261,6 +286,10 @@ impl Core {
             dropped: AtomicBool::new(false),
         });
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // A drop sets the flag before it looks here.
+        if entry.dropped.load(Ordering::Acquire) {
+            return Err(Error::DatabaseNotFound { name: meta.name.clone() });
+        }
         open.insert(meta.database, Arc::clone(&database));
         Ok(database)
     }

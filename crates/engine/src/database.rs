@@ -159,10 +159,8 @@ impl Database {
             if !existence.exists {
                 return Ok(false);
             }
-            let condition = Condition::Unchanged {
-                memory_lsn: existence.memory_lsn,
-                newest_segment: version.newest_segment(),
-            };
+            let condition =
+                Condition::Unchanged { memory_lsn: existence.memory_lsn, flushes: version.flushes };
             if core.write(&self.core, change, durability, condition).await? {
                 return Ok(true);
             }

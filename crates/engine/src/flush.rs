@@ -65,6 +65,14 @@ impl Core {
             }
             let flushed = self.flush_memtable(database, memtable).await;
             self.memory.set_failure(flushed.as_ref().err().cloned());
+            match &flushed {
+                Ok(()) => self.memory.set_unwritable(None),
+                Err(error) if error.is_disk_full() || memtable.sink().failure().is_some() => {
+                    self.memory.set_unwritable(Some(error.clone()));
+                }
+                // Damage of one database is nobody else's business.
+                Err(_) => {}
+            }
             flushed?;
         }
     }
@@ -209,8 +217,7 @@ impl Core {
         Counters {
             next_file: nephrite_format::FileId::new(self.next_file.load(Ordering::Relaxed)),
             next_database: DatabaseId::new(
-                u32::try_from(self.next_database.load(Ordering::Relaxed))
-                    .expect("database ids are checked when they are given"),
+                u32::try_from(self.next_database.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
             ),
             next_generation: Generation::new(1),
             next_lsn: self.wal.next_lsn(),

@@ -192,6 +192,7 @@ impl Manifest {
         state: ManifestState,
     ) -> Result<Self, Error> {
         let inner = write_new(&disk, &paths, store, &next_file, state).await?;
+        publish(&disk, &paths, inner.header.file).await?;
         Ok(Self { disk, paths, store, next_file, inner: AsyncMutex::new(inner) })
     }
 
@@ -246,7 +247,13 @@ impl Manifest {
         }
         let old = inner.header.file;
         let next_file = &self.next_file;
-        *inner = write_new(&self.disk, &self.paths, self.store, next_file, state).await?;
+        let new = write_new(&self.disk, &self.paths, self.store, next_file, state).await?;
+        if let Err(error) = publish(&self.disk, &self.paths, new.header.file).await {
+            // Which of the two files the next open finds is not known.
+            inner.failed = Some(Error::poisoned_by(&error));
+            return Err(error);
+        }
+        *inner = new;
         // A manifest that stays is older than the new one and is removed by the next open.
         let _ = self.disk.remove_file(&self.paths.manifest(old)).await;
         Ok(())
@@ -268,9 +275,13 @@ impl Manifest {
         // A mark that says the frame is on disk, to be overwritten by the next frame: with it,
         // later damage to the last frame is told from a torn write. It is not synced itself.
         let mark = frame_header(FrameKind::ManifestEdits, &[], 0, inner.next_sequence);
-        let buffer = frame_buffer(&[])?;
-        log_file::write_frame(disk, &inner.file, &inner.header, inner.offset, buffer, &mark)
-            .await?;
+        let Ok(buffer) = frame_buffer(&[]) else { return Ok(()) };
+        let marked =
+            log_file::write_frame(disk, &inner.file, &inner.header, inner.offset, buffer, &mark);
+        if let Err(error) = marked.await {
+            // The edits are on disk, so the commit stands; the next one will not.
+            inner.failed = Some(Error::poisoned_by(&error));
+        }
         Ok(())
     }
 
@@ -310,7 +321,14 @@ fn frame_buffer(payload: &[u8]) -> Result<nephrite_io::memory::AlignedBuf, Error
     Ok(buffer)
 }
 
-/// Writes a whole manifest file, durable with its name.
+/// Gives a whole manifest file its name, durably.
+async fn publish(disk: &Arc<dyn Disk>, paths: &StorePaths, id: FileId) -> Result<(), Error> {
+    disk.rename(&paths.manifest_temporary(id), &paths.manifest(id)).await?;
+    Ok(disk.sync_dir(paths.root()).await?)
+}
+
+/// Writes a whole manifest file under its temporary name; one that a failure leaves unfinished is
+/// removed by the next open.
 async fn write_new(
     disk: &Arc<dyn Disk>,
     paths: &StorePaths,
@@ -349,8 +367,6 @@ async fn write_new(
         sequence = sequence.next();
     }
     nephrite_io::sync(&**disk, &file).await?;
-    disk.rename(&temporary, &paths.manifest(id)).await?;
-    disk.sync_dir(paths.root()).await?;
     Ok(Inner { state, file, header, capacity, offset, next_sequence: sequence, failed: None })
 }
 

@@ -28,6 +28,8 @@ const DENSE_STEP: u32 = 1024;
 pub struct Scan {
     snapshot: Arc<SnapshotInner>,
     sources: Vec<Source>,
+    /// Located, vectors not fetched yet; kept here so that a dropped `next` loses none.
+    located: Vec<(Id, Place)>,
     ready: VecDeque<(Id, VectorRef)>,
 }
 
@@ -60,13 +62,16 @@ impl Scan {
             entries: VecDeque::new(),
             from: From::Segment(Arc::clone(segment), 0),
         }));
-        Self { snapshot, sources, ready: VecDeque::new() }
+        Self { snapshot, sources, located: Vec::new(), ready: VecDeque::new() }
     }
 
     /// The next id and its vector; `None` at the end.
     ///
     /// # Errors
-    /// `Io`, or `Corrupt` naming the page; the scan may be continued behind it by nobody: drop it.
+    /// `Io`, or `Corrupt` naming the page; calling it again tries again.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing; the next one goes on.
     pub async fn next(&mut self) -> Result<Option<(Id, VectorRef)>, Error> {
         if self.ready.is_empty() {
             self.fetch().await?;
@@ -78,23 +83,22 @@ impl Scan {
     async fn fetch(&mut self) -> Result<(), Error> {
         let core = Arc::clone(&self.snapshot.handle);
         let context = &core.core().read;
-        let mut ids = Vec::with_capacity(BATCH);
-        let mut places = Vec::with_capacity(BATCH);
-        while ids.len() < BATCH {
+        while self.located.len() < BATCH {
             for source in &mut self.sources {
                 source.fill(context).await?;
             }
             let Some((id, place)) = self.pop_smallest() else { break };
             if !matches!(place, Place::Absent) {
-                ids.push(id);
-                places.push(place);
+                self.located.push((id, place));
             }
         }
+        let places: Vec<Place> = self.located.iter().map(|(_, place)| place.clone()).collect();
         let view = View { context, version: &self.snapshot.version, at: self.snapshot.at };
         let vectors = view.fetch(&places).await?;
         // Copies: a scan that nobody goes on with pins nothing.
-        let found = ids.into_iter().zip(vectors);
-        self.ready.extend(found.filter_map(|(id, vector)| Some((id, vector?.into_owned()))));
+        let found = self.located.drain(..).zip(vectors);
+        let found = found.filter_map(|((id, _), vector)| Some((id, vector?.into_owned())));
+        self.ready.extend(found);
         Ok(())
     }
 

@@ -269,7 +269,24 @@ impl Core {
                 flushed |= self.flush_database(database).await.is_ok();
             }
         }
+        // What held it back may have been dropped since.
         flushed
+            || self.wal.start_without(&[]).segment > self.log_start().await
+                && self.commit_log_start().await.is_ok()
+    }
+
+    /// Where recovery would start by what the manifest says.
+    async fn log_start(&self) -> u64 {
+        self.manifest.read(|state| state.counters.map_or(0, |it| it.wal_position)).await
+    }
+
+    /// Tells the manifest where recovery would start, and releases the log below.
+    pub(crate) async fn commit_log_start(&self) -> Result<(), Error> {
+        let start = self.wal.start_without(&[]);
+        let counters = self.counters(start);
+        self.manifest.commit(|_| Ok((vec![ManifestEdit::Counters(counters)], ()))).await?;
+        self.wal.release_below(start.segment);
+        Ok(())
     }
 
     async fn flush_largest(&self, databases: &[Arc<DatabaseCore>]) -> bool {
@@ -315,6 +332,7 @@ impl Core {
             })
             .await?;
         self.catalog_mut().remove(name);
+        entry.dropped.store(true, Ordering::Release);
         match self.forget_open(id) {
             Some(database) => self.discard(&database),
             None => files.into_iter().for_each(|file| self.garbage.add(file)),
@@ -333,6 +351,7 @@ impl Core {
             frozen: Vec::new(),
             segments: Vec::new(),
             live_records: 0,
+            flushes: version.flushes + 1,
         };
         database.publish(&mut side, empty);
         drop(side);

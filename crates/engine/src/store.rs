@@ -18,7 +18,7 @@ use std::{
 
 use event_listener::Event;
 use nephrite_format::{
-    DatabaseId, FileId, IdKind, StoreId, VectorLayout,
+    DatabaseId, FileId, IdKind, Lsn, StoreId, VectorLayout,
     manifest::{DatabaseMeta, MAX_NAME_BYTES},
 };
 use nephrite_io::{
@@ -357,6 +357,12 @@ impl Opening {
         id[..8].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         id[8..].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         let store = StoreId::new(id);
+        // Without a manifest these are what a crash left of an earlier attempt.
+        for entry in self.disk.list_dir(self.paths.wal_dir()).await? {
+            if let Some(file) = parse_wal(&entry.name) {
+                self.disk.remove_file(&self.paths.wal(file)).await?;
+            }
+        }
         let next_file = Arc::new(AtomicU64::new(1));
         let context = self.wal_context(store, &next_file);
         let spare = create_wal_file(&context).await?;
@@ -377,7 +383,7 @@ impl Opening {
         let loaded = manifest::load(&self.disk, &self.paths, newest).await?;
         let store = loaded.store;
         let highest = self.highest_file(&loaded.state, newest).await?;
-        let next_file = Arc::new(AtomicU64::new(highest + 1));
+        let next_file = Arc::new(AtomicU64::new(highest.saturating_add(1)));
         let source = recovery::Source {
             disk: &self.disk,
             paths: &self.paths,
@@ -534,19 +540,26 @@ impl Core {
     /// Applies the log and tidies the directory.
     async fn recover(&self, log: RecoveredLog) -> Result<(), Error> {
         if !log.is_empty() {
-            self.replay(&log).await?;
+            // Number 0 is no record's: as long as it is kept, no flush releases log that is still
+            // to be replayed.
+            self.wal.keep_from(Lsn::new(0));
+            let replayed = self.replay(&log).await;
+            self.wal.forget(Lsn::new(0));
+            replayed?;
             drop(log);
             self.flush_recovered().await?;
+            self.commit_log_start().await?;
         }
         self.remove_orphans().await
     }
 
-    /// Flushes what was replayed. A full disk does not keep the store from being read: the
-    /// records stay in the log and in memory.
+    /// Flushes what was replayed. A full disk or a damaged database does not keep the store from
+    /// being read: the records stay in the log and in memory.
     async fn flush_recovered(&self) -> Result<(), Error> {
         for database in self.open_databases() {
             match self.flush_database(&database).await {
                 Err(error) if error.is_disk_full() => return Ok(()),
+                Err(error) if recovery::is_damage(&error) => {}
                 flushed => flushed?,
             }
         }

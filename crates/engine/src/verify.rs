@@ -209,7 +209,11 @@ impl Walk<'_> {
         if let Err(error) = header {
             self.report.add(&self.name, Some(&self.database), error.into())?;
         }
-        let at = meta.file_bytes - BLOCK_BYTES as u64;
+        let Some(at) = meta.file_bytes.checked_sub(2 * BLOCK_BYTES as u64) else {
+            let what = format!("the manifest says {} bytes, too few", meta.file_bytes);
+            return Err(Error::corrupt(&self.name, 0, what));
+        };
+        let at = at + BLOCK_BYTES as u64;
         let footer = self.read(&file, at, BLOCK_BYTES as u64).await?;
         let footer = SegmentFooter::decode(
             footer.as_slice(),

@@ -19,17 +19,15 @@ pub(crate) struct Version {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Ids in the segments that are not deleted there.
     pub(crate) live_records: u64,
+    /// Changes with every flush, also with one that leaves no segment behind; not with
+    /// compactions.
+    pub(crate) flushes: u64,
 }
 
 impl Version {
     /// All memtables, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.frozen)
-    }
-
-    /// Age of the newest segment: changes with every flush, not with compactions.
-    pub(crate) fn newest_segment(&self) -> Option<u64> {
-        self.segments.first().map(|segment| segment.order())
     }
 
     /// Whether some write is not in a segment yet.
@@ -41,7 +39,13 @@ impl Version {
     pub(crate) fn frozen_with(&self, active: Arc<Memtable>) -> Self {
         let mut frozen = vec![Arc::clone(&self.active)];
         frozen.extend(self.frozen.iter().cloned());
-        Self { active, frozen, segments: self.segments.clone(), live_records: self.live_records }
+        Self {
+            active,
+            frozen,
+            segments: self.segments.clone(),
+            live_records: self.live_records,
+            flushes: self.flushes,
+        }
     }
 
     /// The oldest frozen memtable became `segment` (or left nothing behind).
@@ -55,7 +59,13 @@ impl Version {
         frozen.retain(|other| !Arc::ptr_eq(other, memtable));
         let mut segments: Vec<_> = segment.into_iter().collect();
         segments.extend(self.segments.iter().cloned());
-        Self { active: Arc::clone(&self.active), frozen, segments, live_records }
+        Self {
+            active: Arc::clone(&self.active),
+            frozen,
+            segments,
+            live_records,
+            flushes: self.flushes + 1,
+        }
     }
 
     /// `inputs` became `output`, which takes their place (or left nothing behind).
@@ -73,6 +83,7 @@ impl Version {
             frozen: self.frozen.clone(),
             segments,
             live_records: self.live_records,
+            flushes: self.flushes,
         }
     }
 }

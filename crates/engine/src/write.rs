@@ -50,7 +50,7 @@ pub(crate) enum Condition {
     /// `memory_lsn` is in memory, and nothing was flushed since.
     Unchanged {
         memory_lsn: Lsn,
-        newest_segment: Option<u64>,
+        flushes: u64,
     },
 }
 
@@ -77,7 +77,9 @@ impl Core {
         self.check_open()?;
         validate(database, change)?;
         let bytes = self.check_size(database, change, durability)?;
-        self.refuse_while_flushes_fail(durability)?;
+        if durability == Durability::Synced {
+            self.prepare_sync().await?;
+        }
         let (staged, memtable) = loop {
             self.admit().await?;
             match self.stage(database, change, durability, condition, bytes)? {
@@ -90,7 +92,7 @@ impl Core {
         if let Some(memtable) = memtable {
             // Only a head start for the flush: a failure does not touch what was promised.
             if let Err(error) = memtable.write_behind().await {
-                self.memory.set_failure(Some(error));
+                self.memory.set_unwritable(Some(error));
                 self.flush_wanted.notify(1);
             }
         }
@@ -120,16 +122,22 @@ impl Core {
         Ok(bytes)
     }
 
-    /// A sync would have to make earlier bulk rows durable first, which just failed (a full disk):
-    /// says so before anything is promised. The next flush that works lifts this.
-    fn refuse_while_flushes_fail(&self, durability: Durability) -> Result<(), Error> {
-        match self.memory.failure() {
-            Some(error) if durability == Durability::Synced => {
-                self.flush_wanted.notify(1);
-                Err(error)
-            }
-            _ => Ok(()),
+    /// A sync must make earlier bulk rows durable first. Done here, before anything is promised, a
+    /// full disk refuses this write and harms nothing; the committer then finds little left to do.
+    /// While segments cannot be written the write is refused at once, until a flush works again.
+    async fn prepare_sync(&self) -> Result<(), Error> {
+        if let Some(error) = self.memory.unwritable() {
+            self.flush_wanted.notify(1);
+            return Err(error);
         }
+        for memtable in self.wal.bulk_unsynced() {
+            if let Err(error) = memtable.make_rows_durable().await {
+                self.memory.set_unwritable(Some(error.clone()));
+                self.flush_wanted.notify(1);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Waits while the memtables together hold as much as they may.
@@ -166,11 +174,11 @@ impl Core {
         let mut side = database.lock();
         database.check()?;
         let memtable = self.writable_memtable(database, &mut side);
-        if let Condition::Unchanged { memory_lsn, newest_segment } = condition {
+        if let Condition::Unchanged { memory_lsn, flushes } = condition {
             let version = database.version.load();
             let newer =
                 newest_in_memory(&version, only_id(change)).is_some_and(|it| memory_lsn < it);
-            if newer || version.newest_segment() != newest_segment {
+            if newer || version.flushes != flushes {
                 return Ok(Attempt::ConditionFailed);
             }
         }

@@ -15,7 +15,7 @@ mod index;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use nephrite_format::{BLOCK_BYTES, Id, IdKind, IdRef, Lsn, Row, VectorLayout, vector::encode_f32};
@@ -46,6 +46,8 @@ pub(crate) struct Memtable {
     sealed: AtomicBool,
     /// The first file failed: log records may name rows in it that never arrive there.
     moved: AtomicBool,
+    /// Rows that [`Self::make_rows_durable`] has made durable.
+    durable_rows: AtomicU32,
     chunk_bytes: AtomicU64,
     index_bytes: AtomicU64,
     /// Sequence number of the first record, `u64::MAX` while there is none.
@@ -92,6 +94,7 @@ impl Memtable {
             written: Mutex::new(Written::default()),
             sealed: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            durable_rows: AtomicU32::new(0),
             chunk_bytes: AtomicU64::new(0),
             index_bytes: AtomicU64::new(0),
             first_lsn: AtomicU64::new(u64::MAX),
@@ -255,6 +258,7 @@ impl Memtable {
         let mut written = lock(&self.written);
         written.bytes = 0;
         self.moved.store(true, Ordering::Release);
+        self.durable_rows.store(0, Ordering::Release);
         let mut current = self.sink.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut current, Arc::new(sink))
     }
@@ -281,9 +285,10 @@ impl Memtable {
         }
         let target = self.full_chunk_end();
         let writes = self.unwritten(&mut written, target);
+        sink.claim(&writes);
         drop(written);
         if !writes.is_empty() {
-            sink.submit(file, writes);
+            sink.submit_claimed(file, writes);
         }
         Ok(())
     }
@@ -296,12 +301,18 @@ impl Memtable {
         }
         let sink = self.sink();
         self.close_page();
+        let rows = self.rows();
+        // Acquire/Release: whoever sees the number also knows that the sync is done.
+        if self.durable_rows.load(Ordering::Acquire) == rows {
+            return Ok(());
+        }
         self.write_pages().await?;
         sink.sync().await?;
         if self.moved.load(Ordering::Acquire) && !self.sealed.load(Ordering::Acquire) {
             let reason = "bulk rows could not be written to the file that the log names".into();
             return Err(Error::Poisoned { cause: reason });
         }
+        self.durable_rows.fetch_max(rows, Ordering::Release);
         Ok(())
     }
 
@@ -325,11 +336,17 @@ impl Memtable {
         loop {
             sink.make_room().await?;
             let mut written = lock(&self.written);
+            if sink.id() != self.sink().id() {
+                // The flush goes on in another file, because a write to this one failed.
+                drop(written);
+                return sink.drain().await;
+            }
             let step = target.min(written.bytes + CHUNK_BYTES_MAX as u64);
             let writes = self.unwritten(&mut written, step);
+            sink.claim(&writes);
             let done = target <= written.bytes;
             drop(written);
-            sink.submit(file, writes);
+            sink.submit_claimed(file, writes);
             if done {
                 break;
             }

@@ -75,16 +75,18 @@ pub(super) async fn read_rows(
     mut visit: impl FnMut(&[u8]),
 ) -> Result<Result<(), String>, Error> {
     let name = segment_name(bulk.segment);
-    let file = match disk
-        .open(&paths.segment(bulk.segment), nephrite_io::OpenOptions::read_only())
-        .await
-    {
-        Ok(file) => file,
-        Err(error) if error.kind() == nephrite_io::IoErrorKind::NotFound => {
-            return Ok(Err(format!("{name}, which a bulk record names, does not exist")));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let file =
+        match disk.open(&paths.segment(bulk.segment), nephrite_io::OpenOptions::read_write()).await
+        {
+            Ok(file) => file,
+            Err(error) if error.kind() == nephrite_io::IoErrorKind::NotFound => {
+                return Ok(Err(format!("{name}, which a bulk record names, does not exist")));
+            }
+            Err(error) => return Err(error.into()),
+        };
+    // The rows may be only in the operating system's memory so far; frames written from now on say
+    // that what came before them is on disk.
+    nephrite_io::sync(&**disk, &file).await?;
     let bytes = disk.file_len(&file).await?;
     let last_row = Row::new(bulk.first_row.get() + bulk.row_count - 1);
     let (first_page, last_page) =

@@ -75,7 +75,7 @@ impl Core {
         }
         let database = match self.database(entry).await {
             Ok(database) => database,
-            Err(error) if error.is_corrupt() => {
+            Err(error) if is_damage(&error) => {
                 // Its records stay in the log; whoever opens the database gets the error.
                 let _ = entry.damage.set(error);
                 self.wal.keep_from(lsn);
@@ -110,7 +110,7 @@ impl Core {
             return Ok(());
         }
         match self.flush_database(database).await {
-            Err(error) if error.is_disk_full() => Ok(()),
+            Err(error) if is_damage(&error) || error.is_disk_full() => Ok(()),
             flushed => flushed,
         }
     }
@@ -195,6 +195,20 @@ impl Core {
         }
         memtable.insert(lsn, fill);
         self.memory.grow(memtable.bytes() - bytes_before);
+    }
+}
+
+/// Whether an error is about the files of one database: it stays as it is and the others are
+/// served.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    use nephrite_io::IoErrorKind;
+    match error {
+        Error::Corrupt { .. } | Error::VersionUnsupported { .. } => true,
+        Error::Io(io) => matches!(
+            io.kind(),
+            IoErrorKind::NotFound | IoErrorKind::UnexpectedEof | IoErrorKind::Other
+        ),
+        _ => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! First pass over the log: where it ends, and whether that end is legal.
 
+use std::collections::BTreeMap;
+
 use nephrite_format::{
     BLOCK_BYTES, FileHeader, FrameSequence, Lsn, frame::decode_frame, wal::WalRecord,
 };
@@ -41,25 +43,55 @@ pub(crate) async fn scan_log(source: Source<'_>) -> Result<RecoveredLog, Error> 
         next_position: start.segment + needed.len() as u64,
     };
     let mut end = None;
-    while let Some((position, found)) = needed.pop_first() {
+    while let Some((_, found)) = needed.pop_first() {
         let name = wal_name(found.wal.id);
         let stop = scan_segment(source, &mut log, found).await?;
         if let Some(place) = judge(stop, log.next_sequence, &name)? {
-            // A full segment may end in frames of its former life, which look like a torn tail:
-            // the log goes on if the next segment begins with the frame that is expected.
-            let next = needed.get(&(position + 1));
-            if !begins_with(source, next, log.next_sequence).await? {
+            // A full segment may end in frames of its former life, which look like a torn tail,
+            // and a segment may have been made ready and never written: the log goes on where a
+            // segment begins with the frame that is expected.
+            let Some(next) = continuation(source, &needed, log.next_sequence).await? else {
                 end = Some(place);
                 break;
-            }
+            };
+            let rest = needed.split_off(&next);
+            log.chain.extend(std::mem::replace(&mut needed, rest).into_values().map(empty(&log)));
         }
     }
-    // What follows a legal end was never acknowledged.
-    for found in needed.into_values() {
-        refuse_frames_behind(source, &found, log.next_sequence, end.as_ref()).await?;
-        log.spares.push(found.wal);
+    // What follows a legal end was never acknowledged. The manifest names these segments, so they
+    // are not free before it forgets them.
+    for found in needed.values() {
+        refuse_frames_behind(source, found, log.next_sequence, end.as_ref()).await?;
     }
+    let behind: Vec<ChainSegment> = needed.into_values().map(empty(&log)).collect();
+    log.chain.extend(behind);
     Ok(log)
+}
+
+/// A segment without frames that count, for the chain.
+fn empty(log: &RecoveredLog) -> impl Fn(Found) -> ChainSegment + use<> {
+    let (sequence, last_lsn) = (log.next_sequence, crate::core::before(log.next_lsn));
+    move |found| ChainSegment {
+        start: LogPosition { segment: found.position, sequence },
+        wal: found.wal,
+        header: found.header,
+        end: sequence,
+        last_lsn,
+    }
+}
+
+/// The first of the later segments that begins with this frame.
+async fn continuation(
+    source: Source<'_>,
+    later: &BTreeMap<u64, Found>,
+    sequence: FrameSequence,
+) -> Result<Option<u64>, Error> {
+    for (position, found) in later {
+        if begins_with(source, found, sequence).await? {
+            return Ok(Some(*position));
+        }
+    }
+    Ok(None)
 }
 
 /// Scans one segment: adds it to the chain and tells why its frames ended.
@@ -123,10 +155,10 @@ fn judge(stop: Stop, missing: FrameSequence, name: &str) -> Result<Option<End>, 
 /// Whether the first frame of a segment has this sequence.
 async fn begins_with(
     source: Source<'_>,
-    segment: Option<&Found>,
+    segment: &Found,
     sequence: FrameSequence,
 ) -> Result<bool, Error> {
-    let Some(Found { wal, header, .. }) = segment else { return Ok(false) };
+    let Found { wal, header, .. } = segment;
     let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
     let place = header.identity(BLOCK_BYTES as u64);
     let first = decode_frame(&content[BLOCK_BYTES..], place);

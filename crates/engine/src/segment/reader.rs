@@ -9,7 +9,7 @@
 //! Cancel safety: a dropped read leaves the load to finish for others.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError, Weak,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -63,7 +63,7 @@ pub(crate) struct Segment {
     /// Rows that no newer segment or tombstone hides; what the manifest says, kept up to date.
     live_rows: AtomicU32,
     /// Set when a compaction replaced this segment.
-    replacement: OnceLock<Arc<Self>>,
+    replacement: OnceLock<Weak<Self>>,
     /// Told, when the last reader is gone, that the file may be removed. Set when the segment is
     /// no longer part of a database.
     garbage: OnceLock<Arc<Garbage>>,
@@ -167,8 +167,9 @@ impl Segment {
     /// Rows that a newer segment or tombstone hides from now on. A segment that was compacted
     /// meanwhile passes it on to the one that replaced it.
     pub(crate) fn bury_rows(&self, rows: u32) {
-        match self.replacement.get() {
-            Some(replacement) => replacement.bury_rows(rows),
+        match self.replacement.get().map(Weak::upgrade) {
+            Some(Some(replacement)) => replacement.bury_rows(rows),
+            Some(None) => {} // compacted and let go: its replacement counted when it was made
             None => {
                 // Relaxed: a gauge. Saturating: two histories of one row may both count it.
                 let _ = self.live_rows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
@@ -179,8 +180,8 @@ impl Segment {
     }
 
     /// The segment is no longer part of its database; `replacement` holds its live rows.
-    pub(crate) fn replace(&self, replacement: Arc<Self>) {
-        let first = self.replacement.set(replacement).is_ok();
+    pub(crate) fn replace(&self, replacement: &Arc<Self>) {
+        let first = self.replacement.set(Arc::downgrade(replacement)).is_ok();
         assert!(first, "a segment is compacted once");
     }
 

@@ -88,9 +88,10 @@ impl SegmentSink {
         self.id
     }
 
-    /// The file, created on first use.
+    /// The file, created on first use. Ids are never used twice: a file that exists was made by an
+    /// earlier call whose future was dropped.
     pub(crate) async fn file(&self) -> Result<&FileHandle, Error> {
-        let create = || self.disk.open(&self.path, OpenOptions::read_write().create_new());
+        let create = || self.disk.open(&self.path, OpenOptions::read_write().create());
         Ok(self.file.get_or_try_init(create).await?)
     }
 
@@ -99,13 +100,25 @@ impl SegmentSink {
         self.file.get().is_some()
     }
 
+    /// Counts writes as in flight before they are submitted, so that nobody who waits for the file
+    /// overlooks them.
+    pub(crate) fn claim(&self, writes: &[(u64, IoBuffer)]) {
+        let bytes = writes.iter().map(|(_, buffer)| buffer.len() as u64).sum();
+        self.in_flight.bytes.fetch_add(bytes, Ordering::Relaxed); // paired by complete
+    }
+
     /// Starts writes; they complete in any order.
     pub(crate) fn submit(&self, file: &FileHandle, writes: Vec<(u64, IoBuffer)>) {
+        self.claim(&writes);
+        self.submit_claimed(file, writes);
+    }
+
+    /// Starts writes that were claimed.
+    pub(crate) fn submit_claimed(&self, file: &FileHandle, writes: Vec<(u64, IoBuffer)>) {
         let requests: Vec<Request> = writes
             .into_iter()
             .map(|(offset, buffer)| {
                 let bytes = buffer.len() as u64;
-                self.in_flight.bytes.fetch_add(bytes, Ordering::Relaxed); // paired by complete
                 let in_flight = Arc::clone(&self.in_flight);
                 Request {
                     file: file.clone(),

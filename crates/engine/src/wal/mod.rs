@@ -35,7 +35,9 @@ pub(crate) use self::{
     visibility::Visibility,
 };
 use self::{group::CommitGroup, staging::Staging};
-use crate::{error::Error, manifest::Manifest, paths::StorePaths, runtime::Runtime};
+use crate::{
+    error::Error, manifest::Manifest, memtable::Memtable, paths::StorePaths, runtime::Runtime,
+};
 
 /// The part of the log that everyone shares; see the module documentation.
 #[derive(Debug)]
@@ -226,6 +228,11 @@ impl Wal {
             self.work.notify(1);
         }
         staged
+    }
+
+    /// Memtables whose bulk rows a sync would have to make durable.
+    pub(crate) fn bulk_unsynced(&self) -> Vec<Arc<Memtable>> {
+        self.staging().bulk_unsynced()
     }
 
     /// Asks for everything staged to be written soon, without a sync.

@@ -104,13 +104,15 @@ pub(crate) struct Staging {
     pub(crate) space: LogSpace,
     /// Why no further log segment can be made (a full disk), while that lasts.
     pub(crate) no_space: Option<Error>,
-    /// Set for ever by the first failed write or sync, and by close.
+    /// Set for ever by the first failed write or sync.
     pub(crate) failed: Option<Error>,
     /// Someone waits for the frame to be written, synced or not.
     pub(crate) wants_write: bool,
     /// A writer found no room.
     pub(crate) wants_room: bool,
     pub(crate) closing: bool,
+    /// Memtables with bulk rows in records that no sync has covered.
+    bulk_unsynced: Vec<Weak<Memtable>>,
 }
 
 /// A record's place in the log.
@@ -144,6 +146,7 @@ impl Staging {
             wants_write: false,
             wants_room: false,
             closing: false,
+            bulk_unsynced: Vec::new(),
         })
     }
 
@@ -164,6 +167,9 @@ impl Staging {
     pub(crate) fn has_room(&mut self, bytes: usize) -> Result<(), Refusal> {
         if let Some(error) = &self.failed {
             return Err(Refusal::Failed(error.clone()));
+        }
+        if self.closing {
+            return Err(Refusal::Failed(Error::Closed));
         }
         let used = self.frame.used + bytes;
         let fits_buffer = used <= self.frame.buffer.len() || self.is_empty();
@@ -206,6 +212,9 @@ impl Staging {
         }
         if let Some(memtable) = record.bulk {
             let memtable = Arc::downgrade(memtable);
+            if !self.bulk_unsynced.iter().any(|known| known.ptr_eq(&memtable)) {
+                self.bulk_unsynced.push(memtable.clone());
+            }
             if !self.frame.bulk.last().is_some_and(|last| last.ptr_eq(&memtable)) {
                 self.frame.bulk.push(memtable);
             }
@@ -219,6 +228,11 @@ impl Staging {
         })
     }
 
+    /// Memtables whose bulk rows a sync would have to make durable; empty in most cases.
+    pub(crate) fn bulk_unsynced(&self) -> Vec<Arc<Memtable>> {
+        self.bulk_unsynced.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Takes the staged frame, with the log space it needs; `None` when nothing is staged.
     pub(crate) fn take(&mut self) -> Option<Frame> {
         if self.is_empty() {
@@ -226,6 +240,9 @@ impl Staging {
         }
         let needed = frame_bytes(self.frame.used - FRAME_HEADER_BYTES);
         self.space.take(needed);
+        if self.frame.wants_sync {
+            self.bulk_unsynced.clear(); // the committer sees to them
+        }
         self.wants_write = false;
         // Without memory for a whole buffer the next record allocates what it needs, or fails.
         let empty = self.spare_buffer.take().or_else(|| AlignedBuf::zeroed(BUFFER_BYTES).ok());

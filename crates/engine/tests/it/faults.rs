@@ -16,7 +16,7 @@ use nephrite_io::{
     IoFuture, IoOperation, IoStats, OpenOptions, Operation, Request, open_disk,
 };
 
-use crate::support::{small, vector};
+use crate::support::{crash_image, small, vector};
 
 /// Which operations fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,12 +30,15 @@ enum Fail {
     Reads(&'static str),
     /// Creating such files, with this kind of error.
     Creates(&'static str, io::ErrorKind),
+    /// Creating more than this many segment files: a disk that gets full.
+    SegmentsBeyond(u64),
 }
 
 struct FaultDisk {
     inner: Arc<dyn Disk>,
     fail: Mutex<Fail>,
     failed: AtomicU64,
+    segments_made: AtomicU64,
 }
 
 impl fmt::Debug for FaultDisk {
@@ -47,7 +50,12 @@ impl fmt::Debug for FaultDisk {
 impl FaultDisk {
     fn new(directory: &Path) -> Arc<Self> {
         let inner = open_disk(DiskOptions::new(), directory).unwrap();
-        Arc::new(Self { inner, fail: Mutex::new(Fail::Nothing), failed: AtomicU64::new(0) })
+        Arc::new(Self {
+            inner,
+            fail: Mutex::new(Fail::Nothing),
+            failed: AtomicU64::new(0),
+            segments_made: AtomicU64::new(0),
+        })
     }
 
     fn set(&self, fail: Fail) {
@@ -94,16 +102,19 @@ impl Disk for FaultDisk {
     }
 
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
-        if let Fail::Creates(part, kind) = *self.fail.lock().unwrap()
-            && path.to_string_lossy().contains(part)
-            && !path.exists()
-        {
-            self.failed.fetch_add(1, Ordering::Relaxed); // a counter
-            let source = io::Error::from(kind);
-            let error = IoError::new(IoOperation::Open, path, source);
-            return Box::pin(async { Err(error) });
-        }
-        self.inner.open(path, options)
+        let is = |part: &str| path.to_string_lossy().contains(part) && !path.exists();
+        let kind = match *self.fail.lock().unwrap() {
+            Fail::Creates(part, kind) if is(part) => Some(kind),
+            Fail::SegmentsBeyond(most) if is(".seg") => {
+                let made = self.segments_made.fetch_add(1, Ordering::Relaxed); // a counter
+                (most <= made).then_some(io::ErrorKind::StorageFull)
+            }
+            _ => None,
+        };
+        let Some(kind) = kind else { return self.inner.open(path, options) };
+        self.failed.fetch_add(1, Ordering::Relaxed); // a counter
+        let error = IoError::new(IoOperation::Open, path, io::Error::from(kind));
+        Box::pin(async { Err(error) })
     }
 
     fn file_len(&self, file: &FileHandle) -> IoFuture<u64> {
@@ -284,4 +295,42 @@ fn a_failed_read_is_reported_and_not_cached() {
     disk.set(Fail::Nothing);
     assert_eq!(&database.get(3).unwrap().unwrap()[..], &vector(3, 128)[..]);
     assert_eq!(store.stats().pages_pinned, 0);
+}
+
+/// The log held three memtables; recovery flushed the first, and its manifest edit said that the
+/// log was no longer needed: the second kill lost what had not been replayed yet.
+#[test]
+fn a_crash_in_a_recovery_that_flushed_a_part_loses_nothing() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    disk.set(Fail::Creates(".seg", io::ErrorKind::StorageFull));
+    let mut acknowledged = 0;
+    while acknowledged < 1500 && database.put(acknowledged, &vector(acknowledged, 128)).is_ok() {
+        acknowledged += 1;
+    }
+    let image = directory.path().join("image");
+    crash_image(&path, &image);
+    // What the image holds, as a recovery that is not disturbed sees it.
+    let copy = directory.path().join("copy");
+    crash_image(&image, &copy);
+    let expected = Store::open(&copy, small()).unwrap().database("a").unwrap().count().unwrap();
+    assert!(expected > 1000, "{expected} of {acknowledged}: the log must hold several memtables");
+    for allowed in 0..4 {
+        let image_of = |name: &str| directory.path().join(format!("{name}-{allowed}"));
+        let (first, second) = (image_of("first"), image_of("second"));
+        crash_image(&image, &first);
+        let disk = FaultDisk::new(directory.path());
+        disk.set(Fail::SegmentsBeyond(allowed));
+        let full = Store::open(&first, small().disk(disk as Arc<dyn Disk>)).unwrap();
+        assert_eq!(full.database("a").unwrap().count().unwrap(), expected);
+        crash_image(&first, &second);
+        let store = Store::open(&second, small()).unwrap();
+        let database = store.database("a").unwrap();
+        assert_eq!(database.count().unwrap(), expected, "{allowed} segments could be made");
+        for id in (0..expected).step_by(97) {
+            assert_eq!(&database.get(id).unwrap().unwrap()[..], &vector(id, 128)[..]);
+        }
+    }
 }

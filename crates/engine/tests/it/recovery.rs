@@ -85,3 +85,41 @@ fn what_is_not_a_store_is_named() {
     assert!(matches!(Store::open(&missing, small()), Err(Error::NotAStore { .. })));
     assert!(!missing.exists());
 }
+
+/// A recycled segment that was made ready and never written used to be overwritten while the
+/// manifest still named it at its old position: the store could not be opened any more.
+#[test]
+fn crash_after_crash_with_recycled_log_segments_keeps_everything_acknowledged() {
+    let (directory, store) = new_store(small());
+    let path = directory.path().join("store");
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let mut stored = 0_u64;
+    let mut put = |database: &nephrite::blocking::Database, count: u64| {
+        for id in stored..stored + count {
+            database.put_with(id, &vector(id, 128), Durability::Synced).unwrap();
+        }
+        stored += count;
+        stored
+    };
+    for _ in 0..12 {
+        put(&database, 90);
+        database.flush().unwrap();
+    }
+    assert!(store.stats().wal_segments_recycled > 0);
+    let mut image = directory.path().join("image-0");
+    crash_image(&path, &image);
+    for round in 1..12_u64 {
+        let store = Store::open(&image, small()).unwrap();
+        let database = store.database("a").unwrap();
+        let expected = put(&database, round % 3 * 40 + 1);
+        if round % 4 == 0 {
+            database.flush().unwrap();
+        }
+        let next = directory.path().join(format!("image-{round}"));
+        crash_image(&image, &next);
+        let check = Store::open(&next, small()).unwrap();
+        assert_eq!(check.database("a").unwrap().count().unwrap(), expected, "round {round}");
+        drop(check);
+        image = next;
+    }
+}
