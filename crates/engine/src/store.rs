@@ -357,12 +357,7 @@ impl Opening {
         id[..8].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         id[8..].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         let store = StoreId::new(id);
-        // Without a manifest these are what a crash left of an earlier attempt.
-        for entry in self.disk.list_dir(self.paths.wal_dir()).await? {
-            if let Some(file) = parse_wal(&entry.name) {
-                self.disk.remove_file(&self.paths.wal(file)).await?;
-            }
-        }
+        self.remove_earlier_attempt().await?;
         let next_file = Arc::new(AtomicU64::new(1));
         let context = self.wal_context(store, &next_file);
         let spare = create_wal_file(&context).await?;
@@ -372,6 +367,31 @@ impl Opening {
         let manifest = Manifest::create(disk, paths, store, Arc::clone(&next_file), state).await?;
         let log = RecoveredLog::fresh(vec![spare]);
         self.start(lock, store, manifest, next_file, context, log, BTreeMap::new(), 1).await
+    }
+
+    /// A crash while a store was made leaves a log file that was never used. Anything else is of
+    /// a store that has lost its manifest, and stays.
+    async fn remove_earlier_attempt(&self) -> Result<(), Error> {
+        let refuse = |name: &str| {
+            let reason = format!(
+                "it has no manifest, but {name} of a store that had one; put the manifest back or \
+                 choose another directory"
+            );
+            Err(Error::NotAStore { path: self.paths.root().to_owned(), reason })
+        };
+        for entry in self.disk.list_dir(self.paths.segments_dir()).await? {
+            if parse_segment(&entry.name).is_some() {
+                return refuse(&entry.name);
+            }
+        }
+        for entry in self.disk.list_dir(self.paths.wal_dir()).await? {
+            let Some(file) = parse_wal(&entry.name) else { continue };
+            if !recovery::is_unused(&self.disk, &self.paths, file).await? {
+                return refuse(&entry.name);
+            }
+            self.disk.remove_file(&self.paths.wal(file)).await?;
+        }
+        Ok(())
     }
 
     async fn open(self, lock: FileLock, found: Listing) -> Result<Store, Error> {

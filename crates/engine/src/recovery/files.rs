@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     log_file,
     manifest::ManifestState,
-    paths::{parse_wal, wal_name},
+    paths::{StorePaths, parse_wal, wal_name},
     wal::{LogPosition, WalFile},
 };
 
@@ -116,4 +116,28 @@ pub(super) async fn unnamed(source: Source<'_>) -> Result<Vec<WalFile>, Error> {
         spares.push(wal);
     }
     Ok(spares)
+}
+
+/// Whether a log file never was a segment of a log: unfinished, or made and not used.
+pub(crate) async fn is_unused(
+    disk: &Arc<dyn Disk>,
+    paths: &StorePaths,
+    id: FileId,
+) -> Result<bool, Error> {
+    let opened = log_file::open_existing(disk, &paths.wal(id), &wal_name(id), false).await;
+    let (file, bytes) = match opened {
+        Ok(opened) => opened,
+        Err(Error::Corrupt { .. }) => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let page = IoBuffer::Owned(log_file::aligned(BLOCK_BYTES)?);
+    let page = nephrite_io::read(&**disk, &file, 0, page).await?;
+    if page.as_slice().iter().all(|byte| *byte == 0) {
+        return Ok(true);
+    }
+    match read_header(disk, &WalFile { id, file, bytes }).await {
+        Ok(header) => Ok(matches!(header.detail, FileDetail::Wal { position: 0, .. })),
+        Err(Error::Corrupt { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

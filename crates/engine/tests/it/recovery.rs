@@ -123,3 +123,18 @@ fn crash_after_crash_with_recycled_log_segments_keeps_everything_acknowledged() 
         image = next;
     }
 }
+
+#[test]
+fn a_store_can_be_made_where_a_crash_left_an_unfinished_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    drop(Store::create(&path, small()).unwrap());
+    for entry in std::fs::read_dir(&path).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("manifest") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let store = Store::create(&path, small()).unwrap();
+    store.create_database("a", DatabaseOptions::new(4)).unwrap();
+}
