@@ -1,0 +1,13 @@
+//! The integration, crash and scale tests; see the crate documentation for the map.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, like the tests do")]
+
+mod concurrency;
+mod damage;
+mod kill_loop;
+mod model;
+mod recovery;
+mod seed_crashes;
+mod seed_lists;
+mod seed_scale;
+mod surroundings;

@@ -1,0 +1,511 @@
+//! Hostile surroundings: no permission, no space, another process, no descriptors, no store.
+//!
+//! In all of them: an error that names the place and the reason, no panic and no hang; what can be
+//! read is read; what was acknowledged is there once the cause is gone.
+//! Tests that change the user or limits run in a process of their own. Tests that need root print
+//! `SKIPPED` without it.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use nephrite::{
+    Config, DatabaseOptions, Durability, Error, Ids, IoErrorKind,
+    blocking::{Database, Store},
+};
+use nephrite_tests::{
+    assert_vector,
+    crash::{Line, Victim},
+    history::{Plan, Shape, create_databases},
+    new_store,
+    process::{Mounted, alone, become_nobody, is_root, limit_descriptors, wait_until},
+    small, vector,
+};
+
+fn create(store: &Store, name: &str, dimension: u32) -> Database {
+    store.create_database(name, DatabaseOptions::new(dimension)).unwrap()
+}
+
+#[track_caller]
+fn check(database: &Database, ids: impl Iterator<Item = u64>) {
+    for id in ids {
+        let found = database.get(id).unwrap_or_else(|error| panic!("id {id}: {error}"));
+        let found = found.unwrap_or_else(|| panic!("id {id} was acknowledged and is lost"));
+        assert_vector(&found, id, format_args!("id {id}"));
+    }
+}
+
+/// Says loudly that a test did nothing.
+fn skipped(test: &str, reason: &str) {
+    println!("SKIPPED {test}: {reason}");
+    eprintln!("SKIPPED {test}: {reason}");
+}
+
+#[track_caller]
+fn kind_of(error: &Error) -> IoErrorKind {
+    match error {
+        Error::Io(error) => error.kind(),
+        other => panic!("not an I/O error: {other}"),
+    }
+}
+
+// Permissions.
+
+fn set_modes(directory: &Path, directories: u32, files: u32) {
+    // First so that it can be listed, last so that it ends as asked.
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            set_modes(&path, directories, files);
+        } else {
+            fs::set_permissions(&path, fs::Permissions::from_mode(files)).unwrap();
+        }
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(directories)).unwrap();
+}
+
+/// Runs a test as a user without rights; for good, so in a process of its own.
+fn as_nobody(test: &str, body: impl FnOnce()) {
+    alone(test, || {
+        if is_root() {
+            become_nobody().unwrap();
+        } else {
+            println!("not root: the test runs as the user it was started by");
+        }
+        body();
+    });
+}
+
+#[test]
+fn a_directory_without_write_permission_is_refused_by_name() {
+    as_nobody("surroundings::a_directory_without_write_permission_is_refused_by_name", || {
+        let (directory, store) = new_store(small());
+        let path = directory.path().join("store");
+        let database = create(&store, "a", 32);
+        (0..50).for_each(|id| database.put(id, &vector(id, 32)).unwrap());
+        store.close().unwrap();
+        for (directories, files) in [(0o555, 0o444), (0o500, 0o400), (0o000, 0o000)] {
+            set_modes(&path, directories, files);
+            let opened = Store::open(&path, small());
+            let error = opened.map(drop).expect_err("it cannot be written");
+            assert_eq!(kind_of(&error), IoErrorKind::PermissionDenied, "{error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            set_modes(&path, 0o755, 0o644);
+        }
+        let store = Store::open(&path, small()).unwrap();
+        check(&store.database("a").unwrap(), 0..50);
+        drop(store);
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+        let fresh = directory.path().join("fresh");
+        let error = Store::create(&fresh, small()).map(drop).expect_err("there is no room for it");
+        assert_eq!(kind_of(&error), IoErrorKind::PermissionDenied, "{error}");
+        assert!(error.to_string().contains("fresh"), "{error}");
+        assert!(!fresh.exists());
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_becomes_read_only_fails_writes_and_serves_reads() {
+    as_nobody(
+        "surroundings::a_directory_that_becomes_read_only_fails_writes_and_serves_reads",
+        || {
+            let (directory, store) = new_store(small());
+            let path = directory.path().join("store");
+            let database = create(&store, "a", 256);
+            (0..200).for_each(|id| database.put(id, &vector(id, 256)).unwrap());
+            database.flush().unwrap();
+            set_modes(&path, 0o555, 0o644);
+            database.put(200, &vector(200, 256)).unwrap();
+            let error = database.flush().expect_err("no segment can be made");
+            assert!(error.to_string().contains("segments"), "{error}");
+            let (acknowledged, error) = put_until_refused(&database, 201);
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert!(error.to_string().contains("ermission"), "{error}");
+            check(&database, 0..acknowledged);
+            assert_eq!(database.count().unwrap(), acknowledged);
+            let create = store.create_database("b", DatabaseOptions::new(4));
+            drop(create); // The manifest has room: making a database needs no new file.
+            set_modes(&path, 0o755, 0o644);
+            drop((database, store));
+            let store = Store::open(&path, small()).unwrap();
+            let database = store.database("a").unwrap();
+            check(&database, 0..acknowledged);
+            database.put(acknowledged, &vector(acknowledged, 256)).unwrap();
+            store.flush().unwrap();
+            check(&database, 0..=acknowledged);
+        },
+    );
+}
+
+/// Space has returned: writers may still be told of the last failure until the engine has tried
+/// again, which it does when they ask.
+fn put_when_possible(database: &Database, id: u64) {
+    wait_until("a write finds room again", || {
+        match database.put_with(id, &vector(id, 256), Durability::Synced) {
+            Ok(()) => true,
+            Err(error) => {
+                assert!(error.is_disk_full(), "{error}");
+                false
+            }
+        }
+    });
+}
+
+/// Puts ids from `first` on until one is refused; gives the number of ids and the refusal.
+fn put_until_refused(database: &Database, first: u64) -> (u64, Error) {
+    let dimension = database.dimension() as usize;
+    for id in first..first + 1_000_000 {
+        // Every eighth is synced, so that the log is written all the time.
+        let durability = if id % 8 == 0 { Durability::Synced } else { Durability::Buffered };
+        if let Err(error) = database.put_with(id, &vector(id, dimension), durability) {
+            return (id, error);
+        }
+    }
+    panic!("a million writes found room");
+}
+
+#[test]
+fn a_read_only_file_system_is_refused_by_name() {
+    let test = "a_read_only_file_system_is_refused_by_name";
+    if !is_root() {
+        return skipped(test, "mounting needs root");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = match Mounted::tmpfs(directory.path(), 32 << 20) {
+        Ok(mounted) => mounted,
+        Err(error) => return skipped(test, &format!("no tmpfs can be mounted: {error}")),
+    };
+    let path = directory.path().join("store");
+    let store = Store::create(&path, small()).unwrap();
+    create(&store, "a", 8).put(1, &vector(1, 8)).unwrap();
+    store.close().unwrap();
+    drop(store);
+    mounted.make_read_only().unwrap();
+    let error = Store::open(&path, small()).map(drop).expect_err("it cannot be written");
+    assert_eq!(kind_of(&error), IoErrorKind::ReadOnly, "{error}");
+    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    let error = Store::create(directory.path().join("b"), small()).map(drop).expect_err("as above");
+    assert_eq!(kind_of(&error), IoErrorKind::ReadOnly, "{error}");
+}
+
+// Space.
+
+/// A small file system with a ballast file that can be removed.
+struct Cramped {
+    _directory: tempfile::TempDir,
+    mounted: Option<Mounted>,
+    root: PathBuf,
+}
+
+const BALLAST_BYTES: usize = 8 << 20;
+
+impl Cramped {
+    fn tmpfs() -> Result<Self, String> {
+        Self::mount(|_, root| Mounted::tmpfs(root, 24 << 20))
+    }
+
+    fn ext4() -> Result<Self, String> {
+        Self::mount(|image, root| Mounted::ext4(image, root, 32 << 20))
+    }
+
+    fn mount(mount: fn(&Path, &Path) -> std::io::Result<Mounted>) -> Result<Self, String> {
+        if !is_root() {
+            return Err("mounting needs root".to_owned());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let mounted = mount(&directory.path().join("image"), &root);
+        let mounted = mounted.map_err(|error| format!("it cannot be mounted: {error}"))?;
+        let cramped = Self { _directory: directory, mounted: Some(mounted), root };
+        cramped.add_ballast();
+        Ok(cramped)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.root.join("ballast")
+    }
+
+    fn add_ballast(&self) {
+        fs::write(self.ballast(), vec![1; BALLAST_BYTES]).unwrap();
+    }
+
+    fn free_space(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for Cramped {
+    fn drop(&mut self) {
+        // Before its directory is removed.
+        drop(self.mounted.take());
+    }
+}
+
+fn cramped_config() -> Config {
+    small().memtable_bytes(512 << 10)
+}
+
+/// The whole story of a full disk.
+fn fill_and_recover(cramped: &Cramped) {
+    let store = Store::create(cramped.store(), cramped_config()).unwrap();
+    let other = create(&store, "other", 64);
+    other.put(7, &vector(7, 64)).unwrap();
+    store.flush().unwrap();
+    let database = create(&store, "a", 256);
+    let (count, error) = put_until_refused(&database, 0);
+    assert!(4_000 < count, "{count} vectors of 1 KiB fit: {error}");
+    assert!(error.is_disk_full(), "{error}");
+    assert!(error.to_string().contains(cramped.root.to_str().unwrap()), "{error}");
+    // Reads go on, more writes are refused in the same way, nothing hangs.
+    check(&database, 0..count);
+    check(&other, 7..8);
+    for _ in 0..20 {
+        if let Err(error) = other.put_with(8, &vector(8, 64), Durability::Synced) {
+            assert!(error.is_disk_full(), "{error}");
+        }
+    }
+    let flushed = database.flush().expect_err("there is no room for a segment");
+    assert!(flushed.is_disk_full(), "{flushed}");
+    let rows: Vec<f32> = (0..100).flat_map(|stamp| vector(stamp, 256)).collect();
+    // The log has no room for the record, or the segment none for the rows.
+    let bulk = database.put_many(Ids::Consecutive(1 << 40), &rows, Durability::Synced);
+    if let Err(error) = &bulk {
+        assert!(error.is_disk_full(), "{error}");
+    }
+    check(&database, 0..count);
+    reopen_while_full(cramped, store, database, other, count);
+}
+
+fn reopen_while_full(
+    cramped: &Cramped,
+    store: Store,
+    database: Database,
+    other: Database,
+    count: u64,
+) {
+    if let Err(error) = store.close() {
+        assert!(error.is_disk_full(), "{error}");
+    }
+    drop((database, other, store));
+    let store = Store::open(cramped.store(), cramped_config())
+        .unwrap_or_else(|error| panic!("a full disk keeps the store from being read: {error}"));
+    let database = store.database("a").unwrap();
+    check(&database, 0..count);
+    check(&store.database("other").unwrap(), 7..8);
+    // Space returns: writes and deletes work in the same open store.
+    cramped.free_space();
+    resume(&database, count);
+    store.flush().unwrap();
+    check(&database, (0..count).filter(|id| id % 2 == 1));
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+    store.close().unwrap();
+    drop((database, store));
+    let store = Store::open(cramped.store(), cramped_config()).unwrap();
+    let database = store.database("a").unwrap();
+    check(&database, (0..count).filter(|id| id % 2 == 1).chain(count + 1..count + 500));
+    assert!(database.get(0).unwrap().is_none());
+}
+
+fn resume(database: &Database, count: u64) {
+    put_when_possible(database, count + 1);
+    for id in (0..count).step_by(2) {
+        assert!(database.delete(id).unwrap(), "{id}");
+    }
+    for id in count + 2..count + 500 {
+        database.put(id, &vector(id, 256)).unwrap();
+    }
+}
+
+#[test]
+fn a_full_tmpfs_refuses_writes_and_loses_nothing() {
+    match Cramped::tmpfs() {
+        Ok(cramped) => fill_and_recover(&cramped),
+        Err(reason) => skipped("a_full_tmpfs_refuses_writes_and_loses_nothing", &reason),
+    }
+}
+
+#[test]
+fn a_full_ext4_refuses_writes_and_loses_nothing() {
+    match Cramped::ext4() {
+        Ok(cramped) => fill_and_recover(&cramped),
+        Err(reason) => skipped("a_full_ext4_refuses_writes_and_loses_nothing", &reason),
+    }
+}
+
+#[test]
+fn writes_go_on_in_the_open_store_when_space_returns() {
+    let cramped = match Cramped::tmpfs() {
+        Ok(cramped) => cramped,
+        Err(reason) => return skipped("writes_go_on_when_space_returns", &reason),
+    };
+    let store = Store::create(cramped.store(), cramped_config()).unwrap();
+    let database = create(&store, "a", 256);
+    let mut count = 0;
+    // Filled and freed several times.
+    for _ in 0..3 {
+        let (next, error) = put_until_refused(&database, count);
+        assert!(error.is_disk_full(), "{error}");
+        check(&database, (count..next).step_by(17));
+        cramped.free_space();
+        put_when_possible(&database, next);
+        database.flush().unwrap();
+        for id in 0..=next {
+            assert_eq!(database.delete(id).unwrap(), count <= id);
+        }
+        store.flush().unwrap();
+        count = next + 1;
+        // Room for the ballast comes back when compaction has removed what is deleted.
+        wait_until("compaction has made room", || {
+            let written = fs::write(cramped.ballast(), vec![1; BALLAST_BYTES]);
+            written.is_ok()
+        });
+    }
+    store.close().unwrap();
+}
+
+#[test]
+fn a_store_cannot_be_made_on_a_full_disk_and_can_be_later() {
+    let cramped = match Cramped::tmpfs() {
+        Ok(cramped) => cramped,
+        Err(reason) => return skipped("a_store_cannot_be_made_on_a_full_disk", &reason),
+    };
+    let filler = cramped.root.join("filler");
+    let _ = fs::write(&filler, vec![2; 64 << 20]).expect_err("more than there is");
+    let error = Store::create(cramped.store(), cramped_config()).map(drop).expect_err("it is full");
+    assert!(error.is_disk_full(), "{error}");
+    fs::remove_file(filler).unwrap();
+    let store = Store::create(cramped.store(), cramped_config()).unwrap();
+    create(&store, "a", 4).put(1, &vector(1, 4)).unwrap();
+    store.close().unwrap();
+}
+
+// Other processes, other directories.
+
+#[test]
+fn a_store_is_open_in_one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, Shape::Tight.config()).unwrap();
+    create_databases(&store).unwrap();
+    let child = || {
+        let plan = Plan::new(0, Shape::Tight);
+        let arguments = [path.to_str().unwrap(), &plan.seed.to_string(), "tight", "auto", "idle"]
+            .map(str::to_owned);
+        Victim::start(Path::new(env!("CARGO_BIN_EXE_crash_writer")), &arguments).unwrap()
+    };
+    // Open here: the child is refused.
+    let (status, told) = child().wait().unwrap();
+    assert!(!status.success());
+    let Ok(Line::Failed(message)) = Line::parse(told.trim_end()) else { panic!("{told:?}") };
+    assert!(message.contains("open elsewhere") && message.contains("store"), "{message}");
+    store.close().unwrap();
+    drop(store);
+    // Open there: it is refused here, and not any more once the child is dead.
+    let mut holder = child();
+    assert_eq!(holder.next_line().unwrap().as_deref(), Some("ready"));
+    for opened in [
+        Store::open(&path, small()),
+        Store::create(&path, small()),
+        Store::open_or_create(&path, small()),
+    ] {
+        assert!(
+            matches!(&opened, Err(Error::Locked { path: named }) if *named == path),
+            "{opened:?}"
+        );
+    }
+    holder.kill().unwrap();
+    assert_eq!(Store::open(&path, small()).unwrap().list().len(), 4);
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("empty")).unwrap();
+    fs::create_dir(at("other")).unwrap();
+    fs::write(at("other").join("letter.txt"), "dear").unwrap();
+    fs::write(at("file"), "no directory").unwrap();
+    for name in ["empty", "other", "file", "missing"] {
+        let opened = Store::open(at(name), small());
+        let Err(Error::NotAStore { path, reason }) = &opened else { panic!("{name}: {opened:?}") };
+        assert_eq!(*path, at(name));
+        assert!(!reason.is_empty());
+    }
+    assert_eq!(fs::read_dir(at("empty")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(at("other")).unwrap().count(), 1);
+    assert!(!at("missing").exists());
+    let error = Store::create(at("file"), small()).map(drop).expect_err("a file is in the way");
+    assert!(error.to_string().contains("file"), "{error}");
+    assert_eq!(fs::read_to_string(at("file")).unwrap(), "no directory");
+}
+
+// Descriptors.
+
+#[test]
+fn many_databases_live_with_few_descriptors() {
+    alone("surroundings::many_databases_live_with_few_descriptors", || {
+        limit_descriptors(48).unwrap();
+        let config = small().max_open_files(5);
+        let (directory, store) = new_store(config.clone());
+        for name in 0..60 {
+            let database = create(&store, &format!("d{name}"), 64);
+            (0..20).for_each(|id| database.put(id, &vector(id, 64)).unwrap());
+        }
+        store.close().unwrap();
+        let store = Store::open(directory.path().join("store"), config).unwrap();
+        for name in (0..60).chain((0..60).rev()) {
+            check(&store.database(&format!("d{name}")).unwrap(), 0..20);
+        }
+    });
+}
+
+#[test]
+fn too_few_descriptors_are_told_and_lose_nothing() {
+    alone("surroundings::too_few_descriptors_are_told_and_lose_nothing", || {
+        let (directory, store) = new_store(small());
+        let path = directory.path().join("store");
+        for name in 0..60 {
+            let database = create(&store, &format!("d{name}"), 64);
+            (0..20).for_each(|id| database.put(id, &vector(id, 64)).unwrap());
+        }
+        store.close().unwrap();
+        drop(store);
+        // More files may be open than there are descriptors.
+        limit_descriptors(48).unwrap();
+        let store = Store::open(&path, small().max_open_files(100)).unwrap();
+        let mut refused = 0;
+        for name in 0..60 {
+            let database = match store.database(&format!("d{name}")) {
+                Ok(database) => database,
+                Err(error) => {
+                    assert!(error.to_string().contains("segments/"), "{error}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            for id in 0..20 {
+                match database.get(id) {
+                    Ok(found) => assert_vector(&found.unwrap(), id, format_args!("id {id}")),
+                    Err(error) => assert!(error.to_string().contains("segments/"), "{error}"),
+                }
+            }
+        }
+        println!("{refused} of 60 databases could not be opened with 48 descriptors");
+        let _ = store.close();
+        drop(store);
+        let store = Store::open(&path, small().max_open_files(5)).unwrap();
+        for name in 0..60 {
+            check(&store.database(&format!("d{name}")).unwrap(), 0..20);
+        }
+        assert!(store.verify(|_| ()).unwrap().is_clean());
+    });
+}
