@@ -1,0 +1,27 @@
+//! The one place of this program that reads the clock.
+
+use std::time::{Duration, Instant};
+
+/// A point in time to measure from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "a benchmark measures wall time")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        Self::start().0.saturating_duration_since(self.0)
+    }
+
+    pub(crate) fn seconds(self) -> f64 {
+        self.elapsed().as_secs_f64()
+    }
+
+    /// Whole microseconds, for histograms.
+    pub(crate) fn microseconds(self) -> u64 {
+        u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}

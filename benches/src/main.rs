@@ -1,0 +1,93 @@
+//! `targets`: how fast the engine is, with the limit of the device measured in the same run.
+//!
+//! | command | question |
+//! |---|---|
+//! | `import` | how fast does a bulk load become durable, as a share of sequential direct writes? |
+//! | `synced` | how many durable single writes, from 1, 16 and 64 writers? |
+//! | `open`   | how long from a cold start to the first vector? |
+//! | `hot`    | what does a cached read cost, beside a flat array and a locked hash map? |
+//! | `cold`   | how many random reads, as a share of what the device gives at that depth? |
+//!
+//! Every measurement is repeated and alternates with its baseline; figures are medians with the
+//! smallest and largest beside them. Everything is written below `--dir`, in a directory that is
+//! removed at the end. Not here: comparisons with other engines.
+
+mod clock;
+mod cold;
+mod device;
+mod hot;
+mod import;
+mod machine;
+mod npy;
+mod open;
+mod place;
+mod report;
+mod rows;
+mod synced;
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{place::Place, report::Report};
+
+/// A benchmark ends with the first thing that goes wrong.
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Measure Nephrite beside the limits of the device it runs on
+#[derive(Debug, Parser)]
+#[command(name = "targets", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    place: place::PlaceArguments,
+    /// Print one JSON object instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bulk load: batches of `put_many`, buffered, with a flush at the end
+    Import(import::ImportArguments),
+    /// Durable single writes from several writers at once
+    Synced(synced::SyncedArguments),
+    /// From a cold start to the first vector
+    Open(open::OpenArguments),
+    /// Random reads of vectors that are in memory
+    Hot(hot::HotArguments),
+    /// Random reads of vectors that are not
+    Cold(cold::ColdArguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(report) => {
+            if arguments.json {
+                println!("{}", report.to_json());
+            } else {
+                println!("{report}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("targets: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Outcome<Report> {
+    let place = Place::prepare(&arguments.place)?;
+    let figures = match &arguments.command {
+        Command::Import(arguments) => import::run(&place, arguments)?,
+        Command::Synced(arguments) => synced::run(&place, arguments)?,
+        Command::Open(arguments) => open::run(&place, arguments)?,
+        Command::Hot(arguments) => hot::run(&place, arguments)?,
+        Command::Cold(arguments) => cold::run(&place, arguments)?,
+    };
+    Ok(Report { machine: machine::describe(&place), figures })
+}

@@ -1,0 +1,41 @@
+//! Runs many async tasks on a few threads, each with a share of them, until all are done.
+
+use std::future::Future;
+
+use async_executor::Executor;
+use nephrite_io::block_on;
+
+use crate::Outcome;
+
+/// Threads that poll: benchmarks are not to be limited by one.
+const THREADS: usize = 2;
+
+/// What the tasks returned, in no particular order, or the first failure of a thread.
+pub(crate) fn run<T: Send>(tasks: Vec<impl Future<Output = Outcome<T>> + Send>) -> Outcome<Vec<T>> {
+    let mut shares: [Vec<_>; THREADS] = Default::default();
+    for (number, task) in tasks.into_iter().enumerate() {
+        shares[number % THREADS].push(task);
+    }
+    let results = std::thread::scope(|scope| {
+        let threads = shares.map(|share| scope.spawn(|| run_share(share)));
+        threads.map(|thread| thread.join().map_err(|_| "a benchmark thread panicked"))
+    });
+    let mut outputs = Vec::new();
+    for result in results {
+        outputs.extend(result??);
+    }
+    Ok(outputs)
+}
+
+fn run_share<T: Send>(tasks: Vec<impl Future<Output = Outcome<T>> + Send>) -> Outcome<Vec<T>> {
+    let executor = Executor::new();
+    let running: Vec<_> = tasks.into_iter().map(|task| executor.spawn(task)).collect();
+    let all = async {
+        let mut outputs = Vec::with_capacity(running.len());
+        for task in running {
+            outputs.push(task.await?);
+        }
+        Ok(outputs)
+    };
+    block_on(executor.run(all))
+}
