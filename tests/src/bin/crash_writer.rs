@@ -1,7 +1,8 @@
 //! The child of the kill loop: opens the store and writes until it is killed.
 //!
-//! `crash_writer STORE SEED SHAPE BACKEND ROUND`; round `idle` only opens the store. Every thread takes the steps of the plan in
-//! order and tells each one before and after; one more thread makes and drops databases.
+//! `crash_writer STORE SEED SHAPE BACKEND ROUND`; round `idle` only opens the store. Every thread
+//! takes the steps of the plan in order and tells each one before and after; one more thread makes
+//! and drops databases.
 //! It never ends by itself, except on an error that must not happen, which it tells.
 
 use std::process::ExitCode;

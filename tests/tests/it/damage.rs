@@ -3,8 +3,8 @@
 //! | what | must |
 //! |---|---|
 //! | manifest | the store does not open; the error names the manifest |
-//! | log that is still needed | the store does not open; the error names the log file: what was acknowledged is never silently gone |
-//! | segment | its database gives errors that name the file, or right answers; all others are served; `verify` finds it |
+//! | log that is still needed | the store does not open; the error names the log file |
+//! | segment | its database gives errors that name it, or right answers; all others are served |
 //! | unused room (blank log blocks, blank manifest blocks) | everything is there |
 //!
 //! The stores are small enough that every region of every file is hit; at the full scale all bytes
