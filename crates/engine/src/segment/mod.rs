@@ -4,10 +4,15 @@
 //! |---|---|
 //! | `sink` | the file while it is being written |
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
-//! | `reader` | an open segment: ids to rows, rows to pinned pages |
+//! | `reader` | an open segment: from ids to rows |
+//! | `pages` | from page numbers to pinned, verified pages |
 
+mod pages;
 pub(crate) mod reader;
 pub(crate) mod seal;
 pub(crate) mod sink;
 
-pub(crate) use self::reader::{Garbage, ReadContext, Segment, prefetch_vector_pages};
+pub(crate) use self::{
+    pages::prefetch_vector_pages,
+    reader::{Garbage, ReadContext, Segment},
+};

@@ -1,12 +1,7 @@
 //! An open segment: from ids to rows, from rows to pinned pages.
 //!
-//! Vector pages, id pages and checksum pages are read through the page cache; the fences are kept
-//! in memory. A page is verified when it is loaded, on the I/O thread, before anyone sees it: its
-//! checksum is taken from the checksum table first (a cached page as well), so a load that fails
-//! verification fails for every waiter and is not cached.
-//!
-//! Guarantee: no byte of a page that does not match its checksum is ever lent out.
-//! Cancel safety: a dropped read leaves the load to finish for others.
+//! The fences are kept in memory; id pages and vector pages are read through the cache (`pages`).
+//! Cancel safety: reads change nothing.
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, Weak,
@@ -14,21 +9,20 @@ use std::sync::{
 };
 
 use event_listener::Event;
-
 use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileHeader, FileId, IdKind, IdRef, Row, StoreId, VectorLayout,
     id_run::{FenceIndex, IdIndex, IdPage},
     manifest::SegmentMeta,
-    page_checksum,
     segment::{ChecksumTablePage, Section, SectionKind, SegmentFooter, checksum_position},
 };
-use nephrite_io::{Disk, FileHandle, IoBuffer, Operation, Request};
-use nephrite_pager::{CachedFile, FrameWait, Load, LoadError, Lookup, PageGuard, Pager};
+use nephrite_io::{Disk, FileHandle, IoBuffer};
+use nephrite_pager::{CachedFile, PageGuard, Pager};
 
-use super::seal::{Identity, Tail};
-use crate::{
-    error::Error, files::OpenFiles, log_file::aligned, paths::segment_name, vector::VectorRef,
+use super::{
+    pages::{Check, Kind, prefetch, verify},
+    seal::{Identity, Tail},
 };
+use crate::{error::Error, files::OpenFiles, log_file::aligned, paths::segment_name};
 
 /// Ids whose id pages are loaded in one submission.
 const ID_PAGES_AHEAD: usize = 128;
@@ -52,38 +46,21 @@ pub(crate) struct ReadContext {
 /// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    identity: Identity,
-    name: Arc<str>,
-    meta: SegmentMeta,
-    footer: SegmentFooter,
-    fences: Option<FenceIndex>,
-    vectors: Arc<CachedFile>,
+    pub(super) identity: Identity,
+    pub(super) name: Arc<str>,
+    pub(super) meta: SegmentMeta,
+    pub(super) footer: SegmentFooter,
+    pub(super) fences: Option<FenceIndex>,
+    pub(super) vectors: Arc<CachedFile>,
     /// Id pages, then checksum table pages.
-    small: Arc<CachedFile>,
+    pub(super) small: Arc<CachedFile>,
     /// Rows that no newer segment or tombstone hides; what the manifest says, kept up to date.
-    live_rows: AtomicU32,
+    pub(super) live_rows: AtomicU32,
     /// Set when a compaction replaced this segment.
-    replacement: OnceLock<Weak<Self>>,
+    pub(super) replacement: OnceLock<Weak<Self>>,
     /// Told, when the last reader is gone, that the file may be removed. Set when the segment is
     /// no longer part of a database.
-    garbage: OnceLock<Arc<Garbage>>,
-}
-
-/// How a page is checked when it is loaded.
-#[derive(Clone, Copy, Debug)]
-enum Check {
-    /// Against this checksum.
-    Checksum(u64),
-    /// It carries its own.
-    Table,
-}
-
-/// Which pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Vector,
-    Id,
-    Table,
+    pub(super) garbage: OnceLock<Arc<Garbage>>,
 }
 
 impl Segment {
@@ -389,292 +366,6 @@ impl Segment {
         }
         Ok(entries)
     }
-
-    /// The vector page of a row.
-    pub(crate) fn page_of(&self, row: Row) -> u32 {
-        self.identity.layout.page_of(row).page
-    }
-
-    /// The vector of a row.
-    pub(crate) async fn vector(&self, context: &ReadContext, row: Row) -> Result<VectorRef, Error> {
-        let guard = self.page(context, Kind::Vector, self.page_of(row)).await?;
-        Ok(self.vector_in(guard, row))
-    }
-
-    /// The vector of a row in its pinned page.
-    pub(crate) fn vector_in(&self, page: PageGuard, row: Row) -> VectorRef {
-        let layout = &self.identity.layout;
-        VectorRef::in_page(page, layout.page_of(row).offset, layout.vector_bytes())
-    }
-
-    /// A pinned vector page, or the wait for a frame when all are pinned.
-    pub(crate) async fn try_vector_page(
-        &self,
-        context: &ReadContext,
-        page: u32,
-    ) -> Result<Result<PageGuard, FrameWait>, Error> {
-        self.try_page(context, Kind::Vector, page).await
-    }
-
-    /// Number of vector pages.
-    pub(crate) fn vector_pages(&self) -> u32 {
-        page_count(&self.footer, SectionKind::VectorPages)
-    }
-
-    /// Reads consecutive vector pages past the cache and verifies them: for compaction.
-    pub(crate) async fn read_vector_pages(
-        &self,
-        context: &ReadContext,
-        first: u32,
-        count: u32,
-    ) -> Result<IoBuffer, Error> {
-        let page_bytes = self.identity.layout.page_bytes() as usize;
-        let file = context.files.get(self.meta.file).await?;
-        let buffer = IoBuffer::Owned(aligned(count as usize * page_bytes)?);
-        let offset = self.offset(Kind::Vector, first);
-        let buffer = nephrite_io::read(&*context.disk, &file, offset, buffer).await?;
-        for (bytes, page) in buffer.as_slice().chunks_exact(page_bytes).zip(first..) {
-            let check = self.check_for(context, Kind::Vector, page).await?;
-            let place = self.identity.page(self.offset(Kind::Vector, page));
-            verify(bytes, place, check, page, &self.name)?;
-        }
-        Ok(buffer)
-    }
-
-    /// The page of the checksum table that a page which is not in memory is checked with; `None`
-    /// when the page is there.
-    fn missing(&self, kind: Kind, page: u32) -> Option<u32> {
-        let (cached, number) = self.cached(kind, page);
-        if cached.contains(number) {
-            return None;
-        }
-        let index = self.footer.checksum_index(section_of(kind), page)?;
-        Some(checksum_position(index).0)
-    }
-
-    /// Takes a frame for a page that is not in memory: a request for one submission with others.
-    /// `None` when the page is there or on its way, or no frame is free.
-    fn begin_load(
-        &self,
-        file: &FileHandle,
-        kind: Kind,
-        page: u32,
-        check: Check,
-    ) -> Option<Request> {
-        let (cached, number) = self.cached(kind, page);
-        match cached.get(number) {
-            Lookup::Load(load) => Some(self.request(file.clone(), kind, page, load, check)),
-            Lookup::Hit(_) | Lookup::Wait(_) | Lookup::Full(_) => None,
-        }
-    }
-
-    async fn page(&self, context: &ReadContext, kind: Kind, page: u32) -> Result<PageGuard, Error> {
-        loop {
-            match self.try_page(context, kind, page).await? {
-                Ok(guard) => return Ok(guard),
-                Err(full) => full.await,
-            }
-        }
-    }
-
-    /// As [`Self::page`], but gives the wait back when every frame is pinned, so that a caller
-    /// that holds pins can let go of them first.
-    async fn try_page(
-        &self,
-        context: &ReadContext,
-        kind: Kind,
-        page: u32,
-    ) -> Result<Result<PageGuard, FrameWait>, Error> {
-        let (cached, number) = self.cached(kind, page);
-        let (mut check, mut file) = (None, None);
-        loop {
-            let waiting = match cached.get(number) {
-                Lookup::Hit(guard) => return Ok(Ok(guard)),
-                Lookup::Full(full) => return Ok(Err(full)),
-                Lookup::Wait(wait) => wait,
-                Lookup::Load(load) => {
-                    check = check.or_else(|| self.check_if_resident(kind, page));
-                    file = file.or_else(|| context.files.find(self.meta.file));
-                    let (Some(check), Some(file)) = (check, &file) else {
-                        // A load that waits for something else would hold a frame meanwhile.
-                        drop(load);
-                        check = match self.try_check_for(context, kind, page).await? {
-                            Ok(check) => Some(check),
-                            Err(full) => return Ok(Err(full)),
-                        };
-                        file = Some(context.files.get(self.meta.file).await?);
-                        continue;
-                    };
-                    let wait = load.wait();
-                    let request = self.request(FileHandle::clone(file), kind, page, load, check);
-                    context.disk.submit(vec![request]);
-                    wait
-                }
-            };
-            match waiting.await {
-                Ok(guard) => return Ok(Ok(guard)),
-                Err(error) if error.is_abandoned() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    fn cached(&self, kind: Kind, page: u32) -> (&Arc<CachedFile>, u32) {
-        match kind {
-            Kind::Vector => (&self.vectors, page),
-            Kind::Id => (&self.small, page),
-            Kind::Table => (&self.small, self.id_pages() + page),
-        }
-    }
-
-    /// What a page must look like, from the checksum table; or the wait for a frame.
-    async fn try_check_for(
-        &self,
-        context: &ReadContext,
-        kind: Kind,
-        page: u32,
-    ) -> Result<Result<Check, FrameWait>, Error> {
-        if kind == Kind::Table {
-            return Ok(Ok(Check::Table));
-        }
-        let index = self.footer.checksum_index(section_of(kind), page).ok_or_else(|| {
-            let what = format!("page {page} is asked for, which the footer does not know");
-            Error::corrupt(&*self.name, self.footer.footer_offset(), what)
-        })?;
-        let (table_page, position) = checksum_position(index);
-        let guard = match Box::pin(self.try_page(context, Kind::Table, table_page)).await? {
-            Ok(guard) => guard,
-            Err(full) => return Ok(Err(full)),
-        };
-        let offset = self.offset(Kind::Table, table_page);
-        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name)?;
-        Ok(Ok(Check::Checksum(table.entry(position))))
-    }
-
-    /// What a page must look like, if the page of the checksum table is in memory.
-    fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
-        if kind == Kind::Table {
-            return Some(Check::Table);
-        }
-        let index = self.footer.checksum_index(section_of(kind), page)?;
-        let (table_page, position) = checksum_position(index);
-        let (cached, number) = self.cached(Kind::Table, table_page);
-        if !cached.contains(number) {
-            return None;
-        }
-        let Lookup::Hit(guard) = cached.get(number) else { return None };
-        let offset = self.offset(Kind::Table, table_page);
-        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name).ok()?;
-        Some(Check::Checksum(table.entry(position)))
-    }
-
-    /// As [`Self::try_check_for`], waiting for a frame. The caller holds no pins.
-    async fn check_for(
-        &self,
-        context: &ReadContext,
-        kind: Kind,
-        page: u32,
-    ) -> Result<Check, Error> {
-        loop {
-            match self.try_check_for(context, kind, page).await? {
-                Ok(check) => return Ok(check),
-                Err(full) => full.await,
-            }
-        }
-    }
-
-    fn request(
-        &self,
-        file: FileHandle,
-        kind: Kind,
-        page: u32,
-        mut load: Load,
-        check: Check,
-    ) -> Request {
-        let offset = self.offset(kind, page);
-        let place = self.identity.page(offset);
-        let name = Arc::clone(&self.name);
-        let buffer = IoBuffer::Region(load.take_buffer());
-        let on_complete = Box::new(move |done: nephrite_io::Completed| {
-            // A buffer that the ring kept (shutdown with operations in flight) abandons the load.
-            let Some(IoBuffer::Region(region)) = done.buffer else { return };
-            let outcome = match done.result {
-                Err(error) => Err(Error::from(error)),
-                Ok(()) => verify(&region, place, check, page, &name),
-            };
-            load.complete(region, outcome.map_err(LoadError::new));
-        });
-        Request { file, operation: Operation::Read { offset, buffer }, on_complete }
-    }
-
-    fn offset(&self, kind: Kind, page: u32) -> u64 {
-        let section: Option<&Section> = self.footer.section(section_of(kind));
-        section.map_or(0, |section| section.page_offset(page))
-    }
-}
-
-fn section_of(kind: Kind) -> SectionKind {
-    match kind {
-        Kind::Vector => SectionKind::VectorPages,
-        Kind::Id => SectionKind::IdPages,
-        Kind::Table => SectionKind::ChecksumTable,
-    }
-}
-
-/// Starts the loads of vector pages that are not in memory, ascending by segment and page: one
-/// submission for the checksum pages that are missing, then one for the pages themselves.
-pub(crate) async fn prefetch_vector_pages(
-    context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32)],
-) -> Result<(), Error> {
-    prefetch(context, pages, Kind::Vector).await
-}
-
-async fn prefetch(
-    context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32)],
-    kind: Kind,
-) -> Result<(), Error> {
-    let mut missing: Vec<(&Arc<Segment>, u32, u32)> = Vec::with_capacity(pages.len());
-    missing.extend(pages.iter().filter_map(|(segment, page)| {
-        segment.missing(kind, *page).map(|table_page| (*segment, *page, table_page))
-    }));
-    if missing.len() < 2 {
-        return Ok(()); // nothing to gain over loading it when it is used
-    }
-    let mut files: Vec<(FileId, FileHandle)> = Vec::new();
-    for (segment, ..) in &missing {
-        if files.last().is_none_or(|(id, _)| *id != segment.file()) {
-            files.push((segment.file(), context.files.get(segment.file()).await?));
-        }
-    }
-    let file_of = |segment: &Segment| {
-        let at = files.partition_point(|(id, _)| *id < segment.file());
-        &files[at].1
-    };
-    let mut tables: Vec<(&Arc<Segment>, u32)> =
-        missing.iter().map(|(segment, _, table_page)| (*segment, *table_page)).collect();
-    tables.dedup_by_key(|(segment, page)| (segment.file(), *page));
-    let loads = tables.iter().filter_map(|(segment, page)| {
-        segment.begin_load(file_of(segment), Kind::Table, *page, Check::Table)
-    });
-    submit(context, loads.collect());
-    let mut checks = Vec::with_capacity(missing.len());
-    for (segment, page, _) in &missing {
-        checks.push(segment.check_for(context, kind, *page).await?);
-    }
-    // From the first frame taken to the submission nothing waits.
-    let loads = missing.iter().zip(checks).filter_map(|((segment, page, _), check)| {
-        segment.begin_load(file_of(segment), kind, *page, check)
-    });
-    submit(context, loads.collect());
-    Ok(())
-}
-
-fn submit(context: &ReadContext, requests: Vec<Request>) {
-    if !requests.is_empty() {
-        context.disk.submit(requests);
-    }
 }
 
 impl Drop for Segment {
@@ -703,28 +394,7 @@ impl Garbage {
     }
 }
 
-fn verify(
-    bytes: &[u8],
-    place: nephrite_format::PageIdentity,
-    check: Check,
-    page: u32,
-    name: &str,
-) -> Result<(), Error> {
-    match check {
-        Check::Table => Ok(ChecksumTablePage::verify(bytes, place, name).map(drop)?),
-        Check::Checksum(stored) => {
-            let found = page_checksum(place, bytes);
-            if found == stored {
-                return Ok(());
-            }
-            let what =
-                format!("page {page} has checksum {found:#018x} where {stored:#018x} was stored");
-            Err(Error::corrupt(name, place.offset, what))
-        }
-    }
-}
-
-fn page_count(footer: &SegmentFooter, kind: SectionKind) -> u32 {
+pub(super) fn page_count(footer: &SegmentFooter, kind: SectionKind) -> u32 {
     let pages = footer.section(kind).map_or(0, Section::page_count);
     u32::try_from(pages).expect("a decoded footer holds fewer than 2^32 pages")
 }
