@@ -26,7 +26,7 @@ mod rows;
 mod synced;
 mod tasks;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -64,20 +64,23 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(report) => {
-            if arguments.json {
-                println!("{}", report.to_json());
-            } else {
-                println!("{report}");
-            }
-            ExitCode::SUCCESS
-        }
+    match run(&arguments).and_then(|report| print(&report, arguments.json)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("targets: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn print(report: &Report, json: bool) -> Outcome<()> {
+    let mut output = std::io::stdout().lock();
+    if json {
+        writeln!(output, "{}", report.to_json())?;
+    } else {
+        writeln!(output, "{report}")?;
+    }
+    Ok(())
 }
 
 fn run(arguments: &Arguments) -> Outcome<Report> {

@@ -6,6 +6,9 @@ use std::{fs, path::Path};
 use nephrite::{Config, blocking::Store};
 use tempfile::TempDir;
 
+/// The lock file says nothing, and Windows lets nobody read it while it is held.
+const LOCK: &str = "LOCK";
+
 /// A small configuration, so that flushes, log segments and evictions happen early.
 pub(crate) fn small() -> Config {
     Config::new().memory_limit(8 << 20).memtable_bytes(256 << 10).wal_segment_bytes(256 << 10)
@@ -31,16 +34,50 @@ pub(crate) fn vector(seed: u64, dimension: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The directory as a crash would leave it now, in a directory of its own.
+/// The directory as a crash would leave it now, in a directory of its own. The engine's tasks go
+/// on while files are copied, one after the other: an image counts only if nothing has changed by
+/// the time its last file is there.
 pub(crate) fn crash_image(store: &Path, into: &Path) {
+    loop {
+        copy(store, into);
+        if is_same(store, into) {
+            return;
+        }
+        fs::remove_dir_all(into).unwrap();
+    }
+}
+
+fn copy(store: &Path, into: &Path) {
     fs::create_dir_all(into).unwrap();
     for entry in fs::read_dir(store).unwrap() {
         let entry = entry.unwrap();
+        if entry.file_name() == LOCK {
+            continue;
+        }
         let target = into.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            crash_image(&entry.path(), &target);
+            copy(&entry.path(), &target);
         } else if fs::copy(entry.path(), &target).is_err() {
-            // The engine removed or renamed it between the listing and now.
+            // The engine removed or renamed it between the listing and now; `is_same` finds out.
         }
     }
+}
+
+/// Whether both directories have the same files with the same bytes.
+fn is_same(left: &Path, right: &Path) -> bool {
+    let names = |path: &Path| {
+        let entries = fs::read_dir(path).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.retain(|name| name != LOCK);
+        names.sort();
+        names
+    };
+    names(left) == names(right)
+        && names(left).iter().all(|name| {
+            let (left, right) = (left.join(name), right.join(name));
+            if left.is_dir() {
+                return is_same(&left, &right);
+            }
+            matches!((fs::read(left), fs::read(right)), (Ok(left), Ok(right)) if left == right)
+        })
 }
