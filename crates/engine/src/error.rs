@@ -103,11 +103,12 @@ pub enum Error {
         /// The id.
         id: Id,
     },
-    /// A batch that cannot be made atomic because its log record would be too large.
+    /// A batch that cannot be made atomic because its vectors exceed a memtable or its record a
+    /// log segment.
     BatchTooLarge {
-        /// Bytes the record needs.
+        /// Bytes it needs.
         bytes: u64,
-        /// Bytes a record may have.
+        /// Bytes it may have.
         limit: u64,
     },
     /// The cache has no room: every frame is pinned or the limit is too small.
@@ -199,8 +200,8 @@ impl fmt::Display for Error {
             }
             Self::BatchTooLarge { bytes, limit } => write!(
                 f,
-                "the batch needs a log record of {bytes} bytes and {limit} is the most that can be \
-                 atomic; split it or raise `wal_segment_bytes`"
+                "the batch needs {bytes} bytes in one piece and {limit} is the most that can be \
+                 atomic; split it, or raise `memtable_bytes` and `wal_segment_bytes`"
             ),
             Self::Cache { reason } => {
                 write!(f, "the page cache has no room: {reason}; raise `memory_limit`")

@@ -37,6 +37,11 @@
 //!
 //! Every page is verified against a checksum that also covers its place before anyone sees it.
 //! Damage is an [`Error::Corrupt`] that names file and offset.
+//!
+//! # Broken invariants
+//!
+//! What can go wrong while operating is an [`Error`]. A panic on one of the engine's own threads is
+//! a bug that could acknowledge what is not there: it aborts the process.
 #![forbid(unsafe_code)]
 
 mod batch;
