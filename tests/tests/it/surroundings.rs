@@ -273,8 +273,10 @@ fn fill_and_recover(cramped: &Cramped) {
             assert!(error.is_disk_full(), "{error}");
         }
     }
-    let flushed = database.flush().expect_err("there is no room for a segment");
-    assert!(flushed.is_disk_full(), "{flushed}");
+    // What is left to flush may be small enough for the room that a failed attempt gave back.
+    if let Err(error) = database.flush() {
+        assert!(error.is_disk_full(), "{error}");
+    }
     let rows: Vec<f32> = (0..100).flat_map(|stamp| vector(stamp, 256)).collect();
     // The log has no room for the record, or the segment none for the rows.
     let bulk = database.put_many(Ids::Consecutive(1 << 40), &rows, Durability::Synced);
