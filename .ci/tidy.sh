@@ -99,7 +99,7 @@ if [ -f docs/architecture.md ] && [ 300 -lt "$(wc -l <docs/architecture.md)" ]; 
 fi
 
 offences_from "path of a developer's machine" < <(
-    grep -nIE '(^|[^A-Za-z0-9._-])(/work/|/root/|/home/[a-z]|/Users/[a-z]|C:\\Users)' \
+    grep -nIE '(^|[^A-Za-z0-9._-])(/[w]ork/|/[r]oot/|/home/[a-z]|/Users/[a-z]|C:\\Users)' \
         "${existing[@]}" | grep -v '^\.ci/tidy\.sh:' || true)
 
 if [ 0 -lt "$offences" ]; then
