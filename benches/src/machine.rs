@@ -1,6 +1,6 @@
 //! The line that says where figures were measured: a number without it means nothing.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use crate::place::Place;
 
@@ -16,7 +16,7 @@ pub(crate) fn describe(place: &Place) -> Vec<(&'static str, String)> {
         ("device", report.device.clone().unwrap_or_else(unknown)),
         ("backend", report.chosen.to_string()),
         ("direct", report.direct.to_string()),
-        ("commit", commit().unwrap_or_else(unknown)),
+        ("commit", env!("NEPHRITE_COMMIT").to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ]
 }
@@ -41,16 +41,4 @@ fn filesystem(path: &Path) -> Option<String> {
     });
     let above = mounts.filter(|(mounted_on, _)| path.starts_with(mounted_on));
     above.max_by_key(|(mounted_on, _)| mounted_on.len()).map(|(_, kind)| kind.to_owned())
-}
-
-/// The commit of the checkout in the current directory, marked when it has changes.
-fn commit() -> Option<String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "--short", "HEAD"])?;
-    let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-    Some(if changed { format!("{commit} with changes") } else { commit })
 }
