@@ -164,7 +164,11 @@ pub(crate) fn read_frames<'a>(
 
 /// What valid frames from `at` on say is on disk. Looks at every block, since a hole hides where
 /// the next frame begins.
-fn durable_behind(content: &[u8], header: &FileHeader, at: usize) -> Option<FrameSequence> {
+pub(crate) fn durable_behind(
+    content: &[u8],
+    header: &FileHeader,
+    at: usize,
+) -> Option<FrameSequence> {
     let mut found = None;
     let mut at = at;
     while at < content.len() {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nephrite_format::{
-    BLOCK_BYTES, FileHeader, FrameSequence, Lsn, frame::decode_frame, wal::WalRecord,
-};
+use nephrite_format::{BLOCK_BYTES, FrameSequence, Lsn, frame::decode_frame, wal::WalRecord};
 
 use super::{
     ChainSegment, RecoveredLog, Source,
@@ -122,7 +120,7 @@ async fn scan_segment(
     for (at, sequence, lsn, bulk) in bulks {
         if let Err(what) = check_bulk(source, lsn, &bulk).await? {
             ends.retain(|(other, ..)| *other < sequence);
-            let behind = evidence_behind(&content, &header, at);
+            let behind = log_file::durable_behind(&content, &header, block_behind(at));
             stop = Stop::Hole { offset: at, what, durable_behind: behind };
             break;
         }
@@ -165,19 +163,6 @@ async fn begins_with(
     Ok(first.is_ok_and(|frame| frame.header.sequence == sequence))
 }
 
-/// The highest sequence that frames behind `at` say is on disk.
-fn evidence_behind(content: &[u8], header: &FileHeader, at: u64) -> Option<FrameSequence> {
-    let mut found = None;
-    let start = usize::try_from(at).unwrap_or(usize::MAX).saturating_add(BLOCK_BYTES);
-    for offset in (start..content.len()).step_by(BLOCK_BYTES) {
-        let place = header.identity(offset as u64);
-        if let Ok(frame) = decode_frame(&content[offset..], place) {
-            found = found.max(Some(frame.header.durable_through));
-        }
-    }
-    found
-}
-
 /// A segment behind the end of the log must hold nothing that was acknowledged.
 async fn refuse_frames_behind(
     source: Source<'_>,
@@ -187,7 +172,7 @@ async fn refuse_frames_behind(
 ) -> Result<(), Error> {
     let Found { wal, header, .. } = found;
     let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
-    let durable = evidence_behind(&content, header, 0);
+    let durable = log_file::durable_behind(&content, header, BLOCK_BYTES);
     if durable.is_some_and(|durable| missing <= durable) {
         let place = (wal_name(wal.id), BLOCK_BYTES as u64);
         let (name, offset) = end.map_or(place, |end| (end.name.clone(), end.offset));
@@ -197,4 +182,9 @@ async fn refuse_frames_behind(
         return Err(Error::corrupt(name, offset, what));
     }
     Ok(())
+}
+
+/// Where the block behind the one at `offset` begins.
+fn block_behind(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(BLOCK_BYTES)
 }
