@@ -40,6 +40,7 @@
 //! | `disk`, `request`, `error`, `report`, `stats` | the public face |
 //! | `file`, `direct`, `metadata` | open files and operations on names |
 //! | `transfer`, `ticket`, `completion` | the life of a request, common to all backends |
+//! | `sync` | the types of std, or those of the model checker |
 //! | `positional`, `pool`, `metadata_lane`, `threads` | threads that block in system calls |
 //! | `uring` | rings, Linux only |
 //! | `options`, `select`, `probe`, `environment`, `system_disk` | choosing, and putting together |
@@ -65,6 +66,7 @@ mod report;
 mod request;
 mod select;
 mod stats;
+mod sync;
 mod system_disk;
 mod threads;
 mod ticket;

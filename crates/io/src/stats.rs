@@ -3,9 +3,9 @@
 //! Guarantee: `submitted = delivered + orphaned` whenever no request is queued or in flight. Every
 //! counter is raised before the request's completion is called, so who awaits sees it counted.
 //! Ordering: Relaxed throughout; the numbers order nothing, and the hand-over of a completion is
-//! what makes them visible to its taker.
+//! what makes them visible to its taker (loom model `ticket`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {

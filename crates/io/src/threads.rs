@@ -5,15 +5,19 @@ use std::io;
 use std::thread::{Builder, JoinHandle};
 
 use crate::completion::abort_on_panic;
+use crate::sync::thread_flag;
 
-thread_local! {
-    static IS_IO_THREAD: Cell<bool> = const { Cell::new(false) };
-}
+thread_flag!(IS_IO_THREAD);
 
 /// Whether the caller runs on a thread of this crate: such a thread must not wait for room in a
 /// queue that it, or a peer waiting the same way, is the one to empty.
 pub(crate) fn is_io_thread() -> bool {
-    IS_IO_THREAD.get()
+    IS_IO_THREAD.with(Cell::get)
+}
+
+/// Makes the calling thread one of this crate.
+pub(crate) fn mark_io_thread() {
+    IS_IO_THREAD.with(|mark| mark.set(true));
 }
 
 /// Starts a thread.
@@ -26,7 +30,7 @@ pub(crate) fn spawn(
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name).spawn(move || {
-        IS_IO_THREAD.set(true);
+        mark_io_thread();
         abort_on_panic("an I/O thread", run);
     })
 }

@@ -21,8 +21,9 @@ use std::time::Duration;
 use super::budget::Budget;
 use super::flight::{Flight, Verdict};
 use super::intake::Intake;
+use super::kernel::{Kernel, Reaped};
 use super::latch::{EndGuard, EndLatch};
-use super::ring::{Reaped, Ring};
+use super::ring::Ring;
 use super::table::{Table, WAKE_TOKEN};
 use crate::error::IoError;
 use crate::positional::Positional;
@@ -40,10 +41,10 @@ pub(super) struct DriverContext {
     pub(super) drain_timeout: Duration,
 }
 
-pub(super) struct Driver {
+pub(super) struct Driver<K: Kernel = Ring> {
     context: DriverContext,
     end: EndGuard,
-    ring: Ring,
+    ring: K,
     table: Table<Flight>,
     budget: Budget,
     backlog: [VecDeque<Request>; 3],
@@ -62,9 +63,9 @@ enum End {
     Lost(String),
 }
 
-impl Driver {
-    pub(super) fn new(context: DriverContext, ring: Ring) -> Self {
-        let entries = ring.facts().entries;
+impl<K: Kernel> Driver<K> {
+    pub(super) fn new(context: DriverContext, ring: K) -> Self {
+        let entries = ring.entries();
         // One entry is the wake-up's.
         let budget = Budget::new(entries as usize - 1);
         Self {
@@ -202,16 +203,15 @@ impl Driver {
         let intake = &self.context.intake;
         self.ring.arm_wake(intake.wake().event());
         let room = Class::ALL.map(|class| self.has_room(class));
-        intake.wake().announce_ring();
-        let outcome = if intake.offers(room) || intake.is_over() && self.table.len() == 0 {
-            self.ring.enter(0, None)
-        } else {
-            let draining = intake.is_closed() && self.table.len() > 0;
-            let timeout = draining.then_some(self.context.drain_timeout);
-            self.ring.enter(1, timeout)
-        };
-        intake.wake().awake();
-        outcome
+        let (ring, in_flight) = (&mut self.ring, self.table.len() > 0);
+        let drain_timeout = self.context.drain_timeout;
+        intake.rest(room, in_flight, |may_sleep| {
+            if !may_sleep {
+                return ring.enter(0, None);
+            }
+            let draining = intake.is_closed() && in_flight;
+            ring.enter(1, draining.then_some(drain_timeout))
+        })
     }
 
     /// Takes in the reaped completions, and tells the waiters of those that have ended.
@@ -289,7 +289,7 @@ impl Driver {
     /// Takes back the read of the eventfd, so that the ring holds none of our memory when it goes.
     fn disarm(mut self) {
         if self.ring.is_wake_armed() {
-            self.context.intake.wake().signal();
+            self.context.intake.wake().event().signal();
         }
         while self.ring.is_wake_armed() {
             self.context.counters.ring_enters.add(1);

@@ -8,20 +8,18 @@
 //! counts submitters inside, and the thread ends only when it is closed and empty.
 //! Ordering: the gate is one atomic word; lanes are lock-free queues; `room` is a plain mutex and
 //! condition for submitters that wait, with the fences named where they stand.
+//! Checked by the loom models `intake` and `driver`, with planted bugs.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-
-use crossbeam_queue::ArrayQueue;
 
 use super::wake::Wake;
 use crate::request::{Class, Request};
 use crate::stats::Counters;
+use crate::sync::{ArrayQueue, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, wait};
 use crate::threads;
 
 /// Batches that one lane holds.
-const LANE_BATCHES: usize = 256;
+const LANE_BATCHES: usize = if cfg!(loom) { 1 } else { 256 };
 
 /// The gate's bit for "closed"; the bits below count submitters inside.
 const CLOSED: usize = 1 << (usize::BITS - 1);
@@ -58,17 +56,16 @@ impl Intake {
         if batch.is_empty() {
             return batch;
         }
-        // SeqCst on the gate: entering, leaving and closing have one order that all agree on.
-        if self.gate.fetch_add(1, Ordering::SeqCst) & CLOSED != 0 {
+        // Relaxed: entering and closing are changes of one word, so they have an order; what this
+        // submitter publishes is ordered by its leaving.
+        if self.gate.fetch_add(1, Ordering::Relaxed) & CLOSED != 0 {
             self.leave(counters);
             return batch;
         }
         if threads::is_io_thread() {
             lock(&self.side_door).extend(batch);
         } else {
-            for (class, batch) in by_class(batch) {
-                self.push(class, batch, counters);
-            }
+            self.push_by_class(batch, counters);
         }
         self.wake.wake(counters);
         self.leave(counters);
@@ -77,18 +74,37 @@ impl Intake {
 
     /// Lets nobody in from now on.
     pub(super) fn close(&self, counters: &Counters) {
-        self.gate.fetch_or(CLOSED, Ordering::SeqCst);
+        // Relaxed: closing publishes nothing but itself, and `wake` has the fence.
+        self.gate.fetch_or(CLOSED, Ordering::Relaxed);
         self.wake.wake(counters);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.gate.load(Ordering::SeqCst) & CLOSED != 0
+        // Relaxed: nothing is read on the strength of it.
+        self.gate.load(Ordering::Relaxed) & CLOSED != 0
     }
 
     /// Whether nothing is here and nothing can come any more.
     pub(super) fn is_over(&self) -> bool {
-        // The gate first: what its last submitter pushed is then visible in the lanes.
-        self.gate.load(Ordering::SeqCst) == CLOSED && self.is_empty()
+        // The gate first. Acquire pairs with the Release of `leave`, through the changes of other
+        // submitters too: what was pushed by those who have left is then visible in the lanes.
+        self.gate.load(Ordering::Acquire) == CLOSED && self.is_empty()
+    }
+
+    /// For the thread: enters the kernel, and tells `enter` whether it may sleep there. It may when
+    /// there is nothing to take for the given classes, and nothing has ended.
+    pub(super) fn rest<T>(
+        &self,
+        room: [bool; 3],
+        in_flight: bool,
+        enter: impl FnOnce(bool) -> T,
+    ) -> T {
+        self.wake.announce_ring();
+        // After the announcement: whoever publishes something that is not seen here wakes.
+        let must_work = self.offers(room) || !in_flight && self.is_over();
+        let outcome = enter(!must_work);
+        self.wake.awake();
+        outcome
     }
 
     /// Whether there is anything that a thread with room for the given classes could take.
@@ -114,6 +130,23 @@ impl Intake {
         std::mem::take(&mut *lock(&self.side_door))
     }
 
+    /// Splits a batch by class if it must; usually it has only one.
+    fn push_by_class(&self, batch: Vec<Request>, counters: &Counters) {
+        let first = batch[0].operation.class();
+        if batch.iter().all(|request| request.operation.class() == first) {
+            return self.push(first, batch, counters);
+        }
+        let mut split = Class::ALL.map(|class| (class, Vec::new()));
+        for request in batch {
+            split[request.operation.class() as usize].1.push(request);
+        }
+        for (class, batch) in split {
+            if !batch.is_empty() {
+                self.push(class, batch, counters);
+            }
+        }
+    }
+
     fn push(&self, class: Class, batch: Vec<Request>, counters: &Counters) {
         let Err(mut batch) = self.lane(class).push(batch) else { return };
         counters.submit_waits.add(1);
@@ -124,14 +157,15 @@ impl Intake {
         while let Err(refused) = self.lane(class).push(batch) {
             batch = refused;
             self.wake.wake(counters);
-            room = self.room_made.wait(room).unwrap_or_else(PoisonError::into_inner);
+            room = wait(&self.room_made, room);
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         drop(room);
     }
 
     fn leave(&self, counters: &Counters) {
-        if self.gate.fetch_sub(1, Ordering::SeqCst) == CLOSED + 1 {
+        // Release: see `is_over`.
+        if self.gate.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
             // The thread may have looked while this submitter was inside.
             self.wake.wake(counters);
         }
@@ -144,22 +178,4 @@ impl Intake {
     fn lane(&self, class: Class) -> &ArrayQueue<Vec<Request>> {
         &self.lanes[class as usize]
     }
-}
-
-/// Splits a batch by class; usually it has only one.
-fn by_class(batch: Vec<Request>) -> Vec<(Class, Vec<Request>)> {
-    let first = batch[0].operation.class();
-    if batch.iter().all(|request| request.operation.class() == first) {
-        return vec![(first, batch)];
-    }
-    let mut split = Class::ALL.map(|class| (class, Vec::new()));
-    for request in batch {
-        split[request.operation.class() as usize].1.push(request);
-    }
-    split.into_iter().filter(|(_, batch)| !batch.is_empty()).collect()
-}
-
-/// A poisoned lock is of no interest: no code that runs under these can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

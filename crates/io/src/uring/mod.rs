@@ -20,8 +20,10 @@
 
 mod budget;
 mod driver;
+mod event;
 mod flight;
 mod intake;
+mod kernel;
 mod latch;
 mod ring;
 mod setup;

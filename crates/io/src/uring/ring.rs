@@ -10,21 +10,23 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
+use super::event::Event;
 use super::flight::Flight;
+use super::kernel::{Kernel, Reaped};
 use super::setup::{self, RingFacts};
 use super::table::WAKE_TOKEN;
 use crate::request::{Class, IoBuffer};
 use crate::transfer::Piece;
 
 pub(super) struct Ring {
-    /// Leaked unless released: see [`Ring::release`].
+    /// Leaked unless released: see [`Kernel::release`].
     ring: ManuallyDrop<IoUring>,
     facts: RingFacts,
     flags: EnterFlags,
@@ -32,13 +34,6 @@ pub(super) struct Ring {
     wake_value: NonNull<[u8; 8]>,
     wake_armed: bool,
     unsubmitted: VecDeque<u64>,
-}
-
-/// One completion: token and raw result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reaped {
-    pub(super) token: u64,
-    pub(super) result: i32,
 }
 
 impl Ring {
@@ -55,24 +50,32 @@ impl Ring {
         Ok(Self { ring, facts, flags, wake_value, wake_armed: false, unsubmitted })
     }
 
-    /// Gives the ring and its memory back to the system. Without this call they are leaked, which
-    /// is what must happen while the kernel may still complete something.
-    pub(super) fn release(self) {
-        assert!(!self.wake_armed, "a ring is released only after its last completion");
-        drop(ManuallyDrop::into_inner(self.ring));
-        // SAFETY: the pointer came from `Box::leak` in `build`, nothing else owns it, and no read
-        // into it is queued or in flight any more.
-        drop(unsafe { Box::from_raw(self.wake_value.as_ptr()) });
-    }
-
     pub(super) fn facts(&self) -> &RingFacts {
         &self.facts
     }
 
-    /// Queues the flight's next piece. False when the submission queue is full.
-    ///
-    /// The flight must stay in its slot of the table until the token's completion is reaped.
-    pub(super) fn push(&mut self, token: u64, flight: &mut Flight) -> bool {
+    fn queued(&mut self) -> u32 {
+        u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX)
+    }
+
+    fn push_entry(&mut self, entry: squeue::Entry, token: u64) -> bool {
+        let entry = entry.user_data(token);
+        // SAFETY: the entry names the wake value, which lives as long as the ring (leaked with it),
+        // or memory and a file of a flight, which the table keeps until its completion (`push`).
+        let pushed = unsafe { self.ring.submission().push(&entry) }.is_ok();
+        if pushed {
+            self.unsubmitted.push_back(token);
+        }
+        pushed
+    }
+}
+
+impl Kernel for Ring {
+    fn entries(&self) -> u32 {
+        self.facts.entries
+    }
+
+    fn push(&mut self, token: u64, flight: &mut Flight) -> bool {
         let descriptor = Fd(flight.descriptor());
         let piece = flight.transfer.next();
         let entry = match flight.transfer.class() {
@@ -94,28 +97,24 @@ impl Ring {
         self.push_entry(entry, token)
     }
 
-    /// Queues the read of the eventfd that ends a sleep, unless it is queued already.
-    pub(super) fn arm_wake(&mut self, event: BorrowedFd<'_>) {
+    fn arm_wake(&mut self, event: &Event) {
         if self.wake_armed {
             return;
         }
         let (start, len) = (self.wake_value.as_ptr().cast::<u8>(), 8);
-        let entry = opcode::Read::new(Fd(event.as_raw_fd()), start, len).build();
+        let entry = opcode::Read::new(Fd(event.descriptor().as_raw_fd()), start, len).build();
         self.wake_armed = self.push_entry(entry, WAKE_TOKEN);
     }
 
-    /// The eventfd was read.
-    pub(super) fn wake_fired(&mut self) {
+    fn wake_fired(&mut self) {
         self.wake_armed = false;
     }
 
-    pub(super) fn is_wake_armed(&self) -> bool {
+    fn is_wake_armed(&self) -> bool {
         self.wake_armed
     }
 
-    /// Hands queued entries to the kernel and waits for at least `completions` completions, or
-    /// until the time is up (an error with ETIME).
-    pub(super) fn enter(&mut self, completions: u32, timeout: Option<Duration>) -> io::Result<()> {
+    fn enter(&mut self, completions: u32, timeout: Option<Duration>) -> io::Result<()> {
         let queued = self.queued();
         let outcome = match timeout {
             // SAFETY: no argument structure; the entries name memory that the table owns.
@@ -144,8 +143,7 @@ impl Ring {
         outcome.map(drop)
     }
 
-    /// Moves all completions to `reaped`. False when the kernel has lost one for good.
-    pub(super) fn reap(&mut self, reaped: &mut Vec<Reaped>) -> bool {
+    fn reap(&mut self, reaped: &mut Vec<Reaped>) -> bool {
         let completions = self.ring.completion();
         let none_lost = completions.overflow() == 0;
         reaped.extend(completions.map(|completion| Reaped {
@@ -155,29 +153,20 @@ impl Ring {
         none_lost
     }
 
-    /// Whether completions wait inside the kernel because the queue was full.
-    pub(super) fn has_overflow(&mut self) -> bool {
+    fn has_overflow(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }
 
-    /// Tokens of entries that the kernel never saw. For a ring that is not entered again.
-    pub(super) fn take_unsubmitted(&mut self) -> VecDeque<u64> {
+    fn take_unsubmitted(&mut self) -> VecDeque<u64> {
         std::mem::take(&mut self.unsubmitted)
     }
 
-    fn queued(&mut self) -> u32 {
-        u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX)
-    }
-
-    fn push_entry(&mut self, entry: squeue::Entry, token: u64) -> bool {
-        let entry = entry.user_data(token);
-        // SAFETY: the entry names the wake value, which lives as long as the ring (leaked with it),
-        // or memory and a file of a flight, which the table keeps until its completion (`push`).
-        let pushed = unsafe { self.ring.submission().push(&entry) }.is_ok();
-        if pushed {
-            self.unsubmitted.push_back(token);
-        }
-        pushed
+    fn release(self) {
+        assert!(!self.wake_armed, "a ring is released only after its last completion");
+        drop(ManuallyDrop::into_inner(self.ring));
+        // SAFETY: the pointer came from `Box::leak` in `build`, nothing else owns it, and no read
+        // into it is queued or in flight any more.
+        drop(unsafe { Box::from_raw(self.wake_value.as_ptr()) });
     }
 }
 
@@ -198,6 +187,7 @@ fn write_address(buffer: Option<&IoBuffer>, piece: &Piece) -> *const u8 {
 
 /// A new eventfd. It blocks when empty: a ring reads it, and waits for a value as one waits for
 /// data; a nonblocking one would answer EAGAIN.
+#[cfg_attr(loom, expect(dead_code, reason = "the models have an event of their own"))]
 pub(super) fn event_descriptor() -> io::Result<File> {
     // SAFETY: the call takes no pointers.
     let descriptor: RawFd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
