@@ -137,6 +137,23 @@ pub fn write(
     transfer(disk, file, Operation::Write { offset, buffer })
 }
 
+/// Writes all of `buffer` at `offset` and gives it back once it is durable, together with all
+/// writes of the file that had completed before: a [`write`] and a [`sync`] as one request, carried
+/// out in that order, or as one write where the device has no volatile cache (see
+/// [`crate::DurableWrites`]).
+///
+/// # Errors
+///
+/// [`IoError`], which says which half failed; the file is poisoned then.
+pub fn write_synced(
+    disk: &dyn Disk,
+    file: &FileHandle,
+    offset: u64,
+    buffer: IoBuffer,
+) -> IoFuture<IoBuffer> {
+    transfer(disk, file, Operation::WriteSynced { offset, buffer })
+}
+
 /// Makes all completed writes of the file durable (`fdatasync`; on macOS a full flush of the
 /// device's cache).
 ///
@@ -179,7 +196,7 @@ pub fn write_many(
 }
 
 fn transfer(disk: &dyn Disk, file: &FileHandle, operation: Operation) -> IoFuture<IoBuffer> {
-    let name = operation.class().operation();
+    let name = operation.name();
     let (sender, receiver) = oneshot();
     disk.submit(vec![request(file, operation, sender)]);
     let file = file.clone();

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::direct::{self, DirectIo};
+use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 
 /// How to open a file.
@@ -100,6 +101,7 @@ struct Inner {
     path: PathBuf,
     writable: bool,
     direct: Option<DirectIo>,
+    writes_through: bool,
     poison: OnceLock<IoError>,
 }
 
@@ -111,20 +113,47 @@ enum FileKind {
 impl FileHandle {
     /// Opens a file on the calling thread.
     pub(crate) fn open(path: &Path, options: OpenOptions) -> Result<Self, IoError> {
-        let (file, direct) = direct::open(path, options)
-            .map_err(|source| IoError::new(IoOperation::Open, path, source))?;
-        Ok(Self::from_os(file, path, options, direct))
+        Self::open_on(path, options, &WriteThrough::Never)
     }
 
+    /// Opens a file on the calling thread, with what is known of the device.
+    pub(crate) fn open_on(
+        path: &Path,
+        options: OpenOptions,
+        write_through: &WriteThrough,
+    ) -> Result<Self, IoError> {
+        let (file, direct) = direct::open(path, options)
+            .map_err(|source| IoError::new(IoOperation::Open, path, source))?;
+        let writes_through = direct.is_some() && write_through.applies_to(&file);
+        Ok(Self::build(file, path, options, direct, writes_through))
+    }
+
+    #[cfg(target_os = "linux")]
     pub(crate) fn from_os(
         file: File,
         path: &Path,
         options: OpenOptions,
         direct: Option<DirectIo>,
     ) -> Self {
-        let writable = options.writes();
-        let (kind, path) = (FileKind::Os(file), path.to_owned());
-        Self { inner: Arc::new(Inner { kind, path, writable, direct, poison: OnceLock::new() }) }
+        Self::build(file, path, options, direct, false)
+    }
+
+    fn build(
+        file: File,
+        path: &Path,
+        options: OpenOptions,
+        direct: Option<DirectIo>,
+        writes_through: bool,
+    ) -> Self {
+        let inner = Inner {
+            kind: FileKind::Os(file),
+            path: path.to_owned(),
+            writable: options.writes(),
+            direct,
+            writes_through,
+            poison: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The path it was opened by. A later rename does not change it.
@@ -149,6 +178,11 @@ impl FileHandle {
 
     pub(crate) fn memory_alignment(&self) -> usize {
         self.inner.direct.map_or(1, |direct| direct.memory_alignment as usize)
+    }
+
+    /// Whether a durable write of this file is one write with `RWF_DSYNC`.
+    pub(crate) fn writes_through(&self) -> bool {
+        self.inner.writes_through
     }
 
     pub(crate) fn os(&self) -> &File {

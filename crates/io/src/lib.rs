@@ -38,24 +38,27 @@
 //! |---|---|
 //! | [`memory`] | aligned buffers, the frame arena, append-only chunks |
 //! | `disk`, `request`, `error`, `report`, `stats` | the public face |
-//! | `file`, `direct`, `metadata` | open files and operations on names |
+//! | `file`, `direct`, `durable`, `metadata` | open files and operations on names |
 //! | `transfer`, `ticket`, `completion` | the life of a request, common to all backends |
 //! | `sync` | the types of std, or those of the model checker |
 //! | `positional`, `pool`, `metadata_lane`, `threads` | threads that block in system calls |
 //! | `uring` | rings, Linux only |
 //! | `options`, `select`, `probe`, `environment`, `system_disk` | choosing, and putting together |
 //!
-//! Unsafe code is in `memory`, `uring::ring`, `direct` (one `statx`) and `probe` (one
-//! `memfd_create`).
+//! Unsafe code is in `memory`, `uring::ring`, `flagged` (one `pwritev2`), `direct` (one `statx`)
+//! and `probe` (one `memfd_create`).
 
 pub mod memory;
 
 mod completion;
 mod direct;
 mod disk;
+mod durable;
 mod environment;
 mod error;
 mod file;
+#[cfg(target_os = "linux")]
+mod flagged;
 mod metadata;
 mod metadata_lane;
 mod options;
@@ -80,7 +83,9 @@ mod uring;
 pub use completion::{block_on, note_orphaned};
 pub use disk::{
     DirectoryEntry, Disk, FileLock, IoFuture, read, read_many, sync, write, write_many,
+    write_synced,
 };
+pub use durable::DurableWrites;
 pub use error::{IoError, IoErrorKind, IoOperation};
 pub use file::{FileHandle, OpenOptions};
 pub use options::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_RING_ENTRIES, DEFAULT_RING_THREADS, DiskOptions};

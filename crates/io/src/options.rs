@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::durable::DurableWrites;
 use crate::report::BackendChoice;
 
 /// Ring threads when nothing else is asked for: one ring keeps one device busy, since direct reads
@@ -26,6 +27,7 @@ pub struct DiskOptions {
     pub(crate) positional_threads: Option<u32>,
     pub(crate) drain_timeout: Duration,
     pub(crate) direct: bool,
+    pub(crate) durable_writes: DurableWrites,
 }
 
 impl Default for DiskOptions {
@@ -37,6 +39,7 @@ impl Default for DiskOptions {
             positional_threads: None,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             direct: true,
+            durable_writes: DurableWrites::Auto,
         }
     }
 }
@@ -85,6 +88,12 @@ impl DiskOptions {
     #[must_use]
     pub fn direct(self, direct: bool) -> Self {
         Self { direct, ..self }
+    }
+
+    /// How [`crate::Operation::WriteSynced`] is carried out. Default: [`DurableWrites::Auto`].
+    #[must_use]
+    pub fn durable_writes(self, durable_writes: DurableWrites) -> Self {
+        Self { durable_writes, ..self }
     }
 
     /// What is out of range, as a clause.

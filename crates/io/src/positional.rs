@@ -17,7 +17,7 @@ use crate::pool::{Job, Pool, PoolLimits, Refusal};
 use crate::request::{Class, IoBuffer, Request};
 use crate::stats::Counters;
 use crate::ticket::{Accepted, Ticket};
-use crate::transfer::{Step, Transfer};
+use crate::transfer::{Action, Step, Transfer};
 
 /// How many requests of a kind may wait for a thread before submitters wait.
 const QUEUE_MAX: usize = 1024;
@@ -26,6 +26,8 @@ const QUEUE_MAX: usize = 1024;
 pub(crate) trait Calls: Send + Sync + 'static {
     fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// A write whose bytes are durable when it returns.
+    fn write_through_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Repeats a call that a signal interrupted, as `std` does: it has reported nothing then.
     fn sync(&self, file: &File) -> io::Result<()>;
 }
@@ -42,6 +44,18 @@ impl Calls for SystemCalls {
 
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         std::os::unix::fs::FileExt::write_at(file, bytes, offset)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_through_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        crate::flagged::write_through_at(file, bytes, offset)
+    }
+
+    /// Never asked for here, since no file writes through (see `durable`); right all the same.
+    #[cfg(not(target_os = "linux"))]
+    fn write_through_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let written = self.write_at(file, bytes, offset)?;
+        self.sync(file).map(|()| written)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -62,6 +76,12 @@ impl Calls for SystemCalls {
 
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
+    }
+
+    /// Never asked for here, since no file writes through (see `durable`); right all the same.
+    fn write_through_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let written = self.write_at(file, bytes, offset)?;
+        self.sync(file).map(|()| written)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -97,8 +117,8 @@ impl Positional {
         let job = DataJob { request, context: Arc::clone(&self.context) };
         match self.pool.submit(job) {
             Ok(waited) => counters.submit_waits.add(u64::from(waited)),
-            Err((job, refusal)) => Ticket::reject(job.request, counters, |class, file| {
-                let (operation, path) = (class.operation(), file.path());
+            Err((job, refusal)) => Ticket::reject(job.request, counters, |operation, file| {
+                let path = file.path();
                 match refusal {
                     Refusal::Closed => IoError::closed(operation, path),
                     Refusal::NoThread(error) => IoError::refused(
@@ -125,10 +145,10 @@ impl Job for DataJob {
     fn run(self) {
         let Context { counters, calls } = &*self.context;
         if let Some(accepted) = Ticket::accept(self.request, counters) {
-            let Accepted { ticket, mut buffer, transfer } = accepted;
+            let Accepted { ticket, mut buffer, mut transfer } = accepted;
             let file = ticket.file.os();
-            let result = perform(calls.as_ref(), file, transfer, buffer.as_mut(), counters);
-            ticket.finish(counters, result, buffer);
+            let result = perform(calls.as_ref(), file, &mut transfer, buffer.as_mut(), counters);
+            ticket.finish(counters, transfer.action(), result, buffer);
         }
     }
 }
@@ -137,12 +157,12 @@ impl Job for DataJob {
 fn perform(
     calls: &dyn Calls,
     file: &File,
-    mut transfer: Transfer,
+    transfer: &mut Transfer,
     mut buffer: Option<&mut IoBuffer>,
     counters: &Counters,
 ) -> io::Result<()> {
     loop {
-        let result = call(calls, file, &transfer, buffer.as_deref_mut());
+        let result = call(calls, file, transfer, buffer.as_deref_mut());
         match transfer.advance(result, counters) {
             Step::Done => return Ok(()),
             Step::Failed(error) => return Err(error),
@@ -160,16 +180,21 @@ fn call(
 ) -> io::Result<usize> {
     let piece = transfer.next();
     let range = piece.start..piece.start + piece.len;
-    match (transfer.class(), buffer) {
-        (Class::Read, Some(buffer)) => {
+    match (transfer.action(), buffer) {
+        (Action::Read, Some(buffer)) => {
             let bytes = buffer.as_mut_slice().expect("a checked read has a writable buffer");
             calls.read_at(file, &mut bytes[range], piece.offset)
         }
-        (Class::Write, Some(buffer)) => {
+        (Action::Write, Some(buffer)) => {
             calls.write_at(file, &buffer.as_slice()[range], piece.offset)
         }
-        (Class::Sync, _) => calls.sync(file).map(|()| 0),
-        (Class::Read | Class::Write, None) => unreachable!("a transfer has a buffer"),
+        (Action::WriteThrough, Some(buffer)) => {
+            calls.write_through_at(file, &buffer.as_slice()[range], piece.offset)
+        }
+        (Action::Sync, _) => calls.sync(file).map(|()| 0),
+        (Action::Read | Action::Write | Action::WriteThrough, None) => {
+            unreachable!("a transfer has a buffer")
+        }
     }
 }
 

@@ -83,6 +83,9 @@ pub struct BackendReport {
     pub device: Option<String>,
     /// The device's volatile cache as the kernel sees it: `write back` or `write through`.
     pub write_cache: Option<String>,
+    /// Whether durable writes of direct files there are one write (`RWF_DSYNC`), without a sync
+    /// after it: see [`crate::DurableWrites`].
+    pub writes_through: bool,
 }
 
 impl fmt::Display for BackendReport {
@@ -108,6 +111,10 @@ impl fmt::Display for BackendReport {
         }
         let device = self.device.as_deref().unwrap_or("unknown");
         let write_cache = self.write_cache.as_deref().unwrap_or("unknown");
-        write!(formatter, "device:      {device} (write cache: {write_cache})")
+        writeln!(formatter, "device:      {device} (write cache: {write_cache})")?;
+        match self.writes_through && self.direct {
+            true => write!(formatter, "durable:     one write (RWF_DSYNC)"),
+            false => write!(formatter, "durable:     write, then sync"),
+        }
     }
 }

@@ -133,6 +133,15 @@ pub enum Operation {
     },
     /// Make all completed writes of this file durable (`fdatasync`). Covers no write in flight.
     Sync,
+    /// Write the whole buffer to the file, then make it and all writes of this file that had
+    /// completed before durable: a `Write` and a `Sync` as one request, with one hand-off. It has
+    /// the priority of a sync. A failure of either half poisons the file.
+    WriteSynced {
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What to write.
+        buffer: IoBuffer,
+    },
 }
 
 impl Operation {
@@ -140,23 +149,34 @@ impl Operation {
         match self {
             Self::Read { .. } => Class::Read,
             Self::Write { .. } => Class::Write,
-            Self::Sync => Class::Sync,
+            Self::Sync | Self::WriteSynced { .. } => Class::Sync,
+        }
+    }
+
+    /// What errors call it before it was issued.
+    pub(crate) fn name(&self) -> IoOperation {
+        match self {
+            Self::Read { .. } => IoOperation::Read,
+            Self::Write { .. } | Self::WriteSynced { .. } => IoOperation::Write,
+            Self::Sync => IoOperation::Sync,
         }
     }
 
     /// Offset and length of the transfer; zeros for a sync.
     pub(crate) fn range(&self) -> (u64, u64) {
         match self {
-            Self::Read { offset, buffer } | Self::Write { offset, buffer } => {
-                (*offset, buffer.len() as u64)
-            }
+            Self::Read { offset, buffer }
+            | Self::Write { offset, buffer }
+            | Self::WriteSynced { offset, buffer } => (*offset, buffer.len() as u64),
             Self::Sync => (0, 0),
         }
     }
 
     pub(crate) fn into_buffer(self) -> Option<IoBuffer> {
         match self {
-            Self::Read { buffer, .. } | Self::Write { buffer, .. } => Some(buffer),
+            Self::Read { buffer, .. }
+            | Self::Write { buffer, .. }
+            | Self::WriteSynced { buffer, .. } => Some(buffer),
             Self::Sync => None,
         }
     }
@@ -173,14 +193,6 @@ pub(crate) enum Class {
 impl Class {
     #[cfg(target_os = "linux")]
     pub(crate) const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Sync];
-
-    pub(crate) fn operation(self) -> IoOperation {
-        match self {
-            Self::Read => IoOperation::Read,
-            Self::Write => IoOperation::Write,
-            Self::Sync => IoOperation::Sync,
-        }
-    }
 }
 
 /// One operation, and whom to tell.
@@ -224,17 +236,16 @@ pub struct Completed {
 impl Request {
     /// What is wrong with this request before any system call, as an error value.
     pub(crate) fn check(&self) -> Result<(), IoError> {
-        let class = self.operation.class();
-        if class != Class::Read {
-            self.file.check_writable(class.operation())?;
+        if self.operation.class() != Class::Read {
+            self.file.check_writable(self.operation.name())?;
         }
         match &self.operation {
             Operation::Read { buffer: IoBuffer::Chunk { .. }, .. } => {
                 Err(self.invalid("a chunk cannot be read into".to_owned()))
             }
-            Operation::Read { offset, buffer } | Operation::Write { offset, buffer } => {
-                self.check_range(*offset, buffer)
-            }
+            Operation::Read { offset, buffer }
+            | Operation::Write { offset, buffer }
+            | Operation::WriteSynced { offset, buffer } => self.check_range(*offset, buffer),
             Operation::Sync => Ok(()),
         }
     }
@@ -263,8 +274,12 @@ impl Request {
 
     fn invalid(&self, reason: String) -> IoError {
         let (offset, len) = self.operation.range();
-        let operation = self.operation.class().operation();
-        IoError::refused(operation, self.file.path(), IoErrorKind::InvalidRequest, reason)
-            .at(offset, len)
+        IoError::refused(
+            self.operation.name(),
+            self.file.path(),
+            IoErrorKind::InvalidRequest,
+            reason,
+        )
+        .at(offset, len)
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::Disk;
+use crate::durable::WriteThrough;
 use crate::environment;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::options::DiskOptions;
@@ -111,5 +112,6 @@ fn settle(
         alignment: probed.alignment.unwrap_or(1),
         device: device.as_ref().map(|device| device.name.clone()),
         write_cache: device.and_then(|device| device.write_cache),
+        writes_through: disk.write_through() != WriteThrough::Never,
     });
 }

@@ -40,10 +40,15 @@ counters! {
     orphaned,
     /// Reads that succeeded.
     reads,
-    /// Writes that succeeded.
+    /// Writes that succeeded, durable ones among them.
     writes,
-    /// Syncs that succeeded.
+    /// Syncs that succeeded, also those that were the second half of a durable write.
     syncs,
+    /// Of the writes, those that were durable at their end (`Operation::WriteSynced`).
+    synced_writes,
+    /// Of the durable writes, those that were one write of the device (`RWF_DSYNC`), without a
+    /// sync after it.
+    synced_writes_through,
     /// Bytes that successful reads delivered.
     bytes_read,
     /// Bytes that successful writes stored.

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::disk::{DirectoryEntry, Disk, FileLock, IoFuture};
+use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
 use crate::metadata;
@@ -35,6 +36,7 @@ pub(crate) struct SystemDisk {
     /// Cleared when a directory turns out not to take direct I/O although its files open with it.
     direct: AtomicBool,
     directory: PathBuf,
+    write_through: WriteThrough,
     drain_timeout: Duration,
     process: u32,
 }
@@ -57,6 +59,7 @@ impl SystemDisk {
             report: OnceLock::new(),
             direct: AtomicBool::new(options.direct),
             directory: directory.to_owned(),
+            write_through: WriteThrough::decide(options.durable_writes, directory),
             drain_timeout: options.drain_timeout,
             process: std::process::id(),
         }
@@ -68,6 +71,10 @@ impl SystemDisk {
 
     pub(crate) fn rings(&self) -> Option<&Rings> {
         self.rings.as_deref()
+    }
+
+    pub(crate) fn write_through(&self) -> WriteThrough {
+        self.write_through
     }
 
     pub(crate) fn forbid_direct(&self) {
@@ -104,8 +111,8 @@ impl Disk for SystemDisk {
         self.counters.submitted.add(batch.len() as u64);
         if self.is_forked() {
             for request in batch {
-                Ticket::reject(request, &self.counters, |class, file| {
-                    forked(class.operation(), file.path())
+                Ticket::reject(request, &self.counters, |operation, file| {
+                    forked(operation, file.path())
                 });
             }
             return;
@@ -119,8 +126,9 @@ impl Disk for SystemDisk {
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
         // Relaxed: see `forbid_direct`.
         let direct = options.prefers_direct() && self.direct.load(Ordering::Relaxed);
+        let write_through = self.write_through;
         self.run(IoOperation::Open, path, move |path| {
-            FileHandle::open(path, options.direct(direct))
+            FileHandle::open_on(path, options.direct(direct), &write_through)
         })
     }
 

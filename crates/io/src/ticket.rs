@@ -6,16 +6,18 @@
 use std::io;
 
 use crate::completion::deliver;
-use crate::error::IoError;
+use crate::error::{IoError, IoOperation};
 use crate::file::FileHandle;
-use crate::request::{Class, Completed, IoBuffer, OnComplete, Request};
-
+use crate::request::{Class, Completed, IoBuffer, OnComplete, Operation, Request};
 use crate::stats::Counters;
-use crate::transfer::Transfer;
+use crate::transfer::{Action, Transfer};
 
 pub(crate) struct Ticket {
     pub(crate) file: FileHandle,
     class: Class,
+    /// Whether this is a write that is to be durable at its end.
+    synced: bool,
+    name: IoOperation,
     offset: u64,
     len: u64,
     on_complete: OnComplete,
@@ -38,9 +40,13 @@ impl Ticket {
             return None;
         }
         let len = buffer.as_ref().map_or(0, IoBuffer::len);
-        let transfer = Transfer::new(ticket.class, ticket.offset, len, ticket.file.alignment());
+        let (offset, alignment) = (ticket.offset, ticket.file.alignment());
+        let transfer = match ticket.synced {
+            true => Transfer::write_synced(offset, len, alignment, ticket.file.writes_through()),
+            false => Transfer::new(ticket.class, offset, len, alignment),
+        };
         if transfer.is_empty() {
-            ticket.finish(counters, Ok(()), buffer);
+            ticket.finish(counters, transfer.action(), Ok(()), buffer);
             return None;
         }
         Some(Accepted { ticket, buffer, transfer })
@@ -50,57 +56,56 @@ impl Ticket {
     pub(crate) fn reject(
         request: Request,
         counters: &Counters,
-        why: impl FnOnce(Class, &FileHandle) -> IoError,
+        why: impl FnOnce(IoOperation, &FileHandle) -> IoError,
     ) {
         let (ticket, buffer) = Self::split(request);
-        let error = why(ticket.class, &ticket.file).at(ticket.offset, ticket.len);
+        let error = why(ticket.name, &ticket.file).at(ticket.offset, ticket.len);
         ticket.refuse(counters, error, buffer);
     }
 
     fn split(request: Request) -> (Self, Option<IoBuffer>) {
         let Request { file, operation, on_complete } = request;
         let (offset, len) = operation.range();
-        let class = operation.class();
-        (Self { file, class, offset, len, on_complete }, operation.into_buffer())
+        let (class, name) = (operation.class(), operation.name());
+        let synced = matches!(operation, Operation::WriteSynced { .. });
+        (Self { file, class, synced, name, offset, len, on_complete }, operation.into_buffer())
+    }
+
+    /// Whose budget it counts against, from beginning to end.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn class(&self) -> Class {
+        self.class
     }
 
     /// The request as it was, for another backend to start over.
     #[cfg(target_os = "linux")]
     pub(crate) fn into_request(self, buffer: Option<IoBuffer>) -> Request {
-        use crate::request::Operation;
-
         let offset = self.offset;
         let operation = match (self.class, buffer) {
             (Class::Read, Some(buffer)) => Operation::Read { offset, buffer },
             (Class::Write, Some(buffer)) => Operation::Write { offset, buffer },
-            (Class::Sync, _) => Operation::Sync,
+            (Class::Sync, Some(buffer)) => Operation::WriteSynced { offset, buffer },
+            (Class::Sync, None) => Operation::Sync,
             (Class::Read | Class::Write, None) => unreachable!("a transfer has a buffer"),
         };
         Request { file: self.file, operation, on_complete: self.on_complete }
     }
 
-    /// The way out after the operating system was asked.
+    /// The way out after the operating system was asked; `last` is what it was asked for last.
     pub(crate) fn finish(
         self,
         counters: &Counters,
+        last: Action,
         result: io::Result<()>,
         buffer: Option<IoBuffer>,
     ) {
         match result {
             Ok(()) => {
-                let (operations, bytes) = match self.class {
-                    Class::Read => (&counters.reads, Some(&counters.bytes_read)),
-                    Class::Write => (&counters.writes, Some(&counters.bytes_written)),
-                    Class::Sync => (&counters.syncs, None),
-                };
-                operations.add(1);
-                if let Some(bytes) = bytes {
-                    bytes.add(self.len);
-                }
+                self.count(counters, last);
                 deliver(counters, self.on_complete, Completed { result: Ok(()), buffer });
             }
             Err(source) => {
-                let error = self.error(source);
+                let error = self.error(last, source);
                 if self.class != Class::Read {
                     self.file.poison(&error);
                 }
@@ -115,11 +120,28 @@ impl Ticket {
         deliver(counters, self.on_complete, Completed { result: Err(error), buffer });
     }
 
-    fn error(&self, source: io::Error) -> IoError {
-        let error = IoError::new(self.class.operation(), self.file.path(), source);
-        match self.class {
-            Class::Read | Class::Write => error.at(self.offset, self.len),
-            Class::Sync => error,
+    fn count(&self, counters: &Counters, last: Action) {
+        if last == Action::Sync {
+            counters.syncs.add(1);
+        }
+        if self.class == Class::Read {
+            counters.reads.add(1);
+            counters.bytes_read.add(self.len);
+        } else if self.class == Class::Write || self.synced {
+            counters.writes.add(1);
+            counters.bytes_written.add(self.len);
+        }
+        if self.synced {
+            counters.synced_writes.add(1);
+            counters.synced_writes_through.add(u64::from(last == Action::WriteThrough));
+        }
+    }
+
+    fn error(&self, last: Action, source: io::Error) -> IoError {
+        let error = IoError::new(last.operation(), self.file.path(), source);
+        match last {
+            Action::Sync if !self.synced => error,
+            _ => error.at(self.offset, self.len),
         }
     }
 }

@@ -8,10 +8,13 @@
 //! starts at an aligned offset again, so some bytes may be transferred twice; a result that brings
 //! no new byte ends the transfer, so it always ends. A sync is issued again only after EINTR, which
 //! reports nothing about the data; any other failure is final, since the kernel tells it once.
+//! A durable write issues its sync only after the last of its bytes was written: entries that are
+//! in flight together have no order, and links break at a short write.
 //! Tested below with synthetic results.
 
 use std::io;
 
+use crate::error::IoOperation;
 use crate::request::Class;
 use crate::stats::Counters;
 
@@ -24,10 +27,32 @@ const RETRY_LIMIT: u32 = 128;
 /// request follow each other. `examples/readbench` with `block=` above and below this shows it.
 pub(crate) const TRANSFER_BYTES_MAX: usize = 1024 * 1024;
 
+/// What to ask the operating system for next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Read,
+    Write,
+    /// A write that returns once its bytes are durable (`RWF_DSYNC`).
+    WriteThrough,
+    Sync,
+}
+
+impl Action {
+    pub(crate) fn operation(self) -> IoOperation {
+        match self {
+            Self::Read => IoOperation::Read,
+            Self::Write | Self::WriteThrough => IoOperation::Write,
+            Self::Sync => IoOperation::Sync,
+        }
+    }
+}
+
 /// Progress of one operation.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    class: Class,
+    action: Action,
+    /// Whether a sync follows once all bytes are written.
+    sync_follows: bool,
     offset: u64,
     len: usize,
     alignment: usize,
@@ -60,17 +85,43 @@ pub(crate) struct Piece {
 
 impl Transfer {
     pub(crate) fn new(class: Class, offset: u64, len: usize, alignment: u32) -> Self {
-        let alignment = alignment as usize;
-        Self { class, offset, len, alignment, start: 0, done: 0, retries: 0, cancelled: false }
+        let action = match class {
+            Class::Read => Action::Read,
+            Class::Write => Action::Write,
+            Class::Sync => Action::Sync,
+        };
+        Self {
+            action,
+            sync_follows: false,
+            offset,
+            len,
+            alignment: alignment as usize,
+            start: 0,
+            done: 0,
+            retries: 0,
+            cancelled: false,
+        }
+    }
+
+    /// A write that is durable at its end: in the write itself where `in_write`, else by a sync
+    /// that is issued once every byte is written.
+    pub(crate) fn write_synced(offset: u64, len: usize, alignment: u32, in_write: bool) -> Self {
+        let transfer = Self::new(Class::Sync, offset, len, alignment);
+        match (len, in_write) {
+            (0, _) => transfer,
+            (_, true) => Self { action: Action::WriteThrough, ..transfer },
+            (_, false) => Self { action: Action::Write, sync_follows: true, ..transfer },
+        }
     }
 
     /// Whether nothing has to be issued at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.class != Class::Sync && self.len == 0
+        self.action != Action::Sync && self.len == 0
     }
 
-    pub(crate) fn class(&self) -> Class {
-        self.class
+    /// What [`Transfer::next`] is to be issued as.
+    pub(crate) fn action(&self) -> Action {
+        self.action
     }
 
     /// Whether the last results were EAGAIN: a ring should force its worker threads then.
@@ -86,7 +137,7 @@ impl Transfer {
     /// Takes in the result of the last piece: a byte count, or an error.
     pub(crate) fn advance(&mut self, result: io::Result<usize>, counters: &Counters) -> Step {
         match result {
-            Ok(_) if self.class == Class::Sync => Step::Done,
+            Ok(_) if self.action == Action::Sync => Step::Done,
             Ok(count) => self.moved(count, counters),
             Err(error) => self.failed(error, counters),
         }
@@ -106,7 +157,7 @@ impl Transfer {
         self.done = reached;
         self.retries = 0;
         if self.done == self.len {
-            return Step::Done;
+            return self.all_moved();
         }
         if count < asked {
             counters.short_counts.add(1);
@@ -115,14 +166,22 @@ impl Transfer {
         Step::Again
     }
 
+    fn all_moved(&mut self) -> Step {
+        if !std::mem::take(&mut self.sync_follows) {
+            return Step::Done;
+        }
+        self.action = Action::Sync;
+        Step::Again
+    }
+
     /// No new byte: a read is at the end of the file, a write cannot go on.
     fn stuck(&self) -> io::Error {
-        match self.class {
-            Class::Read => io::Error::new(
+        match self.action {
+            Action::Read => io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 format!("the file ends after {} of these bytes", self.done),
             ),
-            Class::Write | Class::Sync => io::Error::new(
+            Action::Write | Action::WriteThrough | Action::Sync => io::Error::new(
                 io::ErrorKind::WriteZero,
                 format!("the system stopped accepting data after {} bytes", self.done),
             ),
@@ -130,11 +189,12 @@ impl Transfer {
     }
 
     fn failed(&mut self, error: io::Error, counters: &Counters) -> Step {
+        let is_transfer = self.action != Action::Sync;
         let again = match error.kind() {
             io::ErrorKind::Interrupted => self.may_retry(),
-            io::ErrorKind::WouldBlock => self.class != Class::Sync && self.may_retry(),
+            io::ErrorKind::WouldBlock => is_transfer && self.may_retry(),
             _ if is_cancelled(&error) => {
-                self.class != Class::Sync && !std::mem::replace(&mut self.cancelled, true)
+                is_transfer && !std::mem::replace(&mut self.cancelled, true)
             }
             _ => false,
         };
@@ -297,6 +357,53 @@ mod tests {
             assert_eq!(error.raw_os_error(), Some(number));
         }
         assert_eq!(counters.retries.value(), 0);
+    }
+
+    #[test]
+    fn the_sync_of_a_durable_write_follows_its_last_byte() {
+        let counters = Counters::default();
+        let mut write = Transfer::write_synced(0, 8192, 4096, false);
+
+        assert_eq!(write.action(), Action::Write);
+        assert!(matches!(write.advance(Ok(4096), &counters), Step::Again));
+        assert_eq!(write.action(), Action::Write, "bytes are missing");
+        assert!(matches!(write.advance(Ok(4096), &counters), Step::Again));
+        assert_eq!(write.action(), Action::Sync);
+        assert!(matches!(write.advance(Ok(0), &counters), Step::Done));
+    }
+
+    #[test]
+    fn a_durable_write_through_ends_with_its_last_byte() {
+        let counters = Counters::default();
+        let mut write = Transfer::write_synced(0, 8192, 4096, true);
+
+        assert_eq!(write.action(), Action::WriteThrough);
+        assert!(matches!(write.advance(Ok(4096), &counters), Step::Again));
+        assert_eq!(write.action(), Action::WriteThrough);
+        assert!(matches!(write.advance(Ok(4096), &counters), Step::Done));
+    }
+
+    #[test]
+    fn a_durable_write_of_no_bytes_is_a_sync() {
+        for in_write in [false, true] {
+            let write = Transfer::write_synced(0, 0, 1, in_write);
+
+            assert_eq!((write.action(), write.is_empty()), (Action::Sync, false));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_sync_half_of_a_durable_write_fails_for_good() {
+        let counters = Counters::default();
+        let mut write = Transfer::write_synced(0, 8, 1, false);
+
+        assert!(matches!(write.advance(errno(libc::ECANCELED), &counters), Step::Again));
+        assert!(matches!(write.advance(Ok(8), &counters), Step::Again));
+        let error = failure(write.advance(errno(libc::EAGAIN), &counters));
+
+        assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+        assert_eq!(write.action().operation(), IoOperation::Sync);
     }
 
     #[test]

@@ -83,6 +83,8 @@ fn store_lines(stats: &StoreStats) -> Vec<Line> {
         ("io_reads", io.reads),
         ("io_writes", io.writes),
         ("io_syncs", io.syncs),
+        ("io_synced_writes", io.synced_writes),
+        ("io_synced_writes_through", io.synced_writes_through),
         ("io_bytes_read", io.bytes_read),
         ("io_bytes_written", io.bytes_written),
         ("io_short_counts", io.short_counts),

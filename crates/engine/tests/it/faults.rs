@@ -66,10 +66,14 @@ impl FaultDisk {
         let path = request.file.path();
         let matches = |part: &str| path.to_string_lossy().contains(part);
         let (operation, kind) = match (*self.fail.lock().unwrap(), &request.operation) {
-            (Fail::Syncs(part), Operation::Sync) if matches(part) => {
+            (Fail::Syncs(part), Operation::Sync | Operation::WriteSynced { .. })
+                if matches(part) =>
+            {
                 (IoOperation::Sync, io::ErrorKind::Other)
             }
-            (Fail::Writes(part, kind), Operation::Write { .. }) if matches(part) => {
+            (Fail::Writes(part, kind), Operation::Write { .. } | Operation::WriteSynced { .. })
+                if matches(part) =>
+            {
                 (IoOperation::Write, kind)
             }
             (Fail::Reads(part), Operation::Read { .. }) if matches(part) => {
@@ -91,7 +95,9 @@ impl Disk for FaultDisk {
                 continue;
             };
             let buffer = match request.operation {
-                Operation::Read { buffer, .. } | Operation::Write { buffer, .. } => Some(buffer),
+                Operation::Read { buffer, .. }
+                | Operation::Write { buffer, .. }
+                | Operation::WriteSynced { buffer, .. } => Some(buffer),
                 _ => None,
             };
             (request.on_complete)(Completed { result: Err(error), buffer });

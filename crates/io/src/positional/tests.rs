@@ -5,7 +5,8 @@ use std::sync::{Condvar, Mutex};
 
 use super::*;
 use crate::completion::block_on;
-use crate::disk::{Disk, read, sync, write};
+use crate::disk::{Disk, read, sync, write, write_synced};
+use crate::error::IoOperation;
 use crate::file::{FileHandle, OpenOptions};
 use crate::memory::{AlignedBuf, Arena};
 use crate::options::DiskOptions;
@@ -62,6 +63,11 @@ impl Calls for Scripted {
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let len = self.next(bytes.len())?;
         SystemCalls.write_at(file, &bytes[..len], offset)
+    }
+
+    fn write_through_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let len = self.next(bytes.len())?;
+        SystemCalls.write_through_at(file, &bytes[..len], offset)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -133,6 +139,39 @@ fn a_failed_sync_poisons_the_file_and_is_not_repeated() {
 }
 
 #[test]
+fn each_half_of_a_durable_write_can_fail_and_poisons_the_file() {
+    let full = Act::Fail(io::ErrorKind::StorageFull);
+    let halves =
+        [(vec![full], IoOperation::Write), (vec![Act::Short(4096), full], IoOperation::Sync)];
+    for (acts, half) in halves {
+        let bench = bench(acts);
+
+        let failed = write_synced(&bench.disk, &bench.file, 8192, buffer(4096, 7));
+        let error = block_on(failed).unwrap_err();
+        let later = block_on(write_synced(&bench.disk, &bench.file, 0, buffer(1, 7))).unwrap_err();
+
+        assert_eq!((error.operation(), error.kind()), (half, IoErrorKind::Full));
+        assert_eq!((error.offset(), error.len()), (Some(8192), Some(4096)));
+        assert_eq!(later.kind(), IoErrorKind::Poisoned);
+        let stats = bench.disk.stats();
+        assert_eq!((stats.writes, stats.syncs, stats.synced_writes), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_short_durable_write_syncs_only_after_the_rest() {
+    // If the sync came early, the failure would hit the rest of the write.
+    let acts = [Act::Short(100), Act::Short(3996), Act::Fail(io::ErrorKind::StorageFull)];
+    let bench = bench(acts);
+
+    let failed = write_synced(&bench.disk, &bench.file, 0, buffer(4096, 7));
+    let error = block_on(failed).unwrap_err();
+
+    assert_eq!(error.operation(), IoOperation::Sync);
+    assert_eq!(std::fs::read(bench.file.path()).unwrap()[..4096], [7; 4096]);
+}
+
+#[test]
 fn a_dropped_read_keeps_its_memory_until_it_ends() {
     let bench = bench([]);
     let arena = Arena::new(4096).unwrap();
@@ -160,6 +199,9 @@ fn blocked_writes_leave_threads_to_reads() {
         }
         fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
             self.0.write_at(file, bytes, offset)
+        }
+        fn write_through_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+            self.0.write_through_at(file, bytes, offset)
         }
         fn sync(&self, file: &File) -> io::Result<()> {
             SystemCalls.sync(file)

@@ -237,8 +237,8 @@ impl<K: Kernel> Driver<K> {
         match self.table.get_mut(index).complete(result, counters) {
             Verdict::Resume => self.resumed.push_back(index),
             Verdict::Finished(outcome) => {
-                let Flight { ticket, buffer, .. } = self.land(index);
-                ticket.finish(&self.context.counters, outcome, buffer);
+                let Flight { ticket, buffer, transfer } = self.land(index);
+                ticket.finish(&self.context.counters, transfer.action(), outcome, buffer);
             }
             Verdict::HandOver(error) => {
                 let flight = self.land(index);
@@ -250,7 +250,7 @@ impl<K: Kernel> Driver<K> {
     /// Takes a flight that the kernel has given back out of the table.
     fn land(&mut self, index: u32) -> Flight {
         let flight = self.table.remove(index);
-        self.budget.release(flight.transfer.class());
+        self.budget.release(flight.ticket.class());
         flight
     }
 
@@ -260,7 +260,7 @@ impl<K: Kernel> Driver<K> {
         let mut request = flight.ticket.into_request(flight.buffer);
         if let Some(error) = refusal {
             let (degraded, on_complete) = (Arc::clone(&self.context.degraded), request.on_complete);
-            let operation = request.operation.class().operation();
+            let operation = request.operation.name();
             request.on_complete = Box::new(move |completed| {
                 if completed.result.is_ok() {
                     degraded.get_or_init(|| {
@@ -281,8 +281,8 @@ impl<K: Kernel> Driver<K> {
     }
 
     fn refuse(&self, request: Request) {
-        Ticket::reject(request, &self.context.counters, |class, file| {
-            IoError::closed(class.operation(), file.path())
+        Ticket::reject(request, &self.context.counters, |operation, file| {
+            IoError::closed(operation, file.path())
         });
     }
 
@@ -315,9 +315,9 @@ impl<K: Kernel> Driver<K> {
             // The kernel may still write to the buffer and use the file.
             std::mem::forget(buffer);
             std::mem::forget(ticket.file.clone());
-            self.budget.release(transfer.class());
+            self.budget.release(ticket.class());
             let error = io::Error::other(format!("{reason} while the kernel had this operation"));
-            ticket.finish(&self.context.counters, Err(error), None);
+            ticket.finish(&self.context.counters, transfer.action(), Err(error), None);
         }
     }
 

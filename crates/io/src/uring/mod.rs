@@ -118,8 +118,8 @@ impl Rings {
         // Relaxed: only spreads batches over rings.
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len();
         for request in self.shards[index].intake.submit(batch, &self.counters) {
-            Ticket::reject(request, &self.counters, |class, file| {
-                IoError::closed(class.operation(), file.path())
+            Ticket::reject(request, &self.counters, |operation, file| {
+                IoError::closed(operation, file.path())
             });
         }
     }

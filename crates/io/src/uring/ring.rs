@@ -22,8 +22,8 @@ use super::flight::Flight;
 use super::kernel::{Kernel, Reaped};
 use super::setup::{self, RingFacts};
 use super::table::WAKE_TOKEN;
-use crate::request::{Class, IoBuffer};
-use crate::transfer::Piece;
+use crate::request::IoBuffer;
+use crate::transfer::{Action, Piece};
 
 pub(super) struct Ring {
     /// Leaked unless released: see [`Kernel::release`].
@@ -78,16 +78,20 @@ impl Kernel for Ring {
     fn push(&mut self, token: u64, flight: &mut Flight) -> bool {
         let descriptor = Fd(flight.descriptor());
         let piece = flight.transfer.next();
-        let entry = match flight.transfer.class() {
-            Class::Read => {
+        let entry = match flight.transfer.action() {
+            Action::Read => {
                 let start = read_address(flight.buffer.as_mut(), &piece);
                 opcode::Read::new(descriptor, start, length(&piece)).offset(piece.offset).build()
             }
-            Class::Write => {
+            action @ (Action::Write | Action::WriteThrough) => {
                 let start = write_address(flight.buffer.as_ref(), &piece);
-                opcode::Write::new(descriptor, start, length(&piece)).offset(piece.offset).build()
+                let flags = if action == Action::Write { 0 } else { libc::RWF_DSYNC };
+                opcode::Write::new(descriptor, start, length(&piece))
+                    .offset(piece.offset)
+                    .rw_flags(flags)
+                    .build()
             }
-            Class::Sync => opcode::Fsync::new(descriptor).flags(FsyncFlags::DATASYNC).build(),
+            Action::Sync => opcode::Fsync::new(descriptor).flags(FsyncFlags::DATASYNC).build(),
         };
         // What could not go on at once must not be tried at once again: the workers wait for it.
         let entry = match flight.transfer.is_retry() {

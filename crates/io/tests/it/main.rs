@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, like the tests do")]
 
 mod cancel;
+mod durable;
 mod files;
 mod flood;
 mod same_results;
