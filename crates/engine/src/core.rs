@@ -20,12 +20,12 @@ use nephrite_pager::snapshot::Snapshot;
 use crate::{
     config::Config,
     error::Error,
+    jobs::{JobQueue, Reply},
     manifest::Manifest,
     memtable::Memtable,
     paths::StorePaths,
     runtime::{BoxFuture, Runtime},
     segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
-    service::{JobQueue, Reply},
     version::Version,
     wal::{Visibility, Wal},
 };

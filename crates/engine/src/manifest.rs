@@ -40,6 +40,10 @@ const CAPACITY_FACTOR: u64 = 4;
 /// Edits of a snapshot are cut into frames of about this many bytes.
 const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
 
+/// Largest number of a record, frame, log segment, file or age that is believed: no store counts
+/// that far, and whoever counts on from there does not overflow.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// What the manifest says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ManifestState {
@@ -83,6 +87,33 @@ impl ManifestState {
         }
     }
 
+    /// Refuses numbers that the engine could not count on from.
+    fn check_numbers(&self) -> Result<(), String> {
+        let within = |what: &str, number: u64| {
+            if number <= NUMBER_MAX { Ok(()) } else { Err(format!("{what} is {number}")) }
+        };
+        if let Some(counters) = &self.counters {
+            within("the next file", counters.next_file.get())?;
+            within("the next record number", counters.next_lsn.get())?;
+            within("the log's position", counters.wal_position)?;
+            within("the log's frame number", counters.wal_sequence.get())?;
+        }
+        for (position, file) in &self.log {
+            within("the position of a log segment", *position)?;
+            within("the file of a log segment", file.get())?;
+        }
+        for record in self.databases.values() {
+            within("the number of a flushed record", record.flushed_lsn.get())?;
+            within("a number of records", record.live_records)?;
+            for segment in &record.segments {
+                within("the file of a segment", segment.file.get())?;
+                within("the age of a segment", segment.order)?;
+                within("the length of a segment", segment.file_bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     fn create(&mut self, meta: &DatabaseMeta) -> Result<(), String> {
         let record = DatabaseRecord {
             meta: meta.clone(),
@@ -118,6 +149,28 @@ impl ManifestState {
         record.flushed_lsn = record.flushed_lsn.max(flush.flushed_lsn);
         record.live_records = flush.live_records;
         Ok(())
+    }
+
+    /// Makes sure that edits of the engine fit before they go to disk, where one that does not
+    /// would keep the store from ever being opened again.
+    fn check(&self, edits: &[ManifestEdit]) {
+        let mut part = Self { counters: self.counters, log: self.log.clone(), ..Self::default() };
+        for edit in edits {
+            let database = match edit {
+                ManifestEdit::CreateDatabase(meta) => Some(meta.database),
+                ManifestEdit::DropDatabase { database } => Some(*database),
+                ManifestEdit::Flush(flush) => Some(flush.database),
+                ManifestEdit::Counters(_) | ManifestEdit::LogSegment { .. } => None,
+            };
+            let known = database.and_then(|database| self.databases.get_key_value(&database));
+            if let Some((database, record)) = known {
+                part.databases.entry(*database).or_insert_with(|| record.clone());
+            }
+        }
+        for edit in edits {
+            let applied = part.apply(edit);
+            assert!(applied.is_ok(), "the engine made an edit that does not fit: {applied:?}");
+        }
     }
 
     /// The edits that build this state from nothing.
@@ -222,6 +275,7 @@ impl Manifest {
             return Err(error.clone());
         }
         let (edits, result) = edits(&inner.state)?;
+        inner.state.check(&edits);
         let (payload, count) = ManifestEdit::encode_all(&edits);
         if inner.capacity < inner.offset + frame_bytes(payload.len()) as u64 {
             self.rotate(&mut inner, &edits).await?;
@@ -456,6 +510,7 @@ fn parse(content: &[u8], id: FileId, name: &str) -> Result<Parsed, Error> {
     if !complete {
         return Err(Error::corrupt(name, offset, "the snapshot at its beginning has no end"));
     }
+    state.check_numbers().map_err(|what| Error::corrupt(name, offset, what))?;
     Ok(Parsed { header, state, offset, next_sequence })
 }
 

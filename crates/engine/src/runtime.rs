@@ -5,10 +5,10 @@
 //! few named threads (one per long-lived task, plus one timer thread once something sleeps), all
 //! joined by whoever spawned them. A panic in a task aborts the process.
 //!
-//! Lock rule: the timer's mutex is a leaf; nothing is called while it is held.
+//! Lock rule: the timer's mutex is a leaf; no waker is called or dropped while it is held.
 
 use std::{
-    collections::BinaryHeap,
+    collections::BTreeMap,
     fmt,
     future::Future,
     hash::{BuildHasher, Hasher},
@@ -18,6 +18,10 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+/// How long the timer thread outlives its last sleeper: a store that works sleeps every few
+/// milliseconds.
+const TIMER_IDLE: Duration = Duration::from_secs(1);
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -127,7 +131,7 @@ impl Drop for EndSignal {
 }
 
 /// One thread that wakes sleepers in order of their deadlines. It starts with the first sleeper
-/// and ends when there is none, so that an engine at rest keeps no timer thread.
+/// and ends some time after the last one, so that an engine at rest keeps no timer thread.
 struct Timer {
     origin: Instant,
     state: Mutex<TimerState>,
@@ -136,34 +140,13 @@ struct Timer {
 
 #[derive(Default)]
 struct TimerState {
-    sleepers: BinaryHeap<Sleeper>,
+    /// By deadline and entry.
+    sleepers: BTreeMap<(Duration, u64), Waker>,
     next_entry: u64,
+    /// Whether a thread of this epoch runs. A thread of an earlier one ends when it looks.
     running: bool,
+    epoch: u64,
     thread: Option<thread::JoinHandle<()>>,
-}
-
-struct Sleeper {
-    deadline: Duration,
-    entry: u64,
-    waker: Option<Waker>,
-}
-
-impl PartialEq for Sleeper {
-    fn eq(&self, other: &Self) -> bool {
-        self.entry == other.entry
-    }
-}
-impl Eq for Sleeper {}
-impl PartialOrd for Sleeper {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Sleeper {
-    /// Earliest deadline is greatest, since the heap gives the greatest first.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.deadline, other.entry).cmp(&(self.deadline, self.entry))
-    }
 }
 
 impl Default for Timer {
@@ -186,79 +169,96 @@ impl Timer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(self: &Arc<Self>, deadline: Duration, waker: Waker) -> u64 {
+    fn register(self: &Arc<Self>, deadline: Duration, waker: Waker) -> (Duration, u64) {
         let mut state = self.lock();
-        let entry = state.next_entry;
+        let key = (deadline, state.next_entry);
         state.next_entry += 1;
-        state.sleepers.push(Sleeper { deadline, entry, waker: Some(waker) });
+        state.sleepers.insert(key, waker);
         if state.running {
+            drop(state);
             self.changed.notify_one();
-            return entry;
+            return key;
         }
         state.running = true;
-        drop(state);
+        let epoch = state.epoch;
         let timer = Arc::clone(self);
-        let started =
-            thread::Builder::new().name("nephrite-timer".to_owned()).spawn(move || timer.run());
-        let mut state = self.lock();
+        let started = thread::Builder::new()
+            .name("nephrite-timer".to_owned())
+            .spawn(move || timer.run(epoch));
         match started {
-            Ok(thread) => state.thread = Some(thread),
+            // A former thread has left its loop: nothing is left of it to wait for.
+            Ok(thread) => drop(state.thread.replace(thread)),
             Err(_) => {
                 // Without a thread nobody would wake the sleepers: wake them now; they poll again.
                 state.running = false;
                 let sleepers = std::mem::take(&mut state.sleepers);
                 drop(state);
-                sleepers.into_iter().filter_map(|sleeper| sleeper.waker).for_each(Waker::wake);
+                sleepers.into_values().for_each(Waker::wake);
             }
         }
-        entry
+        key
     }
 
-    /// Joins the thread if nobody sleeps: then it ends by itself.
+    /// Ends and joins the thread if nobody sleeps. A sleeper that comes meanwhile gets another.
     fn settle(&self) {
         let mut state = self.lock();
         if !state.sleepers.is_empty() {
             return;
         }
+        state.epoch += 1;
+        state.running = false;
         let thread = state.thread.take();
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
         // It runs nothing that can panic but wakers, whose panics are their owners' business.
         thread.into_iter().for_each(|thread| drop(thread.join()));
     }
 
-    fn cancel(&self, entry: u64) {
-        let mut state = self.lock();
-        state.sleepers.retain(|sleeper| sleeper.entry != entry);
-        self.changed.notify_one();
+    fn cancel(&self, key: (Duration, u64)) {
+        let waker = self.lock().sleepers.remove(&key);
+        drop(waker);
     }
 
-    fn run(&self) {
+    fn run(&self, epoch: u64) {
         let mut state = self.lock();
-        loop {
-            let Some(next) = state.sleepers.peek() else {
-                state.running = false;
-                return;
-            };
+        let mut idle_since = None;
+        while state.epoch == epoch {
             let now = self.now();
-            if next.deadline <= now {
-                let waker = state.sleepers.pop().and_then(|sleeper| sleeper.waker);
-                drop(state);
-                waker.into_iter().for_each(Waker::wake);
-                state = self.lock();
+            let Some((key, _)) = state.sleepers.first_key_value() else {
+                let end = *idle_since.get_or_insert(now) + TIMER_IDLE;
+                if end <= now {
+                    state.running = false;
+                    return;
+                }
+                state = self.wait(state, end - now);
+                continue;
+            };
+            idle_since = None;
+            let deadline = key.0;
+            if now < deadline {
+                state = self.wait(state, deadline - now);
                 continue;
             }
-            let wait = next.deadline - now;
-            state =
-                self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            let due = state.sleepers.pop_first();
+            drop(state);
+            due.into_iter().for_each(|(_, waker)| waker.wake());
+            state = self.lock();
         }
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, TimerState>,
+        at_most: Duration,
+    ) -> MutexGuard<'a, TimerState> {
+        self.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
 struct Sleep {
     timer: Arc<Timer>,
     deadline: Duration,
-    entry: Option<u64>,
+    entry: Option<(Duration, u64)>,
 }
 
 impl Future for Sleep {
@@ -302,6 +302,26 @@ mod tests {
         assert!(after_early >= Duration::from_millis(4), "{after_early:?}");
         assert!(after_late >= Duration::from_millis(29), "{after_late:?}");
         assert!(after_early < after_late);
+    }
+
+    /// Two stores may share a runtime: the end of one waited for the sleepers of the other when
+    /// they came at the wrong moment, and took the thread that should have woken them.
+    #[test]
+    fn settling_neither_waits_for_later_sleepers_nor_leaves_them_asleep() {
+        let runtime = OsRuntime::default();
+        let start = runtime.now();
+        for _ in 0..50 {
+            pollster::block_on(runtime.sleep(Duration::from_micros(100)));
+            let other = runtime.clone();
+            let sleeper = thread::Builder::new()
+                .spawn(move || pollster::block_on(other.sleep(Duration::from_millis(3))))
+                .unwrap();
+            runtime.settle();
+            sleeper.join().unwrap();
+        }
+        assert!(runtime.now() - start >= Duration::from_millis(150));
+        runtime.settle();
+        assert!(!runtime.timer.lock().running);
     }
 
     #[test]

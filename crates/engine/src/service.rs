@@ -8,143 +8,25 @@
 //! A caller's future only waits for the answer, so dropping it cancels nothing half-way.
 
 use std::{
-    collections::VecDeque,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     task::Poll,
 };
 
-use event_listener::Event;
 use nephrite_format::{DatabaseId, manifest::DatabaseMeta, manifest::ManifestEdit};
 
 use crate::{
     config::WAL_SEGMENTS_LIVE_MAX,
     core::{Core, DatabaseCore, Entry},
     error::Error,
+    jobs::{Job, Reply},
 };
 
-/// What the flush task is asked to do.
-#[derive(Debug)]
-pub(crate) enum Job {
-    Create {
-        meta: DatabaseMeta,
-        reply: Arc<Reply<Arc<Entry>>>,
-    },
-    Drop {
-        name: String,
-        reply: Arc<Reply<()>>,
-    },
-    Flush {
-        database: Arc<DatabaseCore>,
-        reply: Arc<Reply<()>>,
-    },
-    FlushAll {
-        reply: Arc<Reply<()>>,
-    },
-    /// Flush everything and end the engine.
-    Close,
-}
-
-/// The answer to a job.
-#[derive(Debug)]
-pub(crate) struct Reply<T> {
-    answer: OnceLock<Result<T, Error>>,
-    ready: Event,
-}
-
-impl<T> Default for Reply<T> {
-    fn default() -> Self {
-        Self { answer: OnceLock::new(), ready: Event::new() }
-    }
-}
-
-impl<T: Clone> Reply<T> {
-    fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    pub(crate) fn set(&self, answer: Result<T, Error>) {
-        let first = self.answer.set(answer).is_ok();
-        assert!(first, "a job is answered once");
-        self.ready.notify(usize::MAX);
-    }
-
-    pub(crate) async fn wait(&self) -> Result<T, Error> {
-        loop {
-            let listener = self.ready.listen();
-            if let Some(answer) = self.answer.get() {
-                return answer.clone();
-            }
-            listener.await;
-        }
-    }
-}
-
-/// Jobs on their way to the flush task.
-#[derive(Debug, Default)]
-pub(crate) struct JobQueue {
-    jobs: Mutex<Queue>,
-    added: Event,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    closed: bool,
-}
-
-impl JobQueue {
-    fn push(&self, job: Job) -> Result<(), Error> {
-        let mut queue = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.closed {
-            return Err(Error::Closed);
-        }
-        queue.closed = matches!(job, Job::Close);
-        queue.jobs.push_back(job);
-        drop(queue);
-        self.added.notify(1);
-        Ok(())
-    }
-
-    fn pop(&self) -> Option<Job> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).jobs.pop_front()
-    }
-}
+/// Databases made with one change of the manifest.
+const CREATE_TOGETHER: usize = 64;
 
 impl Core {
-    pub(crate) async fn ask_create(&self, meta: DatabaseMeta) -> Result<Arc<Entry>, Error> {
-        let reply = Reply::new();
-        self.jobs.push(Job::Create { meta, reply: Arc::clone(&reply) })?;
-        reply.wait().await
-    }
-
-    pub(crate) async fn ask_drop(&self, name: String) -> Result<(), Error> {
-        let reply = Reply::new();
-        self.jobs.push(Job::Drop { name, reply: Arc::clone(&reply) })?;
-        reply.wait().await
-    }
-
-    pub(crate) async fn ask_flush(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
-        let reply = Reply::new();
-        let database = Arc::clone(database);
-        self.jobs.push(Job::Flush { database, reply: Arc::clone(&reply) })?;
-        reply.wait().await
-    }
-
-    pub(crate) async fn ask_flush_all(&self) -> Result<(), Error> {
-        let reply = Reply::new();
-        self.jobs.push(Job::FlushAll { reply: Arc::clone(&reply) })?;
-        reply.wait().await
-    }
-
-    /// Closes, or waits for whoever closes already; the outcome is the same for all.
-    pub(crate) async fn ask_close(&self) -> Result<(), Error> {
-        // A queue that takes no more jobs has the one that closes.
-        let _ = self.jobs.push(Job::Close);
-        self.closed.wait().await
-    }
-
     /// The flush task.
     pub(crate) async fn run_flushes(self: Arc<Self>) {
         let mut last_interval = self.runtime.now();
@@ -181,7 +63,7 @@ impl Core {
     /// Runs a job; `true` after the last one.
     async fn run_job(&self, job: Job) -> bool {
         match job {
-            Job::Create { meta, reply } => reply.set(self.create_database(meta).await),
+            Job::Create { meta, reply } => self.create_databases(meta, reply).await,
             Job::Drop { name, reply } => reply.set(self.drop_database(&name).await),
             Job::Flush { database, reply } => reply.set(self.flush_database(&database).await),
             Job::FlushAll { reply } => reply.set(self.flush_all().await),
@@ -300,8 +182,37 @@ impl Core {
         }
     }
 
-    async fn create_database(&self, mut meta: DatabaseMeta) -> Result<Arc<Entry>, Error> {
-        if self.catalog().contains_key(&meta.name) {
+    /// Makes a database, and those that wait to be made behind it, with one change of the manifest.
+    async fn create_databases(&self, meta: DatabaseMeta, reply: Arc<Reply<Arc<Entry>>>) {
+        let mut made = Vec::new();
+        let mut next = Some((meta, reply));
+        while let Some((meta, reply)) = next {
+            let taken =
+                made.iter().any(|(entry, _): &(Arc<Entry>, _)| entry.meta.name == meta.name);
+            match self.number_database(meta, taken) {
+                Ok(entry) => made.push((entry, reply)),
+                Err(error) => reply.set(Err(error)),
+            }
+            next = if made.len() < CREATE_TOGETHER { self.jobs.pop_create() } else { None };
+        }
+        let created = made.iter().map(|(entry, _)| entry.meta.clone());
+        let mut edits: Vec<_> = created.map(ManifestEdit::CreateDatabase).collect();
+        if edits.is_empty() {
+            return;
+        }
+        edits.push(ManifestEdit::Counters(self.counters(self.wal.start_without(&[]))));
+        let committed = self.manifest.commit(|_| Ok((edits, ()))).await;
+        for (entry, reply) in made {
+            reply.set(committed.clone().map(|()| {
+                self.catalog_mut().insert(entry.meta.name.clone(), Arc::clone(&entry));
+                entry
+            }));
+        }
+    }
+
+    /// The entry of a database that is about to be made.
+    fn number_database(&self, mut meta: DatabaseMeta, taken: bool) -> Result<Arc<Entry>, Error> {
+        if taken || self.catalog().contains_key(&meta.name) {
             return Err(Error::DatabaseExists { name: meta.name });
         }
         let id = self.next_database.fetch_add(1, Ordering::Relaxed); // only this task changes it
@@ -309,14 +220,7 @@ impl Core {
             field: "databases",
             reason: "2^32 databases were created in this store".to_owned(),
         })?);
-        let counters = self.counters(self.wal.start_without(&[]));
-        let edits =
-            vec![ManifestEdit::CreateDatabase(meta.clone()), ManifestEdit::Counters(counters)];
-        self.manifest.commit(|_| Ok((edits, ()))).await?;
-        let name = meta.name.clone();
-        let entry = Entry::new(meta);
-        self.catalog_mut().insert(name, Arc::clone(&entry));
-        Ok(entry)
+        Ok(Entry::new(meta))
     }
 
     async fn drop_database(&self, name: &str) -> Result<(), Error> {

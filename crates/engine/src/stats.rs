@@ -30,6 +30,8 @@ pub struct StoreStats {
     pub rows_flushed: u64,
     pub compactions: u64,
     pub write_stalls: u64,
+    /// Calls that wait for the flush task; flushes of the same thing count once.
+    pub jobs_waiting: u64,
     pub wal_frames: u64,
     pub wal_records: u64,
     pub wal_syncs: u64,
@@ -65,6 +67,7 @@ impl StoreStats {
             rows_flushed: get(&core.counters.flushed_rows),
             compactions: get(&core.counters.compactions),
             write_stalls: get(&core.counters.write_stalls),
+            jobs_waiting: core.jobs.len() as u64,
             wal_frames: get(&wal.frames),
             wal_records: get(&wal.records),
             wal_syncs: get(&wal.syncs),

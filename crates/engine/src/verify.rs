@@ -91,9 +91,10 @@ impl Core {
                 pairs.collect()
             })
             .await;
-        let bytes_total = segments.iter().map(|(_, segment)| segment.file_bytes).sum();
         let mut report = VerifyReport::default();
         self.verify_manifest(&mut report).await?;
+        let segment_bytes = segments.iter().map(|(_, segment)| segment.file_bytes);
+        let bytes_total = segment_bytes.fold(report.bytes, u64::saturating_add);
         for (database, segment) in segments {
             let name = database.name.clone();
             let identity = Identity {
@@ -113,10 +114,14 @@ impl Core {
                 bytes_total,
             };
             let known = walk.report.damage.len();
+            let before = walk.report.bytes;
             walk.segment(&segment).await?;
-            if known < report.damage.len() && !self.names(&database, segment.file).await {
-                report.damage.truncate(known); // compacted or dropped meanwhile
+            if !self.names(&database, segment.file).await {
+                // Compacted or dropped meanwhile: no damage, and its space is given back.
+                report.damage.truncate(known);
+                self.read.files.forget(segment.file);
             }
+            report.bytes = report.bytes.max(before.saturating_add(segment.file_bytes));
         }
         Ok(report)
     }
@@ -359,7 +364,7 @@ impl Walk<'_> {
         self.report.pages += pages;
         self.report.bytes += bytes;
         (self.progress)(VerifyProgress {
-            bytes: self.report.bytes,
+            bytes: self.report.bytes.min(self.bytes_total),
             bytes_total: self.bytes_total,
             damaged: self.report.damage.len() as u64,
         });

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use nephrite_format::{BLOCK_BYTES, FrameSequence, Lsn, frame::decode_frame, wal::WalRecord};
+use nephrite_format::{
+    BLOCK_BYTES, FrameSequence, Lsn,
+    frame::{FrameHeader, decode_frame},
+    wal::WalRecord,
+};
 
 use super::{
     ChainSegment, RecoveredLog, Source,
@@ -13,6 +17,7 @@ use super::{
 use crate::{
     error::Error,
     log_file::{self, Stop},
+    manifest::NUMBER_MAX,
     paths::wal_name,
     wal::LogPosition,
 };
@@ -108,6 +113,7 @@ async fn scan_segment(
     let mut ends: Vec<(FrameSequence, u32, Lsn)> = Vec::new();
     let stop = log_file::read_frames(&content, &header, Some(log.next_sequence), |at, frame| {
         let sequence = frame.header.sequence;
+        check_numbers(&frame.header, &name, at)?;
         for (record, lsn) in records(&frame, &name, at).zip(frame.header.first_lsn.get()..) {
             if let WalRecord::Bulk(bulk) = record? {
                 bulks.push((at, sequence, Lsn::new(lsn), Bulk::of(&bulk)));
@@ -135,6 +141,15 @@ async fn scan_segment(
     let end = log.next_sequence;
     log.chain.push(ChainSegment { wal, header, start, end, last_lsn });
     Ok(stop)
+}
+
+/// Refuses numbers that the log could not count on from.
+fn check_numbers(frame: &FrameHeader, name: &str, offset: u64) -> Result<(), Error> {
+    if frame.sequence.get() <= NUMBER_MAX && frame.first_lsn.get() <= NUMBER_MAX {
+        return Ok(());
+    }
+    let what = format!("frame {} begins with record {}", frame.sequence, frame.first_lsn);
+    Err(Error::corrupt(name, offset, what))
 }
 
 /// Where the log may legally end, if a segment does not end in blank blocks.

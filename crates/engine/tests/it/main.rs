@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod basics;
+mod fault_disk;
 mod faults;
+mod lifecycle;
 mod recovery;
 mod support;

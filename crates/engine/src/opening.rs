@@ -1,0 +1,527 @@
+//! Opening a store: lock, manifest, log, tasks, recovery, orphans.
+//!
+//! Everything from the lock on runs on what becomes the flush task, not on the caller's future: so
+//! a caller that is dropped half-way cancels nothing half-way. What was begun is brought to its
+//! end, then the store is closed again, and only then is its directory free for others.
+//!
+//! ```text
+//! pending -> ready -> taken by the caller
+//!    |         |
+//!    +---------+--> abandoned: the task closes the store
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use event_listener::Event;
+use nephrite_format::{FileId, Lsn, StoreId};
+use nephrite_io::{Disk, DiskOptions, FileLock, IoErrorKind, PROBE_PREFIX, open_disk};
+use nephrite_pager::{Pager, PagerConfig};
+
+use crate::{
+    config::Config,
+    core::{Core, Entry},
+    error::Error,
+    files::OpenFiles,
+    manifest::{self, Manifest, ManifestState},
+    paths::{StorePaths, is_temporary, parse_manifest, parse_segment, parse_wal},
+    recovery::{self, RecoveredLog},
+    runtime::{OsRuntime, Runtime},
+    segment::ReadContext,
+    wal::{Wal, WalContext, WalStart, create_wal_file},
+};
+
+/// Vectors that one call keeps pinned at the most, in a cache large enough for them.
+const PINNED_MAX: usize = 256;
+/// Bytes of cache for each of them: an eighth of the cache if each pins a page of 4 KiB.
+const PINNED_SHARE_BYTES: usize = 32 << 10;
+
+/// What is to become of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Create,
+    Open,
+    OpenOrCreate,
+}
+
+/// A store on its way to being open.
+pub(crate) struct Opening {
+    config: Config,
+    runtime: Arc<dyn Runtime>,
+    disk: Arc<dyn Disk>,
+    paths: StorePaths,
+}
+
+/// Files in a store directory.
+#[derive(Debug, Default)]
+struct Listing {
+    manifests: Vec<FileId>,
+    temporaries: Vec<String>,
+}
+
+impl Opening {
+    pub(crate) fn prepare(path: &Path, config: Config) -> Result<Self, Error> {
+        config.validate()?;
+        if config.disk.is_none() {
+            // The probe of the I/O backend needs the directory.
+            std::fs::create_dir_all(path).map_err(|source| {
+                nephrite_io::IoError::new(nephrite_io::IoOperation::CreateDirectory, path, source)
+            })?;
+        }
+        Self::with_disk(path, config)
+    }
+
+    pub(crate) fn prepare_existing(path: &Path, config: Config) -> Result<Self, Error> {
+        config.validate()?;
+        if config.disk.is_none() && !path.is_dir() {
+            let reason = if path.exists() { "it is not a directory" } else { "it does not exist" };
+            return Err(Error::NotAStore { path: path.to_owned(), reason: reason.to_owned() });
+        }
+        Self::with_disk(path, config)
+    }
+
+    fn with_disk(path: &Path, config: Config) -> Result<Self, Error> {
+        let disk = match &config.disk {
+            Some(disk) => Arc::clone(disk),
+            None => open_disk(DiskOptions::new().backend(config.backend), path)?,
+        };
+        let runtime = match &config.runtime {
+            Some(runtime) => Arc::clone(runtime),
+            None => Arc::new(OsRuntime::default()),
+        };
+        Ok(Self { config, runtime, disk, paths: StorePaths::new(path) })
+    }
+
+    /// Opens the store on a task of its own, which goes on as the flush task.
+    ///
+    /// Cancel safety: dropped early, what was begun is finished and closed in the background.
+    pub(crate) async fn run(self, mode: Mode) -> Result<Arc<Core>, Error> {
+        let (runtime, root) = (Arc::clone(&self.runtime), self.paths.root().to_owned());
+        let outcome = Arc::new(Outcome::default());
+        let offer = Arc::clone(&outcome);
+        let task = async move {
+            match self.bring_up(mode).await {
+                Ok(core) => {
+                    if !offer.offer(Ok(Arc::clone(&core))) {
+                        core.abandon();
+                    }
+                    core.run_flushes().await;
+                }
+                Err(error) => drop(offer.offer(Err(error))),
+            }
+        };
+        let joined = runtime.spawn("nephrite-flush", Box::pin(task));
+        let joined = joined.map_err(|source| {
+            nephrite_io::IoError::new(nephrite_io::IoOperation::Threads, &root, source)
+        })?;
+        let waiting = Waiting(outcome);
+        match waiting.take().await {
+            Ok(core) => {
+                let mut tasks = core.tasks.try_lock().expect("nobody else has the store yet");
+                tasks.push(joined);
+                drop(tasks);
+                Ok(core)
+            }
+            Err(error) => {
+                joined.await;
+                runtime.settle();
+                Err(error)
+            }
+        }
+    }
+
+    async fn bring_up(self, mode: Mode) -> Result<Arc<Core>, Error> {
+        let not_a_store = |path: &Path| {
+            let reason = "it has no manifest; `create` makes a store".to_owned();
+            Error::NotAStore { path: path.to_owned(), reason }
+        };
+        if mode == Mode::Open {
+            // Nothing is made in a directory that is no store.
+            if self.list().await?.manifests.is_empty() {
+                return Err(not_a_store(self.paths.root()));
+            }
+        } else {
+            self.create_directories().await?;
+        }
+        let lock = self.lock().await?;
+        // Listed under the lock: whoever held it before may have changed everything.
+        let found = self.list().await?;
+        match (found.manifests.is_empty(), mode) {
+            (false, Mode::Create) => Err(Error::StoreExists { path: self.paths.root().to_owned() }),
+            (true, Mode::Open) => Err(not_a_store(self.paths.root())),
+            (true, Mode::Create | Mode::OpenOrCreate) => self.create(lock).await,
+            (false, Mode::Open | Mode::OpenOrCreate) => self.open(lock, found).await,
+        }
+    }
+
+    async fn create_directories(&self) -> Result<(), Error> {
+        self.disk.create_dir(self.paths.root()).await?;
+        self.disk.create_dir(self.paths.wal_dir()).await?;
+        self.disk.create_dir(self.paths.segments_dir()).await?;
+        self.disk.sync_dir(self.paths.root()).await?;
+        if let Some(parent) = self.paths.root().parent().filter(|path| !path.as_os_str().is_empty())
+        {
+            self.disk.sync_dir(parent).await?;
+        }
+        Ok(())
+    }
+
+    async fn lock(&self) -> Result<FileLock, Error> {
+        self.disk.lock(&self.paths.lock()).await.map_err(|error| match error.kind() {
+            IoErrorKind::Locked => Error::Locked { path: self.paths.root().to_owned() },
+            _ => error.into(),
+        })
+    }
+
+    async fn list(&self) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        for entry in self.disk.list_dir(self.paths.root()).await? {
+            if let Some(file) = parse_manifest(&entry.name) {
+                listing.manifests.push(file);
+            } else if is_temporary(&entry.name) || entry.name.starts_with(PROBE_PREFIX) {
+                listing.temporaries.push(entry.name);
+            }
+        }
+        listing.manifests.sort_unstable();
+        Ok(listing)
+    }
+
+    async fn create(self, lock: FileLock) -> Result<Arc<Core>, Error> {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
+        id[8..].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
+        let store = StoreId::new(id);
+        self.remove_earlier_attempt().await?;
+        let next_file = Arc::new(AtomicU64::new(1));
+        let context = self.wal_context(store, &next_file);
+        let spare = create_wal_file(&context).await?;
+        // The manifest comes last: a directory without one is not a store yet.
+        let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
+        let state = ManifestState::default();
+        let manifest = Manifest::create(disk, paths, store, Arc::clone(&next_file), state).await?;
+        let log = RecoveredLog::fresh(vec![spare]);
+        self.start(lock, store, manifest, next_file, context, log, BTreeMap::new(), 1).await
+    }
+
+    /// A crash while a store was made leaves a log file that was never used. Anything else is of
+    /// a store that has lost its manifest, and stays.
+    async fn remove_earlier_attempt(&self) -> Result<(), Error> {
+        let refuse = |name: &str| {
+            let reason = format!(
+                "it has no manifest, but {name} of a store that had one; put the manifest back or \
+                 choose another directory"
+            );
+            Err(Error::NotAStore { path: self.paths.root().to_owned(), reason })
+        };
+        for entry in self.disk.list_dir(self.paths.segments_dir()).await? {
+            if parse_segment(&entry.name).is_some() {
+                return refuse(&entry.name);
+            }
+        }
+        for entry in self.disk.list_dir(self.paths.wal_dir()).await? {
+            let Some(file) = parse_wal(&entry.name) else { continue };
+            if !recovery::is_unused(&self.disk, &self.paths, file).await? {
+                return refuse(&entry.name);
+            }
+            self.disk.remove_file(&self.paths.wal(file)).await?;
+        }
+        Ok(())
+    }
+
+    async fn open(self, lock: FileLock, found: Listing) -> Result<Arc<Core>, Error> {
+        let (newest, older) = found.manifests.split_last().expect("`bring_up` found one");
+        let newest = *newest;
+        self.create_directories().await?;
+        let loaded = manifest::load(&self.disk, &self.paths, newest).await?;
+        let store = loaded.store;
+        let highest = self.highest_file(&loaded.state, newest).await?;
+        let next_file = highest.checked_add(1).ok_or_else(|| {
+            let what = "a file id is the largest there can be".to_owned();
+            Error::corrupt(crate::paths::manifest_name(newest), 0, what)
+        })?;
+        let next_file = Arc::new(AtomicU64::new(next_file));
+        let source = recovery::Source {
+            disk: &self.disk,
+            paths: &self.paths,
+            store,
+            manifest: &loaded.state,
+        };
+        let log = recovery::scan_log(source).await?;
+        let catalog = loaded
+            .state
+            .databases
+            .values()
+            .map(|record| (record.meta.name.clone(), Entry::new(record.meta.clone())));
+        let catalog: BTreeMap<_, _> = catalog.collect();
+        let next_database = next_database(&loaded.state);
+        for old in older {
+            self.disk.remove_file(&self.paths.manifest(*old)).await?;
+        }
+        for name in &found.temporaries {
+            self.disk.remove_file(&self.paths.root().join(name)).await?;
+        }
+        let context = self.wal_context(store, &next_file);
+        let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
+        let manifest = Manifest::resume(disk, paths, Arc::clone(&next_file), loaded);
+        self.start(lock, store, manifest, next_file, context, log, catalog, next_database).await
+    }
+
+    /// The highest file id in use, by the manifest or by a file that a crash left.
+    async fn highest_file(&self, state: &ManifestState, manifest: FileId) -> Result<u64, Error> {
+        let counted = state.counters.map_or(0, |counters| counters.next_file.get());
+        let mut highest = counted.max(manifest.get());
+        for entry in self.disk.list_dir(self.paths.wal_dir()).await? {
+            highest = highest.max(parse_wal(&entry.name).map_or(0, FileId::get));
+        }
+        for entry in self.disk.list_dir(self.paths.segments_dir()).await? {
+            highest = highest.max(parse_segment(&entry.name).map_or(0, FileId::get));
+        }
+        Ok(highest)
+    }
+
+    fn wal_context(&self, store: StoreId, next_file: &Arc<AtomicU64>) -> WalContext {
+        WalContext {
+            store,
+            disk: Arc::clone(&self.disk),
+            runtime: Arc::clone(&self.runtime),
+            paths: self.paths.clone(),
+            next_file: Arc::clone(next_file),
+            segment_bytes: self.config.wal_segment_bytes,
+            flush_wanted: Arc::new(Event::new()),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a store come together here")]
+    async fn start(
+        self,
+        lock: FileLock,
+        store: StoreId,
+        manifest: Manifest,
+        next_file: Arc<AtomicU64>,
+        context: WalContext,
+        mut log: RecoveredLog,
+        catalog: BTreeMap<String, Arc<Entry>>,
+        next_database: u64,
+    ) -> Result<Arc<Core>, Error> {
+        let cache_bytes = usize::try_from(self.config.cache_bytes()).map_err(|_| {
+            let reason = "it is larger than the address space".to_owned();
+            Error::InvalidConfig { field: "memory_limit", reason }
+        })?;
+        let pager = Pager::new(PagerConfig::new(cache_bytes))?;
+        let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
+        let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.max_open_files);
+        let pinned_max = (cache_bytes / PINNED_SHARE_BYTES).clamp(1, PINNED_MAX);
+        let read = ReadContext { store, disk, files, pager, pinned_max };
+        let (recovered, spares) = log.hand_over();
+        // Files of another size come from a former configuration.
+        let (spares, others): (Vec<_>, Vec<_>) =
+            spares.into_iter().partition(|spare| spare.bytes == self.config.wal_segment_bytes);
+        for other in others {
+            self.disk.remove_file(&self.paths.wal(other.id)).await?;
+        }
+        let start = WalStart {
+            next_lsn: log.next_lsn,
+            next_sequence: log.next_sequence,
+            next_position: log.next_position,
+            recovered,
+            spares,
+        };
+        let flush_wanted = Arc::clone(&context.flush_wanted);
+        let manifest = Arc::new(manifest);
+        let (wal, committer) = Wal::start(context, Arc::clone(&manifest), start)?;
+        let core = Arc::new(Core::assemble(
+            self.config,
+            Arc::clone(&self.runtime),
+            self.paths,
+            store,
+            read,
+            wal,
+            manifest,
+            next_file,
+            next_database,
+            catalog,
+            flush_wanted,
+            lock,
+        ));
+        core.spawn("nephrite-wal", committer.run()).await?;
+        if let Err(error) = core.recover(log).await {
+            core.give_up().await;
+            return Err(error);
+        }
+        core.spawn("nephrite-compact", Arc::clone(&core).run_compactions()).await?;
+        Ok(core)
+    }
+}
+
+impl Core {
+    async fn spawn(
+        &self,
+        name: &str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        match self.runtime.spawn(name, Box::pin(task)) {
+            Ok(joined) => {
+                self.tasks.lock().await.push(joined);
+                Ok(())
+            }
+            Err(source) => {
+                self.give_up().await;
+                let operation = nephrite_io::IoOperation::Threads;
+                Err(nephrite_io::IoError::new(operation, self.paths.root(), source).into())
+            }
+        }
+    }
+
+    /// Waits until the engine's tasks have ended. Cancel safe: the next caller goes on.
+    pub(crate) async fn join(&self) {
+        let mut tasks = self.tasks.lock().await;
+        while let Some(task) = tasks.last_mut() {
+            task.await;
+            tasks.pop();
+        }
+    }
+
+    /// Ends the tasks of a store that could not be opened. Its directory stays as it is; the error
+    /// that kept it from opening is what the caller needs to know.
+    async fn give_up(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.wal.close();
+        self.compaction_wanted.notify(usize::MAX);
+        self.join().await;
+        self.runtime.settle();
+        let _ = self.release().await;
+    }
+
+    /// Applies the log and tidies the directory.
+    async fn recover(&self, log: RecoveredLog) -> Result<(), Error> {
+        if !log.is_empty() {
+            // Number 0 is no record's: as long as it is kept, no flush releases log that is still
+            // to be replayed.
+            self.wal.keep_from(Lsn::new(0));
+            let replayed = self.replay(&log).await;
+            self.wal.forget(Lsn::new(0));
+            replayed?;
+            drop(log);
+            self.flush_recovered().await?;
+            self.commit_log_start().await?;
+        }
+        self.remove_orphans().await
+    }
+
+    /// Flushes what was replayed. A full disk or a damaged database does not keep the store from
+    /// being read: the records stay in the log and in memory.
+    async fn flush_recovered(&self) -> Result<(), Error> {
+        for database in self.open_databases() {
+            match self.flush_database(&database).await {
+                Err(error) if error.is_disk_full() => return Ok(()),
+                Err(error) if recovery::is_damage(&error) => {}
+                flushed => flushed?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes segment files that neither the manifest nor a record in the log needs.
+    async fn remove_orphans(&self) -> Result<(), Error> {
+        let dirty = self.open_databases().iter().any(|database| database.version.load().is_dirty());
+        let damaged = self.catalog().values().any(|entry| entry.damage.get().is_some());
+        if dirty || damaged {
+            return Ok(()); // the log may name rows in them
+        }
+        let known: std::collections::HashSet<FileId> = self
+            .manifest
+            .read(|state| {
+                let records = state.databases.values();
+                records.flat_map(|record| &record.segments).map(|segment| segment.file).collect()
+            })
+            .await;
+        for entry in self.read.disk.list_dir(self.paths.segments_dir()).await? {
+            if let Some(file) = parse_segment(&entry.name).filter(|file| !known.contains(file)) {
+                self.read.disk.remove_file(&self.paths.segment(file)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn next_database(state: &ManifestState) -> u64 {
+    let counted = state.counters.map_or(1, |counters| u64::from(counters.next_database.get()));
+    let used = state.databases.keys().last().map_or(0, |id| u64::from(id.get()));
+    counted.max(used.saturating_add(1))
+}
+
+/// What comes of an opening, and whether anybody still waits for it.
+#[derive(Debug, Default)]
+struct Outcome {
+    state: Mutex<State>,
+    changed: Event,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Pending,
+    Ready(Result<Arc<Core>, Error>),
+    /// By the caller, or given up by it.
+    Taken,
+}
+
+impl Outcome {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the outcome over; `false` when nobody waits for it any more.
+    fn offer(&self, result: Result<Arc<Core>, Error>) -> bool {
+        let mut state = self.lock();
+        if matches!(*state, State::Taken) {
+            return false;
+        }
+        *state = State::Ready(result);
+        drop(state);
+        self.changed.notify(usize::MAX);
+        true
+    }
+
+    fn take(&self) -> Option<Result<Arc<Core>, Error>> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Ready(result) => Some(result),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+/// The caller, waiting; dropped before it took the store, it gives it up.
+struct Waiting(Arc<Outcome>);
+
+impl Waiting {
+    async fn take(&self) -> Result<Arc<Core>, Error> {
+        loop {
+            let listener = self.0.changed.listen();
+            if let Some(result) = self.0.take() {
+                return result;
+            }
+            listener.await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let state = std::mem::replace(&mut *self.0.lock(), State::Taken);
+        if let State::Ready(Ok(core)) = state {
+            core.abandon();
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A disk that passes everything on to a real one, fails chosen operations and holds back others.
+
+use std::{
+    fmt, io,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use nephrite::{BackendReport, Config};
+use nephrite_io::{
+    Completed, DirectoryEntry, Disk, DiskOptions, FileHandle, FileLock, IoError, IoFuture,
+    IoOperation, IoStats, OpenOptions, Operation, Request, open_disk,
+};
+
+use crate::support::small;
+
+/// Which operations fail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fail {
+    Nothing,
+    /// Syncs of files whose path contains this.
+    Syncs(&'static str),
+    /// Writes to such files, with this kind of error.
+    Writes(&'static str, io::ErrorKind),
+    /// Reads of such files.
+    Reads(&'static str),
+    /// Creating such files, with this kind of error.
+    Creates(&'static str, io::ErrorKind),
+    /// Creating more than this many segment files: a disk that gets full.
+    SegmentsBeyond(u64),
+    /// Nothing fails, but syncs of files whose path contains this wait.
+    HoldsSyncs(&'static str),
+}
+
+pub(crate) struct FaultDisk {
+    inner: Arc<dyn Disk>,
+    fail: Mutex<Fail>,
+    pub(crate) failed: AtomicU64,
+    segments_made: AtomicU64,
+    syncs: AtomicU64,
+    held: Mutex<Vec<Request>>,
+}
+
+impl fmt::Debug for FaultDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultDisk").finish_non_exhaustive()
+    }
+}
+
+impl FaultDisk {
+    pub(crate) fn new(directory: &Path) -> Arc<Self> {
+        let inner = open_disk(DiskOptions::new(), directory).unwrap();
+        Arc::new(Self {
+            inner,
+            fail: Mutex::new(Fail::Nothing),
+            failed: AtomicU64::new(0),
+            segments_made: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            held: Mutex::default(),
+        })
+    }
+
+    /// What was held back so far goes on.
+    pub(crate) fn set(&self, fail: Fail) {
+        *self.fail.lock().unwrap() = fail;
+        let held = std::mem::take(&mut *self.held.lock().unwrap());
+        if !held.is_empty() {
+            self.inner.submit(held);
+        }
+    }
+
+    /// Syncs of files so far.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed) // a counter
+    }
+
+    /// Whether a sync is being held back.
+    pub(crate) fn holds(&self) -> bool {
+        !self.held.lock().unwrap().is_empty()
+    }
+
+    fn is_held(&self, request: &Request) -> bool {
+        let Fail::HoldsSyncs(part) = *self.fail.lock().unwrap() else { return false };
+        let path = request.file.path().to_string_lossy();
+        syncs(&request.operation) && path.contains(part)
+    }
+
+    fn fault(&self, request: &Request) -> Option<IoError> {
+        let path = request.file.path();
+        let matches = |part: &str| path.to_string_lossy().contains(part);
+        let (operation, kind) = match (*self.fail.lock().unwrap(), &request.operation) {
+            (Fail::Syncs(part), Operation::Sync | Operation::WriteSynced { .. })
+                if matches(part) =>
+            {
+                (IoOperation::Sync, io::ErrorKind::Other)
+            }
+            (Fail::Writes(part, kind), Operation::Write { .. } | Operation::WriteSynced { .. })
+                if matches(part) =>
+            {
+                (IoOperation::Write, kind)
+            }
+            (Fail::Reads(part), Operation::Read { .. }) if matches(part) => {
+                (IoOperation::Read, io::ErrorKind::Other)
+            }
+            _ => return None,
+        };
+        self.failed.fetch_add(1, Ordering::Relaxed); // a counter
+        Some(IoError::new(operation, path, io::Error::from(kind)))
+    }
+}
+
+impl Disk for FaultDisk {
+    fn submit(&self, batch: Vec<Request>) {
+        let mut passed = Vec::new();
+        for request in batch {
+            if syncs(&request.operation) {
+                self.syncs.fetch_add(1, Ordering::Relaxed); // a counter
+            }
+            if self.is_held(&request) {
+                self.held.lock().unwrap().push(request);
+                continue;
+            }
+            let Some(error) = self.fault(&request) else {
+                passed.push(request);
+                continue;
+            };
+            let buffer = match request.operation {
+                Operation::Read { buffer, .. }
+                | Operation::Write { buffer, .. }
+                | Operation::WriteSynced { buffer, .. } => Some(buffer),
+                _ => None,
+            };
+            (request.on_complete)(Completed { result: Err(error), buffer });
+        }
+        if !passed.is_empty() {
+            self.inner.submit(passed);
+        }
+    }
+
+    fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
+        let is = |part: &str| path.to_string_lossy().contains(part) && !path.exists();
+        let kind = match *self.fail.lock().unwrap() {
+            Fail::Creates(part, kind) if is(part) => Some(kind),
+            Fail::SegmentsBeyond(most) if is(".seg") => {
+                let made = self.segments_made.fetch_add(1, Ordering::Relaxed); // a counter
+                (most <= made).then_some(io::ErrorKind::StorageFull)
+            }
+            _ => None,
+        };
+        let Some(kind) = kind else { return self.inner.open(path, options) };
+        self.failed.fetch_add(1, Ordering::Relaxed); // a counter
+        let error = IoError::new(IoOperation::Open, path, io::Error::from(kind));
+        Box::pin(async { Err(error) })
+    }
+
+    fn file_len(&self, file: &FileHandle) -> IoFuture<u64> {
+        self.inner.file_len(file)
+    }
+
+    fn set_len(&self, file: &FileHandle, len: u64) -> IoFuture<()> {
+        self.inner.set_len(file, len)
+    }
+
+    fn list_dir(&self, path: &Path) -> IoFuture<Vec<DirectoryEntry>> {
+        self.inner.list_dir(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> IoFuture<()> {
+        self.inner.create_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> IoFuture<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> IoFuture<()> {
+        self.inner.remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> IoFuture<()> {
+        self.inner.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> IoFuture<FileLock> {
+        self.inner.lock(path)
+    }
+
+    fn report(&self) -> BackendReport {
+        self.inner.report()
+    }
+
+    fn stats(&self) -> IoStats {
+        self.inner.stats()
+    }
+
+    fn shutdown(&self) -> IoFuture<()> {
+        self.inner.shutdown()
+    }
+}
+
+fn syncs(operation: &Operation) -> bool {
+    matches!(operation, Operation::Sync | Operation::WriteSynced { .. })
+}
+
+pub(crate) fn faulty() -> (tempfile::TempDir, Arc<FaultDisk>, Config) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FaultDisk::new(directory.path());
+    let config = small().disk(Arc::clone(&disk) as Arc<dyn Disk>);
+    (directory, disk, config)
+}
