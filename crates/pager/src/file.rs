@@ -12,8 +12,11 @@
 //! Checked by the loom model `whole_path` (with the comparison left out as planted bug) and the
 //! tests of `pager.rs`.
 
+use std::ops::Range;
 use std::sync::Arc as StdArc;
 use std::sync::atomic::Ordering::Relaxed;
+
+use nephrite_io::memory::prefetch_value;
 
 use crate::clock::{Clock, Policy};
 use crate::frame::{Frame, FrameNo, Owner};
@@ -96,6 +99,38 @@ impl CachedFile {
     /// that a scan keeps no page in the cache that point look-ups would let go.
     pub fn get_for_scan(self: &StdArc<Self>, page: u32) -> Lookup {
         self.look_up(page, Use::Scan)
+    }
+
+    /// The page, if this is a plain hit: nothing is loaded, nothing waits. `None` says little: it
+    /// may be in the cache all the same, and only [`CachedFile::get`] tells.
+    ///
+    /// The bytes `near` (the first sixteen cache lines of them) are asked for before the frame is
+    /// looked at, so that the two cache misses of a hit run side by side.
+    #[inline]
+    pub fn try_hit(&self, page: u32, near: Range<u32>) -> Option<PageGuard> {
+        let number = self.table.frame_of(page)?;
+        self.shared.memory.prefetch(number, near);
+        match self.try_pin_at(number, page, Use::Point) {
+            // SAFETY: `try_pin_at` made the pin for us.
+            Pinned::Yes(pin) => Some(unsafe { pin.guard() }),
+            Pinned::Refused | Pinned::No => None,
+        }
+    }
+
+    /// Asks the processor for what the next steps towards a page need: of many pages first for all
+    /// their entries, then for all their frames, then for the bytes. A hint.
+    #[inline]
+    pub fn prefetch_entry(&self, page: u32) {
+        self.table.prefetch(page);
+    }
+
+    /// See [`CachedFile::prefetch_entry`], which comes before.
+    #[inline]
+    pub fn prefetch_frame(&self, page: u32, near: Range<u32>) {
+        if let Some(number) = self.table.frame_of(page) {
+            prefetch_value(self.shared.frame(number));
+            self.shared.memory.prefetch(number, near);
+        }
     }
 
     /// Whether the page is in the cache: a hint, it may be gone or here a moment later.
@@ -194,7 +229,15 @@ impl CachedFile {
 
     #[inline]
     fn try_pin(&self, page: u32, purpose: Use) -> Pinned {
-        let Some(number) = self.table.frame_of(page) else { return Pinned::No };
+        match self.table.frame_of(page) {
+            Some(number) => self.try_pin_at(number, page, purpose),
+            None => Pinned::No,
+        }
+    }
+
+    /// As `try_pin`, at the frame that the page's entry names.
+    #[inline]
+    fn try_pin_at(&self, number: FrameNo, page: u32, purpose: Use) -> Pinned {
         let frame = self.shared.frame(number);
         // A look before the pin: a stale entry or a used up budget then costs nobody a wake-up for
         // a pin that comes and goes. Only what the pin itself returns counts.

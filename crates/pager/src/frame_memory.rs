@@ -9,6 +9,7 @@
 //! completing write it, making a guard reads it, so a protocol that lets a writer meet a reader
 //! fails there.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use nephrite_io::memory::{Arena, MemoryError, Region};
@@ -70,6 +71,13 @@ impl FrameMemory {
         self.witnesses[frame.index()].with(|_| ());
         // SAFETY: no region of a resident frame exists; the pin keeps it resident.
         NonNull::from(unsafe { self.arena.bytes(frame.offset_bytes(), bytes) }).cast()
+    }
+
+    /// Asks the processor for bytes of a frame, whatever state it is in.
+    #[inline]
+    pub(crate) fn prefetch(&self, frame: FrameNo, near: Range<u32>) {
+        let (start, len) = (near.start as usize, near.len());
+        self.arena.prefetch(frame.offset_bytes() + start, len);
     }
 
     /// Notes in the witness cell which page the loader has written.

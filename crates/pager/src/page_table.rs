@@ -15,6 +15,8 @@
 
 use std::sync::OnceLock;
 
+use nephrite_io::memory::prefetch_value;
+
 use crate::frame::FrameNo;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -63,6 +65,15 @@ impl PageTable {
         let chunk = self.chunks.get((page / CHUNK_PAGES) as usize)?.get()?;
         let frame = chunk[(page % CHUNK_PAGES) as usize].load(Ordering::Acquire);
         (frame != NO_FRAME).then_some(FrameNo(frame))
+    }
+
+    /// Asks the processor for the entry of a page.
+    #[inline]
+    pub(crate) fn prefetch(&self, page: u32) {
+        let chunk = self.chunks.get((page / CHUNK_PAGES) as usize).and_then(OnceLock::get);
+        if let Some(chunk) = chunk {
+            prefetch_value(&chunk[(page % CHUNK_PAGES) as usize]);
+        }
     }
 
     /// Points the page at a frame; true when a chunk was made for it.

@@ -1,7 +1,8 @@
 //! Snapshot cell: one value that is replaced as a whole and read by everybody.
 //!
-//! [`Snapshot::load`] costs a few nanoseconds; a [`SnapshotReader`] keeps the value it saw last and
-//! costs one atomic load while nothing changed. Publishing is for once per flush, not once per
+//! [`Snapshot::peek`] lends the value for a moment and [`Snapshot::load`] shares it, each for a few
+//! nanoseconds; a [`SnapshotReader`] keeps the value it saw last and costs one atomic load while
+//! nothing changed. Publishing is for once per flush, not once per
 //! page: its cost grows with the number of threads that ever read any snapshot.
 //!
 //! Guarantee: a load that begins after a store has returned sees that store or a later one. Loads
@@ -16,14 +17,15 @@
 //! the only one that knows.
 
 #[cfg(not(loom))]
-pub use swapped::{Snapshot, SnapshotReader};
+pub use swapped::{Snapshot, SnapshotPeek, SnapshotReader};
 
 #[cfg(loom)]
-pub use generation::{Snapshot, SnapshotReader};
+pub use generation::{Snapshot, SnapshotPeek, SnapshotReader};
 
 #[cfg(not(loom))]
 mod swapped {
     use std::fmt;
+    use std::ops::Deref;
     use std::sync::Arc;
 
     use arc_swap::ArcSwap;
@@ -39,10 +41,30 @@ mod swapped {
         cache: Cache<Arc<ArcSwap<T>>, Arc<T>>,
     }
 
+    /// The value of a [`Snapshot`], lent for a moment: no reference count that other readers share
+    /// is touched. For use within one call; a thread that keeps several makes its next ones dear.
+    #[derive(Debug)]
+    pub struct SnapshotPeek<T>(arc_swap::Guard<Arc<T>>);
+
+    impl<T> Deref for SnapshotPeek<T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
     impl<T> Snapshot<T> {
         /// A cell with its first value.
         pub fn new(value: Arc<T>) -> Self {
             Self { cell: Arc::new(ArcSwap::new(value)) }
+        }
+
+        /// The current value, for a moment.
+        #[inline]
+        pub fn peek(&self) -> SnapshotPeek<T> {
+            SnapshotPeek(self.cell.load())
         }
 
         /// The current value.
@@ -99,6 +121,7 @@ mod swapped {
 #[cfg(loom)]
 mod generation {
     use std::fmt;
+    use std::ops::Deref;
     use std::sync::Arc;
 
     use crate::sync::{AtomicU64, Mutex, Ordering, lock};
@@ -120,7 +143,24 @@ mod generation {
         value: Arc<T>,
     }
 
+    /// The value of a [`Snapshot`], lent for a moment.
+    #[derive(Debug)]
+    pub struct SnapshotPeek<T>(Arc<T>);
+
+    impl<T> Deref for SnapshotPeek<T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
     impl<T> Snapshot<T> {
+        /// The current value, for a moment.
+        pub fn peek(&self) -> SnapshotPeek<T> {
+            SnapshotPeek(self.load())
+        }
+
         /// A cell with its first value.
         pub fn new(value: Arc<T>) -> Self {
             let cell = Cell { generation: AtomicU64::new(0), value: Mutex::new(value) };
@@ -223,6 +263,16 @@ mod tests {
         });
 
         assert_eq!((*snapshot.load(), **snapshot.reader().load()), (rounds, rounds));
+    }
+
+    #[test]
+    fn a_peek_keeps_its_value_while_it_lasts() {
+        let snapshot = Snapshot::new(Arc::new(1));
+        let before = snapshot.peek();
+
+        snapshot.store(Arc::new(2));
+
+        assert_eq!((*before, *snapshot.peek()), (1, 2));
     }
 
     #[test]

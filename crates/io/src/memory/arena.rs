@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::MemoryError;
 use super::allocation::Allocation;
+use super::prefetch;
 
 /// One reservation of zeroed memory, on huge pages where they can be had.
 pub struct Arena {
@@ -72,6 +73,13 @@ impl Arena {
         // SAFETY: `window` checked the range; the memory is initialised since birth and lives as
         // long as `self`; the caller keeps writers away.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
+    }
+
+    /// Asks the processor for the cache lines of `offset..offset + len`, the first sixteen. A hint
+    /// about any bytes, whoever uses them; out of range it does nothing of use.
+    #[inline]
+    pub fn prefetch(&self, offset: usize, len: usize) {
+        prefetch::bytes(self.memory.base().as_ptr().wrapping_add(offset), len);
     }
 
     fn window(&self, offset: usize, len: usize) -> NonNull<u8> {

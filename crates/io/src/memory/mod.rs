@@ -3,6 +3,7 @@
 //! - [`AlignedBuf`]: one owned buffer of fixed length.
 //! - [`Arena`] and [`Region`]: one reservation cut into windows by an owner that keeps the books.
 //! - [`Chunk`] and [`Appender`]: bytes that one writer appends and many readers see grow.
+//! - [`prefetch_value`] and [`Arena::prefetch`]: hints to the processor.
 //!
 //! Guarantee: every start address is a multiple of [`BLOCK_BYTES`], every byte begins as zero, and
 //! running out of memory is a [`MemoryError`], never a panic or an abort.
@@ -15,11 +16,13 @@ mod allocation;
 mod arena;
 mod chunk;
 mod error;
+mod prefetch;
 
 pub use aligned::AlignedBuf;
 pub use arena::{Arena, Region};
 pub use chunk::{Appender, Chunk};
 pub use error::MemoryError;
+pub use prefetch::prefetch_value;
 
 /// The alignment of all memory here, in bytes: no common device asks direct I/O for more.
 pub const BLOCK_BYTES: usize = 4096;

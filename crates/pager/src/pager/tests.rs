@@ -152,6 +152,27 @@ fn a_hit_after_the_load_finds_the_page() {
 }
 
 #[test]
+fn a_try_loads_nothing_and_hits_what_is_there() {
+    let pager = cache(2);
+    let file = pager.open_file(PAGE, 3).unwrap();
+    file.prefetch_entry(1);
+    file.prefetch_frame(1, 0..4096);
+    assert!(file.try_hit(1, 0..64).is_none() && file.try_hit(3, 0..64).is_none());
+    assert_eq!(pager.stats().misses, 0);
+    let loading = load_of(&file, 2);
+    load_page(&file, 1);
+
+    file.prefetch_entry(1);
+    file.prefetch_frame(1, 4000..4096);
+    let guard = file.try_hit(1, 4000..4096).unwrap();
+
+    assert!(holds(&guard, 1) && file.try_hit(2, 0..64).is_none());
+    assert_eq!((pager.stats().pins, pager.stats().hits), (1, 1));
+    drop((guard, loading, file));
+    assert_empty(&pager);
+}
+
+#[test]
 fn a_failed_load_is_not_cached() {
     let pager = cache(2);
     let file = pager.open_file(PAGE, 10).unwrap();
