@@ -246,7 +246,11 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn get<'a>(&self, id: impl Into<IdRef<'a>>) -> Result<Option<VectorRef>, Error> {
-        block_on(self.0.get(id))
+        let id = id.into();
+        match self.0.try_get(id)? {
+            Some(found) => Ok(found),
+            None => block_on(self.0.get(id)),
+        }
     }
 
     /// See [`crate::Database::get_many`].

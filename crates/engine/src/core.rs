@@ -268,13 +268,8 @@ impl Core {
             let name = crate::paths::segment_name(newest.map_or(FileId::new(0), |it| it.file));
             Error::corrupt(name, 0, "its age in the manifest is the largest there can be")
         })?;
-        let version = Version {
-            active: self.new_memtable(meta.layout, meta.id_kind),
-            frozen: Vec::new(),
-            segments,
-            live_records: record.live_records,
-            flushes: 0,
-        };
+        let active = self.new_memtable(meta.layout, meta.id_kind);
+        let version = Version::new(active, segments, record.live_records);
         let database = Arc::new(DatabaseCore {
             id: meta.database,
             name: meta.name.clone(),

@@ -10,6 +10,7 @@ use crate::{
     core::DatabaseCore,
     error::Error,
     lookup::View,
+    resident::Resident,
     scan::Scan,
     snapshot::Snapshot,
     stats::DatabaseStats,
@@ -222,9 +223,41 @@ impl Database {
     /// Changes nothing.
     pub async fn get<'a>(&self, id: impl Into<IdRef<'a>>) -> Result<Option<VectorRef>, Error> {
         let id = id.into();
-        self.check(&[id])?;
-        let version = self.core.version.load();
-        self.view(&version).get(id).await
+        match self.resident(id)? {
+            Resident::Found(vector) => Ok(Some(vector)),
+            Resident::Absent => Ok(None),
+            Resident::Unknown => {
+                let version = self.core.version.load();
+                self.view(&version).get(id).await
+            }
+        }
+    }
+
+    /// The vector of an id if that can be told without waiting: `None` when a page would have to
+    /// be read, else what [`Self::get`] gives. Needs no executor.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    #[inline]
+    pub fn try_get<'a>(
+        &self,
+        id: impl Into<IdRef<'a>>,
+    ) -> Result<Option<Option<VectorRef>>, Error> {
+        Ok(match self.resident(id.into())? {
+            Resident::Found(vector) => Some(Some(vector)),
+            Resident::Absent => Some(None),
+            Resident::Unknown => None,
+        })
+    }
+
+    #[inline]
+    fn resident(&self, id: IdRef<'_>) -> Result<Resident, Error> {
+        self.handle.core().check_open()?;
+        self.core.check()?;
+        validate_id(&self.core, id)?;
+        // The version first: what is in its segments is visible.
+        let version = self.core.version.peek();
+        version.resident(id, self.core.visibility.visible())
     }
 
     fn view<'a>(&'a self, version: &'a crate::version::Version) -> View<'a> {

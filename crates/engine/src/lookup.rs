@@ -74,7 +74,7 @@ impl View<'_> {
     }
 
     async fn locate_in_segments(&self, id: IdRef<'_>) -> Result<Place, Error> {
-        for segment in &self.version.segments {
+        for segment in self.version.candidates(id) {
             if let Some(row) = segment.find(self.context, id).await? {
                 return Ok(segment_place(segment, row));
             }
@@ -231,7 +231,7 @@ fn segment_place(segment: &Arc<Segment>, row: Row) -> Place {
     if row.is_tombstone() { Place::Absent } else { Place::Segment(Arc::clone(segment), row) }
 }
 
-fn in_memory(memtable: &Memtable, row: Row) -> VectorRef {
+pub(crate) fn in_memory(memtable: &Memtable, row: Row) -> VectorRef {
     let place = memtable.row(row);
     VectorRef::in_memory(place.chunk, place.start, memtable.layout().vector_bytes())
 }

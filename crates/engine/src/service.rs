@@ -250,13 +250,8 @@ impl Core {
         side.dropped = true;
         database.dropped.store(true, Ordering::Release);
         let version = database.version.load();
-        let empty = crate::version::Version {
-            active: self.new_memtable(database.layout, database.id_kind),
-            frozen: Vec::new(),
-            segments: Vec::new(),
-            live_records: 0,
-            flushes: version.flushes + 1,
-        };
+        let active = self.new_memtable(database.layout, database.id_kind);
+        let empty = version.emptied(active);
         database.publish(&mut side, empty);
         drop(side);
         for memtable in version.memtables() {

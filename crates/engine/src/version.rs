@@ -1,12 +1,14 @@
 //! A version: everything a database consists of at one moment, immutable once published.
 //!
 //! Readers load the current version and look for an id in `active`, then in `frozen` and in
-//! `segments`, newest first. Versions change under the database's write lock, a few times per
-//! flush; readers take no lock.
+//! `segments`, newest first, where the directory says which segments can have it. Versions change
+//! under the database's write lock, a few times per flush; readers take no lock.
 
 use std::sync::Arc;
 
-use crate::{memtable::Memtable, segment::Segment};
+use nephrite_format::IdRef;
+
+use crate::{directory::Directory, memtable::Memtable, segment::Segment};
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -22,9 +24,27 @@ pub(crate) struct Version {
     /// Changes with every flush, also with one that leaves no segment behind; not with
     /// compactions.
     pub(crate) flushes: u64,
+    /// Of `segments`.
+    directory: Directory,
 }
 
 impl Version {
+    /// Of a database that was just opened: `segments` newest first.
+    pub(crate) fn new(
+        active: Arc<Memtable>,
+        segments: Vec<Arc<Segment>>,
+        live_records: u64,
+    ) -> Self {
+        let directory = Directory::new(&segments);
+        Self { active, frozen: Vec::new(), segments, live_records, flushes: 0, directory }
+    }
+
+    /// The segments that can hold an id, newest first.
+    #[inline]
+    pub(crate) fn candidates(&self, id: IdRef<'_>) -> impl Iterator<Item = &Arc<Segment>> {
+        self.directory.candidates(id).map(|position| &self.segments[position])
+    }
+
     /// All memtables, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.frozen)
@@ -45,7 +65,13 @@ impl Version {
             segments: self.segments.clone(),
             live_records: self.live_records,
             flushes: self.flushes,
+            directory: Directory::new(&self.segments),
         }
+    }
+
+    /// Of a database that was dropped.
+    pub(crate) fn emptied(&self, active: Arc<Memtable>) -> Self {
+        Self { flushes: self.flushes + 1, ..Self::new(active, Vec::new(), 0) }
     }
 
     /// The oldest frozen memtable became `segment` (or left nothing behind).
@@ -62,6 +88,7 @@ impl Version {
         Self {
             active: Arc::clone(&self.active),
             frozen,
+            directory: Directory::new(&segments),
             segments,
             live_records,
             flushes: self.flushes + 1,
@@ -81,6 +108,7 @@ impl Version {
         Self {
             active: Arc::clone(&self.active),
             frozen: self.frozen.clone(),
+            directory: Directory::new(&segments),
             segments,
             live_records: self.live_records,
             flushes: self.flushes,

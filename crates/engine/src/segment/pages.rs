@@ -8,7 +8,7 @@
 //! for anything while it holds a frame; nothing here waits for a frame while it holds a pin.
 //! Cancel safety: a dropped read leaves its loads to finish for others.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use nephrite_format::{
     FileId, PageIdentity, Row, page_checksum,
@@ -53,6 +53,15 @@ impl Segment {
     pub(crate) fn vector_in(&self, page: PageGuard, row: Row) -> VectorRef {
         let layout = &self.identity.layout;
         VectorRef::in_page(page, layout.page_of(row).offset, layout.vector_bytes())
+    }
+
+    /// The vector of a row, if its page is in memory.
+    #[inline]
+    pub(crate) fn resident_vector(&self, row: Row) -> Option<VectorRef> {
+        let layout = &self.identity.layout;
+        let place = layout.page_of(row);
+        let guard = self.vectors.try_hit(place.page, near(place.offset, layout.vector_bytes()))?;
+        Some(VectorRef::in_page(guard, place.offset, layout.vector_bytes()))
     }
 
     /// A pinned vector page, or the wait for a frame when all are pinned.
@@ -264,6 +273,12 @@ impl Segment {
         let section: Option<&Section> = self.footer.section(section_of(kind));
         section.map_or(0, |section| section.page_offset(page))
     }
+}
+
+/// Bytes of a page that are wanted soon.
+pub(super) fn near(start: usize, len: usize) -> Range<u32> {
+    let end = u32::try_from(start + len).unwrap_or(u32::MAX); // pages have at most 64 KiB
+    u32::try_from(start).unwrap_or(end)..end
 }
 
 fn section_of(kind: Kind) -> SectionKind {

@@ -192,6 +192,11 @@ impl Segment {
         self.meta.min_id.as_id_ref() <= id && id <= self.meta.max_id.as_id_ref()
     }
 
+    /// Smallest and largest id.
+    pub(crate) fn id_range(&self) -> (IdRef<'_>, IdRef<'_>) {
+        (self.meta.min_id.as_id_ref(), self.meta.max_id.as_id_ref())
+    }
+
     /// Whether the ranges of ids overlap.
     pub(crate) fn overlaps(&self, min: IdRef<'_>, max: IdRef<'_>) -> bool {
         self.meta.min_id.as_id_ref() <= max && min <= self.meta.max_id.as_id_ref()
@@ -219,6 +224,17 @@ impl Segment {
         let Some(page) = fences.page_for(id) else { return Ok(None) };
         let guard = self.page(context, Kind::Id, page).await?;
         self.find_in_page(&guard, page, id)
+    }
+
+    /// As [`Self::find`], from memory alone; `None` when the id page is not there.
+    #[inline]
+    pub(crate) fn find_resident(&self, id: IdRef<'_>) -> Result<Option<Option<Row>>, Error> {
+        let Some(fences) = &self.fences else {
+            return Ok(Some(self.footer.summary().id_index.find_dense(id)));
+        };
+        let Some(page) = fences.page_for(id) else { return Ok(Some(None)) };
+        let Some(guard) = self.small.try_hit(page, 0..64) else { return Ok(None) };
+        self.find_in_page(&guard, page, id).map(Some)
     }
 
     fn find_in_page(
