@@ -96,12 +96,26 @@ pub struct DirectoryEntry {
 /// An exclusive lock on a file, released when dropped or when the process ends.
 #[derive(Debug)]
 pub struct FileLock {
-    pub(crate) path: PathBuf,
-    /// Closing the file releases the lock.
-    pub(crate) _file: std::fs::File,
+    path: PathBuf,
+    _keeper: LockKeeper,
+}
+
+/// What releases the lock when it is dropped.
+#[derive(Debug)]
+enum LockKeeper {
+    Os { _file: std::fs::File },
+    Simulated { _token: Arc<()> },
 }
 
 impl FileLock {
+    pub(crate) fn of_file(path: &Path, file: std::fs::File) -> Self {
+        Self { path: path.to_owned(), _keeper: LockKeeper::Os { _file: file } }
+    }
+
+    pub(crate) fn simulated(path: &Path, token: Arc<()>) -> Self {
+        Self { path: path.to_owned(), _keeper: LockKeeper::Simulated { _token: token } }
+    }
+
     /// The locked file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crate::direct::{self, DirectIo};
 use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
+use crate::sim::SimFile;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,14 @@ impl OpenOptions {
         self.write
     }
 
+    pub(crate) fn creates(self) -> bool {
+        self.creation != Creation::MustExist
+    }
+
+    pub(crate) fn must_be_new(self) -> bool {
+        self.creation == Creation::MustNotExist
+    }
+
     /// The same for a file that the first open may just have created.
     #[cfg(target_os = "linux")]
     pub(crate) fn reopen(self) -> Self {
@@ -105,9 +114,10 @@ struct Inner {
     poison: OnceLock<IoError>,
 }
 
-/// What stands behind a handle. A simulated file will be the second case.
+/// What stands behind a handle.
 enum FileKind {
     Os(File),
+    Simulated(SimFile),
 }
 
 impl FileHandle {
@@ -125,7 +135,7 @@ impl FileHandle {
         let (file, direct) = direct::open(path, options)
             .map_err(|source| IoError::new(IoOperation::Open, path, source))?;
         let writes_through = direct.is_some() && write_through.applies_to(&file);
-        Ok(Self::build(file, path, options, direct, writes_through))
+        Ok(Self::build(FileKind::Os(file), path, options, direct, writes_through))
     }
 
     #[cfg(target_os = "linux")]
@@ -135,25 +145,29 @@ impl FileHandle {
         options: OpenOptions,
         direct: Option<DirectIo>,
     ) -> Self {
-        Self::build(file, path, options, direct, false)
+        Self::build(FileKind::Os(file), path, options, direct, false)
     }
 
-    fn build(
-        file: File,
+    pub(crate) fn simulated(
+        file: SimFile,
         path: &Path,
         options: OpenOptions,
         direct: Option<DirectIo>,
         writes_through: bool,
     ) -> Self {
-        let inner = Inner {
-            kind: FileKind::Os(file),
-            path: path.to_owned(),
-            writable: options.writes(),
-            direct,
-            writes_through,
-            poison: OnceLock::new(),
-        };
-        Self { inner: Arc::new(inner) }
+        Self::build(FileKind::Simulated(file), path, options, direct, writes_through)
+    }
+
+    fn build(
+        kind: FileKind,
+        path: &Path,
+        options: OpenOptions,
+        direct: Option<DirectIo>,
+        writes_through: bool,
+    ) -> Self {
+        let (writable, path) = (options.writes(), path.to_owned());
+        let poison = OnceLock::new();
+        Self { inner: Arc::new(Inner { kind, path, writable, direct, writes_through, poison }) }
     }
 
     /// The path it was opened by. A later rename does not change it.
@@ -185,9 +199,20 @@ impl FileHandle {
         self.inner.writes_through
     }
 
+    /// The operating system's file; only files that a real disk opened have one.
     pub(crate) fn os(&self) -> &File {
-        let FileKind::Os(file) = &self.inner.kind;
-        file
+        match &self.inner.kind {
+            FileKind::Os(file) => file,
+            FileKind::Simulated(_) => panic!("a simulated file was given to a real disk"),
+        }
+    }
+
+    /// The simulated file; only files that a simulated disk opened have one.
+    pub(crate) fn sim(&self) -> &SimFile {
+        match &self.inner.kind {
+            FileKind::Simulated(file) => file,
+            FileKind::Os(_) => panic!("a real file was given to a simulated disk"),
+        }
     }
 
     /// Remembers the first failure; later ones change nothing.

@@ -43,12 +43,14 @@
 //! | `sync` | the types of std, or those of the model checker |
 //! | `positional`, `pool`, `metadata_lane`, `threads` | threads that block in system calls |
 //! | `uring` | rings, Linux only |
+//! | [`sim`] | a disk that exists only in memory, with crashes and faults by seed |
 //! | `options`, `select`, `probe`, `environment`, `system_disk` | choosing, and putting together |
 //!
 //! Unsafe code is in `memory`, `uring::ring`, `flagged` (one `pwritev2`), `direct` (one `statx`)
 //! and `probe` (one `memfd_create`).
 
 pub mod memory;
+pub mod sim;
 
 mod completion;
 mod direct;

@@ -74,7 +74,7 @@ pub(crate) fn lock(path: &Path) -> Result<FileLock, IoError> {
         .open(path)
         .map_err(&failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(FileLock { path: path.to_owned(), _file: file }),
+        Ok(()) => Ok(FileLock::of_file(path, file)),
         Err(TryLockError::WouldBlock) => {
             let reason = "another process, or this one, has locked it";
             Err(IoError::refused(IoOperation::Lock, path, IoErrorKind::Locked, reason))

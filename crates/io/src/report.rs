@@ -14,6 +14,8 @@ pub enum BackendChoice {
     Uring,
     /// A bounded pool of threads with positional reads and writes.
     Positional,
+    /// No real disk: a [`crate::sim::SimDisk`] reports this, and nothing else can ask for it.
+    Simulated,
 }
 
 impl fmt::Display for BackendChoice {
@@ -22,6 +24,7 @@ impl fmt::Display for BackendChoice {
             Self::Auto => "auto",
             Self::Uring => "uring",
             Self::Positional => "positional",
+            Self::Simulated => "simulated",
         })
     }
 }

@@ -46,6 +46,11 @@ pub fn open_disk(options: DiskOptions, directory: &Path) -> Result<Arc<dyn Disk>
             Ok(disk) => disk,
             Err(reason) => positional(&options, directory, reason)?,
         },
+        BackendChoice::Simulated => {
+            let reason = "a simulated disk is not opened but made, with sim::SimDisk::new";
+            let kind = IoErrorKind::Unsupported;
+            return Err(IoError::refused(IoOperation::Probe, directory, kind, reason));
+        }
     };
     Ok(Arc::new(disk))
 }

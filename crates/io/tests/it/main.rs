@@ -8,6 +8,7 @@ mod files;
 mod flood;
 mod same_results;
 mod shutdown;
+mod sim;
 mod support;
 
 #[cfg(target_os = "linux")]
