@@ -7,6 +7,10 @@ use nephrite_io::{BackendChoice, Disk};
 
 use crate::{error::Error, runtime::Runtime};
 
+mod profile;
+
+pub use profile::{Profile, UnknownProfile};
+
 /// Default of [`Config::memory_limit`].
 pub const MEMORY_LIMIT_BYTES: u64 = 256 << 20;
 /// Smallest accepted [`Config::memory_limit`].
@@ -78,6 +82,26 @@ impl Config {
             backend: BackendChoice::Auto,
             disk: None,
             runtime: None,
+        }
+    }
+
+    /// The values of a profile, to start from.
+    #[must_use]
+    pub fn profile(profile: Profile) -> Self {
+        profile.config()
+    }
+
+    /// The values in force, with what was derived from others filled in.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            memory_limit_bytes: self.memory_limit,
+            memtable_bytes: self.memtable_limit(),
+            wal_segment_bytes: self.wal_segment_bytes,
+            flush_interval: self.flush_interval,
+            max_open_files: self.max_open_files,
+            default_durability: self.default_durability,
+            backend: self.backend,
         }
     }
 
@@ -169,7 +193,11 @@ impl Config {
         self.memory_limit - self.memtables_total_limit()
     }
 
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    /// Checks every value and every combination, as opening a store does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] with the name of the first field that cannot be.
+    pub fn validate(&self) -> Result<(), Error> {
         let refuse = |field, reason: String| Err(Error::InvalidConfig { field, reason });
         if self.memory_limit < MEMORY_LIMIT_BYTES_MIN {
             return refuse(
@@ -205,6 +233,20 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The values of a [`Config`], for people and programs to read.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "every field is named for the setter that documents it")]
+pub struct Settings {
+    pub memory_limit_bytes: u64,
+    pub memtable_bytes: u64,
+    pub wal_segment_bytes: u64,
+    pub flush_interval: Duration,
+    pub max_open_files: u32,
+    pub default_durability: Durability,
+    pub backend: BackendChoice,
 }
 
 /// Options of a new database.

@@ -83,7 +83,7 @@ pub use nephrite_io::{
 
 pub use crate::{
     batch::{Batch, Ids},
-    config::{Config, DatabaseOptions, Durability},
+    config::{Config, DatabaseOptions, Durability, Profile, Settings},
     database::Database,
     error::Error,
     scan::Scan,
