@@ -41,6 +41,10 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// The operating system's refusal to start a thread.
     fn spawn(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>>;
 
+    /// Runs what the last handle of a store leaves to be done, when it is dropped without a close:
+    /// until its end, on the calling thread, or where this runtime runs its tasks.
+    fn finish(&self, last: BoxFuture<()>);
+
     /// A number that others cannot guess.
     fn random_u64(&self) -> u64;
 
@@ -93,6 +97,10 @@ impl Runtime for OsRuntime {
             // panic, and a panic before them does not get here.
             let _ = handle.join();
         }))
+    }
+
+    fn finish(&self, last: BoxFuture<()>) {
+        pollster::block_on(last);
     }
 
     fn random_u64(&self) -> u64 {

@@ -214,7 +214,10 @@ impl Handle {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        let core = &self.core;
+        Self::close_core(&self.core).await
+    }
+
+    async fn close_core(core: &Core) -> Result<(), Error> {
         core.closing.store(true, Ordering::Release);
         core.memory.freed.notify(usize::MAX);
         let outcome = core.ask_close().await;
@@ -229,15 +232,14 @@ impl Drop for Handle {
         if self.core.closing.load(Ordering::Acquire) {
             return;
         }
-        let timeout = self.core.runtime.sleep(DROP_WAIT);
+        let core = Arc::clone(&self.core);
+        let timeout = core.runtime.sleep(DROP_WAIT);
         // What was acknowledged as synced is safe whatever happens here; there is nobody left to
         // tell about a failure.
-        pollster::block_on(crate::service::either(
-            async {
-                let _ = self.close().await;
-            },
-            timeout,
-        ));
+        let close = async move {
+            let _ = Self::close_core(&core).await;
+        };
+        self.core.runtime.finish(Box::pin(crate::service::either(close, timeout)));
         self.core.runtime.settle();
     }
 }
