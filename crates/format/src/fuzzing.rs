@@ -10,6 +10,7 @@
 
 use crate::BLOCK_BYTES;
 use crate::checksum::{PageIdentity, page_checksum};
+use crate::filter::{IdFilter, IdHash};
 use crate::frame::{FRAME_MAGIC, FrameView, build_frame, decode_frame, peek_frame_bytes};
 use crate::header::{FileHeader, MAGIC};
 use crate::id::{IdKind, IdRef};
@@ -193,6 +194,18 @@ pub fn decode_fences(data: &[u8]) {
     }
 }
 
+/// Filters.
+pub fn decode_filter(data: &[u8]) {
+    for blob in [data.to_vec(), padded_to_blocks(data)] {
+        let Ok(Some(filter)) = IdFilter::decode(&blob, FILE, 4096) else { continue };
+        assert_eq!(filter.encode(), blob, "filter encoded again");
+        let mut filter = filter;
+        let id = IdRef::Bytes(data.get(..8).unwrap_or(b"x"));
+        filter.insert(id);
+        assert!(filter.may_contain(IdHash::of(id)), "{id} was added");
+    }
+}
+
 /// Footers. The first two bytes are the dimension.
 pub fn decode_footer(data: &[u8]) {
     let Some((dimension, data)) = data.split_first_chunk::<2>() else {
@@ -238,6 +251,12 @@ pub fn decode_manifest_edits(data: &[u8]) {
 fn split_kind(data: &[u8]) -> Option<(IdKind, &[u8])> {
     let (code, data) = data.split_first()?;
     Some((if code & 1 == 0 { IdKind::U64 } else { IdKind::Bytes }, data))
+}
+
+fn padded_to_blocks(data: &[u8]) -> Vec<u8> {
+    let mut blob = data.to_vec();
+    blob.resize(data.len().next_multiple_of(BLOCK_BYTES), 0);
+    blob
 }
 
 fn padded(data: &[u8]) -> Vec<u8> {

@@ -31,6 +31,7 @@
 pub mod checksum;
 mod cursor;
 pub mod error;
+pub mod filter;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -42,8 +42,10 @@ pub enum SectionKind {
     Fences,
     /// Checksums of the pages of all other sections.
     ChecksumTable,
-    /// A kind this build does not know and may skip. Kinds 16 payload, 17 filter and 18 quantized
-    /// vectors are set aside.
+    /// Filter of the ids; optional.
+    Filter,
+    /// A kind this build does not know and may skip. Kinds 16 payload and 18 quantized vectors are
+    /// set aside.
     Optional(u16),
 }
 
@@ -54,6 +56,7 @@ impl SectionKind {
             Self::IdPages => 2,
             Self::Fences => 3,
             Self::ChecksumTable => 4,
+            Self::Filter => 17,
             Self::Optional(code) => code,
         }
     }
@@ -64,8 +67,14 @@ impl SectionKind {
             2 => Self::IdPages,
             3 => Self::Fences,
             4 => Self::ChecksumTable,
+            17 => Self::Filter,
             other => Self::Optional(other),
         }
+    }
+
+    /// Whether a reader that does not know the kind must refuse the file.
+    const fn is_required(self) -> bool {
+        !matches!(self, Self::Filter | Self::Optional(_))
     }
 }
 
@@ -135,7 +144,8 @@ pub struct SegmentFooter {
 }
 
 impl SegmentFooter {
-    /// Places the sections of a new segment. For a dense id index both page counts are 0.
+    /// Places the sections of a new segment without a filter. For a dense id index both page counts
+    /// are 0.
     ///
     /// # Errors
     /// `InvalidLayout` when the counts contradict each other or there are too many pages.
@@ -145,6 +155,20 @@ impl SegmentFooter {
         id_pages: u32,
         fence_pages: u32,
     ) -> Result<Self> {
+        Self::with_filter(summary, layout, id_pages, fence_pages, 0)
+    }
+
+    /// As [`SegmentFooter::new`], with a filter behind the fences if `filter_pages` is not 0.
+    ///
+    /// # Errors
+    /// As there; also for a filter of a dense id index, which needs none.
+    pub fn with_filter(
+        summary: SegmentSummary,
+        layout: &VectorLayout,
+        id_pages: u32,
+        fence_pages: u32,
+        filter_pages: u32,
+    ) -> Result<Self> {
         let refuse = |reason| FormatError::InvalidLayout { field: "segment", reason };
         check_summary(&summary).map_err(refuse)?;
         let vector_pages = layout.pages_for(summary.row_count);
@@ -153,6 +177,9 @@ impl SegmentFooter {
         if summary.id_index == IdIndex::Sorted {
             footer.append(SectionKind::IdPages, BLOCK_U32, id_pages);
             footer.append(SectionKind::Fences, BLOCK_U32, fence_pages);
+        }
+        if filter_pages != 0 {
+            footer.append(SectionKind::Filter, BLOCK_U32, filter_pages);
         }
         let checksums = footer.checksum_count().ok_or_else(|| refuse("too many pages".into()))?;
         footer.append(SectionKind::ChecksumTable, BLOCK_U32, checksum_table_pages(checksums));
@@ -313,9 +340,8 @@ impl SegmentFooter {
 const BLOCK_U32: u32 = 4096;
 
 fn encode_section(writer: &mut Writer<'_>, section: &Section) {
-    let required = !matches!(section.kind, SectionKind::Optional(_));
     writer.u16(section.kind.code());
-    writer.u16(if required { FLAG_REQUIRED } else { 0 });
+    writer.u16(if section.kind.is_required() { FLAG_REQUIRED } else { 0 });
     writer.u32(section.page_bytes);
     writer.u64(section.offset);
     writer.u64(section.bytes);
@@ -396,8 +422,7 @@ fn decode_section(cursor: &mut Cursor<'_>, file: &str) -> Result<Section> {
     let bytes = cursor.u64("section length")?;
     cursor.zeros(8, "section")?;
     let kind = SectionKind::from_code(code);
-    let known = !matches!(kind, SectionKind::Optional(_));
-    match (known, flags) {
+    match (kind.is_required(), flags) {
         (true, FLAG_REQUIRED) | (false, 0) => {}
         (false, FLAG_REQUIRED) => {
             let (file, offset) = (file.to_owned(), start.offset());
@@ -487,6 +512,16 @@ fn check_section_sizes(footer: &SegmentFooter, layout: &VectorLayout) -> Check {
             (_, found) => return Err(format!("the id index does not fit section {found:?}")),
         }
     }
+    check_filter(footer)?;
     let checksums = footer.checksum_count().ok_or("too many pages")?;
     expect(SectionKind::ChecksumTable, BLOCK_U32, u64::from(checksum_table_pages(checksums)))
+}
+
+/// A filter takes fewer bits than its ids have in their pages, so its length is bounded by them.
+fn check_filter(footer: &SegmentFooter) -> Check {
+    let Some(filter) = footer.section(SectionKind::Filter) else { return Ok(()) };
+    let sorted = footer.summary.id_index == IdIndex::Sorted;
+    let most = 1 + u64::from(footer.summary.entry_count);
+    let fits = filter.page_bytes == BLOCK_U32 && (1..=most).contains(&filter.page_count());
+    if sorted && fits { Ok(()) } else { Err(format!("the ids do not fit section {filter:?}")) }
 }

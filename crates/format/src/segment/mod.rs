@@ -1,7 +1,7 @@
 //! The end of a sealed segment: checksum table and footer.
 //!
 //! ```text
-//! header page | vector pages | id pages | fence pages | checksum table | footer page
+//! header page | vector pages | id pages | fence pages | filter | checksum table | footer page
 //! ```
 //!
 //! Sections lie back to back in the order of the footer's section table, from offset 4096 to the

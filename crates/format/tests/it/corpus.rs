@@ -15,6 +15,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::slice;
 
+use nephrite_format::filter::IdFilter;
 use nephrite_format::frame::{FrameHeader, FrameKind, build_frame};
 use nephrite_format::fuzzing;
 use nephrite_format::id_run::{IdIndex, IdRun};
@@ -34,13 +35,14 @@ use crate::support::build_run;
 type Driver = fn(&[u8]);
 type Seed = (&'static str, Vec<u8>);
 
-fn targets() -> [(&'static str, Driver, Vec<Seed>); 7] {
+fn targets() -> [(&'static str, Driver, Vec<Seed>); 8] {
     [
         ("decode_header", fuzzing::decode_header, header_seeds()),
         ("decode_frame", fuzzing::decode_frames, frame_seeds()),
         ("decode_wal_records", fuzzing::decode_wal_records, wal_seeds()),
         ("decode_id_page", fuzzing::decode_id_page, id_page_seeds()),
         ("decode_fences", fuzzing::decode_fences, fence_seeds()),
+        ("decode_filter", fuzzing::decode_filter, filter_seeds()),
         ("decode_footer", fuzzing::decode_footer, footer_seeds()),
         ("decode_manifest_edits", fuzzing::decode_manifest_edits, manifest_seeds()),
     ]
@@ -209,6 +211,13 @@ fn fence_seeds() -> Vec<Seed> {
     vec![("seed-u64", blob(&numbers)), ("seed-bytes", blob(&texts))]
 }
 
+fn filter_seeds() -> Vec<Seed> {
+    let mut filter = IdFilter::for_ids(100);
+    (0..50).for_each(|id| filter.insert(IdRef::U64(id)));
+    (0..50_u8).for_each(|id| filter.insert(IdRef::Bytes(&[b'a', id])));
+    vec![("seed-mixed", filter.encode()), ("seed-empty", IdFilter::for_ids(0).encode())]
+}
+
 fn footer_seeds() -> Vec<Seed> {
     let summary = SegmentSummary {
         database: DatabaseId::new(4),
@@ -226,7 +235,13 @@ fn footer_seeds() -> Vec<Seed> {
         [&128_u16.to_le_bytes(), page.as_slice()].concat()
     };
     let dense = SegmentSummary { id_index, row_order: RowOrder::Arrival, ..summary };
-    vec![("seed-sorted", encode(summary, 1, 1)), ("seed-dense", encode(dense, 0, 0))]
+    let filtered = SegmentFooter::with_filter(summary, &layout(128), 1, 1, 1);
+    let filtered = filtered.expect("counts that fit").encode(fuzzing::identity(0));
+    vec![
+        ("seed-sorted", encode(summary, 1, 1)),
+        ("seed-dense", encode(dense, 0, 0)),
+        ("seed-filtered", [&128_u16.to_le_bytes(), filtered.as_slice()].concat()),
+    ]
 }
 
 fn manifest_seeds() -> Vec<Seed> {

@@ -172,6 +172,18 @@ fn contradicting_counts_are_refused() {
     assert!(SegmentFooter::new(summary(), &layout_of_8_rows(), 102, 1).is_err(), "too many");
 }
 
+#[test]
+fn a_filter_is_refused_where_none_can_be() {
+    let layout = layout_of_8_rows();
+    let footer = SegmentFooter::with_filter(summary(), &layout, 3, 1, 2).unwrap();
+    assert_eq!(footer.section(SectionKind::Filter).unwrap().page_count(), 2);
+    assert_eq!(footer.checksum_index(SectionKind::Filter, 1), Some(18));
+    assert!(SegmentFooter::with_filter(summary(), &layout, 3, 1, 103).is_err(), "too long");
+    let id_index = IdIndex::Dense { first: 0, count: 100, first_row: Row::new(0) };
+    let dense = SegmentSummary { id_index, entry_count: 100, tombstone_count: 0, ..summary() };
+    assert!(SegmentFooter::with_filter(dense, &layout, 0, 0, 1).is_err(), "dense");
+}
+
 /// A footer with a fifth section, as a later version might write it.
 fn footer_with_extra_section(flags: u16) -> (Vec<u8>, PageIdentity) {
     let footer = SegmentFooter::new(summary(), &layout_of_8_rows(), 3, 1).expect("counts that fit");

@@ -6,6 +6,7 @@ mod reader;
 
 use std::collections::BTreeMap;
 
+use nephrite_format::filter::IdFilter;
 use nephrite_format::frame::{FrameHeader, FrameKind, build_frame};
 use nephrite_format::id_run::IdIndex;
 use nephrite_format::manifest::{Counters, DatabaseMeta, FlushEdit, ManifestEdit, SegmentMeta};
@@ -105,6 +106,9 @@ fn sorted_segment(
     let fences = run.fences.encode();
     file.extend_from_slice(&run.pages);
     file.extend_from_slice(&fences);
+    let mut filter = IdFilter::for_ids(run.entry_count);
+    entries.iter().for_each(|(id, _)| filter.insert(id.as_id_ref()));
+    file.extend_from_slice(&filter.encode());
     let summary = SegmentSummary {
         database: DatabaseId::new(0x2122_2324),
         row_count,
@@ -115,7 +119,9 @@ fn sorted_segment(
         max_lsn: Lsn::new(4711),
     };
     let blocks = u32::try_from(fences.len() / 4096).expect("a few");
-    let footer = SegmentFooter::new(summary, &layout, run.fences.page_count(), blocks);
+    let id_pages = run.fences.page_count();
+    let filter_pages = IdFilter::page_count_for(run.entry_count);
+    let footer = SegmentFooter::with_filter(summary, &layout, id_pages, blocks, filter_pages);
     seal(&mut file, &header, &footer.expect("counts that fit"));
     let content = entries
         .iter()

@@ -334,7 +334,8 @@ fn sections(footer: &[u8]) -> Vec<Section> {
     let sections: Vec<Section> = (0..count)
         .map(|number| &footer[128 + 32 * number..][..32])
         .map(|entry| {
-            assert_eq!(u16_at(entry, 2), 1, "all known sections are required");
+            let required = u16_at(entry, 0) != 17;
+            assert_eq!(u16_at(entry, 2), u16::from(required), "only the filter is optional");
             assert_zero(&entry[24..], "24..32 of a section");
             Section {
                 kind: u16_at(entry, 0),
@@ -396,7 +397,41 @@ fn sorted_rows(file: &[u8], sections: &[Section], kind: u8) -> Vec<(AnyId, u32)>
     firsts.push(rows[rows.len() - 1].0.clone());
     let blob = &file[index(fences.offset)..][..index(fences.length)];
     assert_eq!(read_fences(blob, kind), firsts, "fences");
+    if let Some(filter) = sections.iter().find(|section| section.kind == 17) {
+        let blob = &file[index(filter.offset)..][..index(filter.length)];
+        rows.iter().for_each(|(id, _)| assert!(is_in_filter(blob, id), "{id:?} is denied"));
+    }
     rows
+}
+
+/// "Filter": whether an id may be in the run.
+fn is_in_filter(blob: &[u8], id: &AnyId) -> bool {
+    const FACTORS: [u32; 8] = [
+        0x47b6_137b,
+        0x4497_4d91,
+        0x8824_ad5b,
+        0xa2b7_289d,
+        0x7054_95c7,
+        0x2df1_424b,
+        0x9efc_4947,
+        0x5c6b_fb31,
+    ];
+    assert_eq!(blob[0], 1, "form of the filter");
+    let count = u64_at(blob, 8);
+    assert_zero(&blob[1..8], "1..8 of the filter");
+    assert_zero(&blob[16..32], "16..32 of the filter");
+    assert_zero(&blob[32 + 32 * index(count)..], "rest of the filter");
+    let hash = match id {
+        AnyId::Number(number) => xxh3_64(&number.to_le_bytes()),
+        AnyId::Bytes(bytes) => xxh3_64(bytes),
+    };
+    let block =
+        index(u64::try_from((u128::from(hash) * u128::from(count)) >> 64).expect("a block"));
+    let low = u32::try_from(hash % (1 << 32)).expect("the lower half");
+    (0..8).all(|word| {
+        let bit = low.wrapping_mul(FACTORS[word]) / (1 << 27);
+        u32_at(blob, 32 + 32 * block + 4 * word) / (1 << bit) % 2 == 1
+    })
 }
 
 fn id_page(page: &[u8], kind: u8) -> Vec<(AnyId, u32)> {

@@ -1,0 +1,234 @@
+//! Filter: says of an id that a segment certainly does not have it, or that it may.
+//!
+//! A split block Bloom filter: blocks of 32 bytes, eight words of 32 bits each. The hash of an id
+//! chooses one block and one bit in each of its words, so a question reads one cache line. About
+//! [`BITS_PER_ID`] bits an id let one of a hundred absent ids through.
+//!
+//! Guarantee: an id that was added is never denied. Filled one id after the other in any order; the
+//! size follows from the number of ids, which is known beforehand. On disk it is a blob in whole
+//! blocks of 4096 bytes, protected by the segment's checksum table.
+//! Does not: remove ids. Tombstones are ids like all others: a lookup must find them.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::BLOCK_BYTES;
+use crate::cursor::{Cursor, u32_at};
+use crate::error::Result;
+use crate::id::IdRef;
+
+/// Bits of a filter for each id that it is made for.
+pub const BITS_PER_ID: u64 = 10;
+
+/// Words of a block.
+const WORDS: usize = 8;
+const BYTES_PER_BLOCK: usize = 32;
+const BITS_PER_BLOCK: u64 = 256;
+/// Bytes of the blob before the blocks.
+const HEADER_BYTES: usize = 32;
+const FORM_SPLIT_BLOCK: u8 = 1;
+
+/// Odd factors, one for each word: the upper five bits of a product choose the bit. Those of the
+/// split block filters of Apache Parquet.
+const FACTORS: [u32; WORDS] = [
+    0x47b6_137b,
+    0x4497_4d91,
+    0x8824_ad5b,
+    0xa2b7_289d,
+    0x7054_95c7,
+    0x2df1_424b,
+    0x9efc_4947,
+    0x5c6b_fb31,
+];
+
+/// The hash of an id that filters are asked with: the same for all filters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdHash(u64);
+
+impl IdHash {
+    /// Of an id: XXH3-64 of its bytes, of a number's eight little-endian bytes.
+    #[must_use]
+    #[inline]
+    pub fn of(id: IdRef<'_>) -> Self {
+        Self(match id {
+            IdRef::U64(number) => xxh3_64(&number.to_le_bytes()),
+            IdRef::Bytes(bytes) => xxh3_64(bytes),
+        })
+    }
+
+    /// The upper half chooses the block.
+    #[inline]
+    fn block(self, count: usize) -> usize {
+        let product = u128::from(self.0) * count as u128;
+        usize::try_from(product >> 64).expect("below the count")
+    }
+
+    /// The lower half chooses a bit of each word.
+    #[inline]
+    fn mask(self) -> [u32; WORDS] {
+        let low = u32::try_from(self.0 & 0xffff_ffff).expect("32 bits are left");
+        FACTORS.map(|factor| 1 << (low.wrapping_mul(factor) >> 27))
+    }
+}
+
+/// Eight words on one cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(align(32))]
+struct Block([u32; WORDS]);
+
+/// See the module documentation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdFilter {
+    blocks: Box<[Block]>,
+}
+
+impl IdFilter {
+    /// An empty filter for as many ids.
+    #[must_use]
+    pub fn for_ids(id_count: u32) -> Self {
+        Self { blocks: vec![Block::default(); blocks_for(id_count)].into() }
+    }
+
+    /// Adds an id.
+    #[inline]
+    pub fn insert(&mut self, id: IdRef<'_>) {
+        let hash = IdHash::of(id);
+        let block = &mut self.blocks[hash.block(self.blocks.len())];
+        block.0.iter_mut().zip(hash.mask()).for_each(|(word, bit)| *word |= bit);
+    }
+
+    /// False when the id was certainly not added.
+    #[must_use]
+    #[inline]
+    pub fn may_contain(&self, hash: IdHash) -> bool {
+        let Some(block) = self.blocks.get(hash.block(self.blocks.len())) else { return true };
+        let missing = block.0.iter().zip(hash.mask()).map(|(word, bit)| !word & bit);
+        missing.fold(0, |all, word| all | word) == 0
+    }
+
+    /// Bytes of memory of a filter for as many ids.
+    #[must_use]
+    pub fn memory_bytes_for(id_count: u32) -> usize {
+        size_of::<Self>() + blocks_for(id_count) * size_of::<Block>()
+    }
+
+    /// Bytes of memory that this filter takes.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.blocks.len() * size_of::<Block>()
+    }
+
+    /// Blocks of 4096 bytes of the section of a filter for as many ids.
+    #[must_use]
+    pub fn page_count_for(id_count: u32) -> u32 {
+        let bytes = HEADER_BYTES + blocks_for(id_count) * BYTES_PER_BLOCK;
+        u32::try_from(bytes.div_ceil(BLOCK_BYTES)).expect("10 bits an id of at most 2^32 ids")
+    }
+
+    /// The blob, zero-padded to a multiple of 4096 bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = HEADER_BYTES + self.blocks.len() * BYTES_PER_BLOCK;
+        let mut blob = vec![0; bytes.next_multiple_of(BLOCK_BYTES)];
+        blob[0] = FORM_SPLIT_BLOCK;
+        blob[8..16].copy_from_slice(&(self.blocks.len() as u64).to_le_bytes());
+        let words = self.blocks.iter().flat_map(|block| block.0);
+        let fields = blob[HEADER_BYTES..].as_chunks_mut::<4>().0;
+        fields.iter_mut().zip(words).for_each(|(field, word)| *field = word.to_le_bytes());
+        blob
+    }
+
+    /// Reads a blob; `offset` is where in `file` it lies. `None` for a form that this build does
+    /// not know: the segment is read without a filter. Allocates what the blob has bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` when lengths or padding do not fit.
+    pub fn decode(blob: &[u8], file: &str, offset: u64) -> Result<Option<Self>> {
+        let mut cursor = Cursor::new(blob, offset, file);
+        let start = cursor;
+        if cursor.u8("form of the filter")? != FORM_SPLIT_BLOCK {
+            return Ok(None);
+        }
+        cursor.zeros(7, "filter")?;
+        let count = cursor.u64("blocks of the filter")?;
+        cursor.zeros(HEADER_BYTES - 16, "filter")?;
+        let bytes = usize::try_from(count).ok().and_then(|it| it.checked_mul(BYTES_PER_BLOCK));
+        let used = bytes.and_then(|bytes| bytes.checked_add(HEADER_BYTES));
+        let used = used.filter(|used| {
+            0 < count && used.checked_next_multiple_of(BLOCK_BYTES) == Some(blob.len())
+        });
+        let Some(used) = used else {
+            let what = format!("the filter claims {count} blocks in {} bytes", blob.len());
+            return Err(start.corrupt(what));
+        };
+        let blocks = blob[HEADER_BYTES..used].as_chunks::<BYTES_PER_BLOCK>().0;
+        let word = |block: &[u8; BYTES_PER_BLOCK], at| u32_at(block, 4 * at);
+        let block = |block| Block(std::array::from_fn(|at| word(block, at)));
+        let filter = Self { blocks: blocks.iter().map(block).collect() };
+        let mut rest = Cursor::new(&blob[used..], offset + used as u64, file);
+        rest.zeros(rest.remaining(), "filter")?;
+        Ok(Some(filter))
+    }
+}
+
+/// At least one block, so that every filter has an answer.
+fn blocks_for(id_count: u32) -> usize {
+    let blocks = (u64::from(id_count) * BITS_PER_ID).div_ceil(BITS_PER_BLOCK).max(1);
+    usize::try_from(blocks).expect("at most 5 GiB of blocks, for 2^32 ids")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    fn ids(count: u64) -> impl Iterator<Item = Id> {
+        (0..count).map(|number| Id::from(format!("document-{number}").as_str()))
+    }
+
+    fn filled(count: u32) -> IdFilter {
+        let mut filter = IdFilter::for_ids(count);
+        ids(u64::from(count)).for_each(|id| filter.insert(id.as_id_ref()));
+        filter
+    }
+
+    #[test]
+    fn what_was_added_is_never_denied_and_most_else_is() {
+        let count: u32 = if cfg!(miri) { 50 } else { 20_000 };
+        let filter = filled(count);
+
+        let added =
+            ids(u64::from(count)).filter(|id| filter.may_contain(IdHash::of(id.as_id_ref())));
+        assert_eq!(added.count(), count as usize);
+
+        let absent =
+            (0..u64::from(count)).filter(|id| filter.may_contain(IdHash::of((*id).into())));
+        assert!(absent.count() * 40 <= count as usize, "more than 2.5 % get through");
+    }
+
+    #[test]
+    fn blobs_round_trip() {
+        for count in [0, 1, 25, 26, 3000] {
+            let filter = filled(count);
+            let blob = filter.encode();
+            assert_eq!(blob.len(), IdFilter::page_count_for(count) as usize * BLOCK_BYTES);
+            assert_eq!(filter.memory_bytes(), IdFilter::memory_bytes_for(count));
+            assert_eq!(IdFilter::decode(&blob, "a", 0), Ok(Some(filter)));
+        }
+    }
+
+    #[test]
+    fn blobs_that_do_not_fit_are_refused_and_other_forms_skipped() {
+        let blob = filled(3000).encode();
+        let changed = |at: usize, value: u8| {
+            let mut blob = blob.clone();
+            blob[at] = value;
+            IdFilter::decode(&blob, "a", 4096)
+        };
+        for (at, value) in [(1, 1), (8, 0), (14, 1), (15, 0xff), (16, 1), (blob.len() - 1, 1)] {
+            assert!(changed(at, value).is_err(), "byte {at} = {value}");
+        }
+        assert!(IdFilter::decode(&blob[..BLOCK_BYTES - 1], "a", 4096).is_err());
+        assert!(IdFilter::decode(&[], "a", 4096).is_err());
+        assert_eq!(changed(0, 2), Ok(None));
+    }
+}
