@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::planted::planted;
 use crate::request::{Completed, OnComplete};
 use crate::stats::Counters;
 use crate::sync::{Mutex, Thread, lock, thread, thread_flag};
@@ -49,12 +50,19 @@ pub fn note_orphaned() {
 /// operations of others that the kernel is writing into, and they must not be unwound.
 pub(crate) fn deliver(counters: &Counters, on_complete: OnComplete, completed: Completed) {
     let outer = ORPHANED.with(|orphaned| orphaned.replace(false));
-    counters.delivered.add(1);
+    if !planted("counted_late") {
+        counters.delivered.add(1);
+    }
     abort_on_panic("a completion callback", || on_complete(completed));
     if ORPHANED.with(|orphaned| orphaned.replace(outer)) {
         // In this order no request counts twice, not even for an instant.
-        counters.delivered.subtract(1);
+        if !planted("orphan_counted_twice") {
+            counters.delivered.subtract(1);
+        }
         counters.orphaned.add(1);
+    }
+    if planted("counted_late") {
+        counters.delivered.add(1);
     }
 }
 
@@ -112,7 +120,9 @@ impl<T> Drop for Sender<T> {
             let waker = waker.take();
             *state = State::Over;
             drop(state);
-            wake(waker);
+            if !planted("sender_goes_silently") {
+                wake(waker);
+            }
         }
     }
 }
@@ -139,6 +149,11 @@ impl<T> Future for Receiver<T> {
                     Some(waker) if waker.will_wake(context.waker()) => waker,
                     _ => context.waker().clone(),
                 };
+                if planted("waiter_registers_late") {
+                    *state = State::Empty(None);
+                    drop(state);
+                    state = lock(&self.cell);
+                }
                 *state = State::Empty(Some(waker));
                 Poll::Pending
             }

@@ -40,7 +40,7 @@
 //! | `disk`, `request`, `error`, `report`, `stats` | the public face |
 //! | `file`, `direct`, `durable`, `metadata` | open files and operations on names |
 //! | `transfer`, `ticket`, `completion` | the life of a request, common to all backends |
-//! | `sync` | the types of std, or those of the model checker |
+//! | `sync`, `planted` | the types of std or of the model checker; bugs for tests to find |
 //! | `positional`, `pool`, `metadata_lane`, `threads` | threads that block in system calls |
 //! | `uring` | rings, Linux only |
 //! | [`sim`] | a disk that exists only in memory, with crashes and faults by seed |
@@ -64,6 +64,7 @@ mod flagged;
 mod metadata;
 mod metadata_lane;
 mod options;
+mod planted;
 mod pool;
 mod positional;
 mod probe;
@@ -81,6 +82,10 @@ mod uring;
 #[cfg(not(target_os = "linux"))]
 #[path = "uring_absent.rs"]
 mod uring;
+
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_models;
 
 pub use completion::{block_on, note_orphaned};
 pub use disk::{

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 
 use super::wake::Wake;
+use crate::planted::planted;
 use crate::request::{Class, Request};
 use crate::stats::Counters;
 use crate::sync::{ArrayQueue, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, wait};
@@ -58,7 +59,8 @@ impl Intake {
         }
         // Relaxed: entering and closing are changes of one word, so they have an order; what this
         // submitter publishes is ordered by its leaving.
-        if self.gate.fetch_add(1, Ordering::Relaxed) & CLOSED != 0 {
+        let entered = self.gate.fetch_add(1, Ordering::Relaxed);
+        if entered & CLOSED != 0 && !planted("gate_unchecked") {
             self.leave(counters);
             return batch;
         }
@@ -88,7 +90,8 @@ impl Intake {
     pub(super) fn is_over(&self) -> bool {
         // The gate first. Acquire pairs with the Release of `leave`, through the changes of other
         // submitters too: what was pushed by those who have left is then visible in the lanes.
-        self.gate.load(Ordering::Acquire) == CLOSED && self.is_empty()
+        let order = if planted("over_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        self.gate.load(order) == CLOSED && self.is_empty()
     }
 
     /// For the thread: enters the kernel, and tells `enter` whether it may sleep there. It may when
@@ -102,7 +105,7 @@ impl Intake {
         self.wake.announce_ring();
         // After the announcement: whoever publishes something that is not seen here wakes.
         let must_work = self.offers(room) || !in_flight && self.is_over();
-        let outcome = enter(!must_work);
+        let outcome = enter(!must_work || planted("rest_unchecked"));
         self.wake.awake();
         outcome
     }
@@ -117,7 +120,9 @@ impl Intake {
     pub(super) fn pop(&self, class: Class) -> Option<Vec<Request>> {
         let batch = self.lane(class).pop()?;
         // Pairs with the fence in `push`: a waiter saw this lane full, or is seen waiting here.
-        fence(Ordering::SeqCst);
+        if !planted("room_unfenced") {
+            fence(Ordering::SeqCst);
+        }
         if self.waiting.load(Ordering::Relaxed) > 0 {
             drop(lock(&self.room));
             self.room_made.notify_all();
@@ -165,7 +170,8 @@ impl Intake {
 
     fn leave(&self, counters: &Counters) {
         // Release: see `is_over`.
-        if self.gate.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
+        let last = self.gate.fetch_sub(1, Ordering::Release) == CLOSED + 1;
+        if last && !planted("leave_silent") {
             // The thread may have looked while this submitter was inside.
             self.wake.wake(counters);
         }

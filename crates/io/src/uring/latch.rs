@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::completion::{Receiver, Sender, oneshot};
+use crate::planted::planted;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_while};
 
 #[derive(Default)]
@@ -43,7 +44,12 @@ impl EndLatch {
     pub(super) fn watch(&self) -> Receiver<usize> {
         let (sender, receiver) = oneshot();
         let mut state = self.lock();
-        if state.running > 0 {
+        let running = state.running > 0;
+        if planted("latch_unlocked") {
+            drop(state);
+            state = self.lock();
+        }
+        if running {
             state.watchers.push(sender);
         } else {
             let stuck = state.stuck;
@@ -75,7 +81,7 @@ impl Drop for EndGuard {
     fn drop(&mut self) {
         let mut state = self.latch.lock();
         state.running -= 1;
-        if state.running > 0 {
+        if state.running > 0 && !planted("latch_early") {
             return;
         }
         let (watchers, stuck) = (std::mem::take(&mut state.watchers), state.stuck);

@@ -30,6 +30,10 @@ mod setup;
 mod table;
 mod wake;
 
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_models;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -7,8 +7,9 @@
 //!
 //! Ordering: publish-then-look on both sides needs a SeqCst fence between a store and a load of
 //! different locations; with it, either the thread sees the work or the submitter sees it asleep.
-//! Weaker orderings lose a wake-up. The state itself is exchanged, so of many submitters one pays
-//! for the system call.
+//! Weaker orderings lose a wake-up. The state is only ever exchanged, never stored: of many
+//! submitters one pays for the system call, and a late exchange cannot come to stand behind a newer
+//! announcement.
 //! In the kernel the thread waits on an event that its ring reads; without a ring (see `driver`,
 //! lost rings) it parks.
 //! Checked by the loom models `intake` and `driver`, with each fence left out as a planted bug.
@@ -17,6 +18,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use super::event::Event;
+use crate::planted::planted;
 use crate::stats::Counters;
 use crate::sync::{AtomicU8, Ordering, Thread, fence, thread};
 
@@ -42,7 +44,9 @@ impl Wake {
 
     /// For submitters, after they have published work.
     pub(super) fn wake(&self, counters: &Counters) {
-        fence(Ordering::SeqCst);
+        if !planted("wake_unfenced") {
+            fence(Ordering::SeqCst);
+        }
         // Relaxed: the fence orders it after the publication; see above.
         if self.state.load(Ordering::Relaxed) == AWAKE {
             return;
@@ -66,6 +70,7 @@ impl Wake {
     pub(super) fn park_unless(&self, has_work: impl Fn() -> bool) {
         self.thread.get_or_init(thread::current);
         self.announce(PARKED);
+        let has_work = || !planted("park_unchecked") && has_work();
         while !has_work() && self.state.load(Ordering::Acquire) == PARKED {
             thread::park();
         }
@@ -75,13 +80,15 @@ impl Wake {
     /// For the thread: takes the announcement back.
     pub(super) fn awake(&self) {
         // Relaxed: a submitter that still sees the old value only wakes in vain.
-        self.state.store(AWAKE, Ordering::Relaxed);
+        self.state.swap(AWAKE, Ordering::Relaxed);
     }
 
     fn announce(&self, state: u8) {
         // Release: whoever finds the thread parked also finds its handle (Acquire in `wake`). The
         // fence orders it before the look for work.
-        self.state.store(state, Ordering::Release);
-        fence(Ordering::SeqCst);
+        self.state.swap(state, Ordering::Release);
+        if !planted("announce_unfenced") {
+            fence(Ordering::SeqCst);
+        }
     }
 }

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Runs the loom models of this crate: as shipped, and once for each planted bug, which the model
+# named beside it must catch with the complaint named beside it. Takes about a minute.
+# LOOM_MAX_PREEMPTIONS (default 2) bounds the search.
+#   crates/io/loom.sh            all
+#   crates/io/loom.sh models     as shipped only
+#   crates/io/loom.sh BUG...     only these planted bugs
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
+export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
+# The search is fast enough without link-time optimisation, and the builds are many.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
+
+# bug | model | part of the complaint
+intake=uring::loom_models::intake latch=uring::loom_models::latch
+bugs="
+wake_unfenced|$intake::what_was_taken_in_is_served|deadlock
+announce_unfenced|$intake::what_was_taken_in_is_served|deadlock
+rest_unchecked|$intake::what_was_taken_in_is_served|deadlock
+over_relaxed|$intake::a_submitter_that_races_with_the_close_is_served_or_refused|a batch was lost
+leave_silent|$intake::a_submitter_that_races_with_the_close_is_served_or_refused|deadlock
+gate_unchecked|$intake::a_submitter_that_races_with_the_close_is_served_or_refused|a batch was lost
+room_unfenced|$intake::who_waits_for_room_gets_it|deadlock
+park_unchecked|$intake::a_thread_without_a_ring_is_woken_too|deadlock
+wake_unfenced|uring::loom_models::driver::every_request_ends_and_so_does_the_thread|deadlock
+latch_unlocked|$latch::watchers_learn_of_the_last_end|deadlock
+latch_early|$latch::watchers_learn_of_the_last_end|operations of one thread are missing
+waiter_registers_late|loom_models::completion::a_value_wakes_its_waiter|deadlock
+sender_goes_silently|loom_models::completion::a_sender_that_goes_ends_the_wait|deadlock
+counted_late|loom_models::ticket::who_awaits_finds_it_counted|not counted yet
+orphan_counted_twice|loom_models::ticket::delivered_and_orphaned_make_up_submitted|out of balance
+"
+
+# The bugs are in one build, asleep; the flag goes to this crate only.
+build_planted() {
+    cargo rustc -q -p nephrite-io --lib --profile bench --message-format json \
+        -- --cfg 'planted_bug="any"' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+}
+
+planted() {
+    local bug="$1" model="$2" complaint="$3" output
+    if output=$(NEPHRITE_PLANTED_BUG="$bug" "$binary" --exact "$model" 2>&1); then
+        echo "planted bug $bug: NOT caught by $model"
+        return 1
+    fi
+    if ! grep -qF -- "$complaint" <<<"$output"; then
+        echo "planted bug $bug: $model failed without saying '$complaint':"
+        tail -40 <<<"$output"
+        return 1
+    fi
+    echo "planted bug $bug: caught by $model"
+}
+
+if [ $# -eq 0 ] || [ "$1" = models ]; then
+    cargo test --release -p nephrite-io --lib loom_models
+fi
+if [ "${1:-}" = models ]; then exit; fi
+binary=$(build_planted)
+# With every bug asleep the models pass in this build too.
+"$binary" -q loom_models >/dev/null
+while IFS='|' read -r bug model complaint; do
+    if [ -n "$bug" ] && { [ $# -eq 0 ] || [[ " $* " == *" $bug "* ]]; }; then
+        planted "$bug" "$model" "$complaint"
+    fi
+done <<<"$bugs"
