@@ -64,7 +64,9 @@ impl OpenFiles {
         if let Some(file) = self.find(id) {
             return Ok(file);
         }
-        let file = self.disk.open(&self.paths.segment(id), OpenOptions::read_only()).await?;
+        // Segments are complete before they are read, and never written again.
+        let options = OpenOptions::read_only().sealed();
+        let file = self.disk.open(&self.paths.segment(id), options).await?;
         self.opens.fetch_add(1, Ordering::Relaxed); // a counter
         Ok(self.insert(id, file))
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crate::direct::{self, DirectIo};
 use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
+use crate::mapping::{MappedFile, Mappings};
 use crate::sim::SimFile;
 
 /// How to open a file.
@@ -21,6 +22,7 @@ pub struct OpenOptions {
     write: bool,
     creation: Creation,
     direct: bool,
+    sealed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl OpenOptions {
     /// Reads an existing file.
     #[must_use]
     pub fn read_only() -> Self {
-        Self { write: false, creation: Creation::MustExist, direct: true }
+        Self { write: false, creation: Creation::MustExist, direct: true, sealed: false }
     }
 
     /// Reads and writes an existing file.
@@ -59,6 +61,18 @@ impl OpenOptions {
     #[must_use]
     pub fn direct(self, prefer: bool) -> Self {
         Self { direct: prefer, ..self }
+    }
+
+    /// Promises that nobody changes the file while it is open, so that the mmap backend may map it;
+    /// other backends take no notice. Has no effect on a file that is opened for writing.
+    #[must_use]
+    pub fn sealed(self) -> Self {
+        Self { sealed: true, ..self }
+    }
+
+    /// Whether the file may be mapped.
+    pub(crate) fn is_mappable(self) -> bool {
+        self.sealed && !self.write
     }
 
     pub(crate) fn prefers_direct(self) -> bool {
@@ -111,6 +125,7 @@ struct Inner {
     writable: bool,
     direct: Option<DirectIo>,
     writes_through: bool,
+    mapped: Option<Arc<MappedFile>>,
     poison: OnceLock<IoError>,
 }
 
@@ -136,6 +151,22 @@ impl FileHandle {
             .map_err(|source| IoError::new(IoOperation::Open, path, source))?;
         let writes_through = direct.is_some() && write_through.applies_to(&file);
         Ok(Self::build(FileKind::Os(file), path, options, direct, writes_through))
+    }
+
+    /// Opens a file on the calling thread, and maps it if it may be mapped and can be.
+    pub(crate) fn open_mapped(
+        path: &Path,
+        options: OpenOptions,
+        mappings: &Arc<Mappings>,
+    ) -> Result<Self, IoError> {
+        let mut handle = Self::open(path, options)?;
+        if options.is_mappable() {
+            let inner = Arc::get_mut(&mut handle.inner).expect("nobody else has the handle yet");
+            if let FileKind::Os(file) = &inner.kind {
+                inner.mapped = mappings.map(file, path);
+            }
+        }
+        Ok(handle)
     }
 
     #[cfg(target_os = "linux")]
@@ -165,9 +196,16 @@ impl FileHandle {
         direct: Option<DirectIo>,
         writes_through: bool,
     ) -> Self {
-        let (writable, path) = (options.writes(), path.to_owned());
-        let poison = OnceLock::new();
-        Self { inner: Arc::new(Inner { kind, path, writable, direct, writes_through, poison }) }
+        let inner = Inner {
+            kind,
+            path: path.to_owned(),
+            writable: options.writes(),
+            direct,
+            writes_through,
+            mapped: None,
+            poison: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The path it was opened by. A later rename does not change it.
@@ -215,6 +253,12 @@ impl FileHandle {
         }
     }
 
+    /// Fills `bytes` from the file's mapping; false when there is none or it cannot.
+    pub(crate) fn copy_mapped(&self, offset: u64, bytes: &mut [u8]) -> bool {
+        let mapped = self.inner.mapped.as_ref();
+        mapped.is_some_and(|mapped| mapped.copy_to(self.os(), offset, bytes))
+    }
+
     /// Remembers the first failure; later ones change nothing.
     pub(crate) fn poison(&self, error: &IoError) {
         self.inner.poison.get_or_init(|| error.clone());
@@ -239,6 +283,7 @@ impl fmt::Debug for FileHandle {
             .field("path", &self.inner.path)
             .field("writable", &self.inner.writable)
             .field("direct", &self.inner.direct)
+            .field("mapped", &self.inner.mapped)
             .field("poison", &self.inner.poison.get())
             .finish_non_exhaustive()
     }

@@ -1,5 +1,5 @@
-//! The I/O layer of Nephrite: one [`Disk`] trait over `io_uring` and over positional I/O, and the
-//! aligned memory that both move bytes into and out of.
+//! The I/O layer of Nephrite: one [`Disk`] trait over `io_uring`, positional I/O and mapped files,
+//! and the aligned memory that they move bytes into and out of.
 //!
 //! ```
 //! use nephrite_io::memory::AlignedBuf;
@@ -42,12 +42,13 @@
 //! | `transfer`, `ticket`, `completion` | the life of a request, common to all backends |
 //! | `sync`, `planted` | the types of std or of the model checker; bugs for tests to find |
 //! | `positional`, `pool`, `metadata_lane`, `threads` | threads that block in system calls |
+//! | `mapping` | sealed files in memory, read by copy on the positional threads |
 //! | `uring` | rings, Linux only |
 //! | [`sim`] | a disk that exists only in memory, with crashes and faults by seed |
 //! | `options`, `select`, `probe`, `environment`, `system_disk` | choosing, and putting together |
 //!
-//! Unsafe code is in `memory`, `uring::ring`, `flagged` (one `pwritev2`), `direct` (one `statx`)
-//! and `probe` (one `memfd_create`).
+//! Unsafe code is in `memory`, `uring::ring`, `flagged` (one `pwritev2`), `direct` (one `statx`),
+//! `mapping` (one copy) and `probe` (one `memfd_create`).
 
 pub mod memory;
 pub mod sim;
@@ -61,6 +62,7 @@ mod error;
 mod file;
 #[cfg(target_os = "linux")]
 mod flagged;
+mod mapping;
 mod metadata;
 mod metadata_lane;
 mod options;
@@ -97,7 +99,7 @@ pub use error::{IoError, IoErrorKind, IoOperation};
 pub use file::{FileHandle, OpenOptions};
 pub use options::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_RING_ENTRIES, DEFAULT_RING_THREADS, DiskOptions};
 pub use probe::PROBE_PREFIX;
-pub use report::{BackendChoice, BackendReport, UnknownBackend};
+pub use report::{BackendChoice, BackendReport, MappingReport, UnknownBackend};
 pub use request::{Completed, IoBuffer, OnComplete, Operation, Request};
 pub use select::open_disk;
 pub use stats::IoStats;

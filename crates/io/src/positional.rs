@@ -1,7 +1,8 @@
 //! The portable backend: a bounded pool of threads that block in positional reads and writes.
 //!
 //! It is the reference for what a request means on every system, and the path that a ring's
-//! requests take where rings are blocked.
+//! requests take where rings are blocked. With the mmap backend, reads of sealed files are copies
+//! out of mappings, made on the same threads (see `mapping`).
 //!
 //! Guarantee: short counts and interruptions are handled (see `transfer`), reads have at least half
 //! of the threads for themselves (see `pool`), a sync is one `fdatasync` (`F_FULLFSYNC` on macOS,
@@ -13,6 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::{IoError, IoErrorKind};
+use crate::file::FileHandle;
 use crate::pool::{Job, Pool, PoolLimits, Refusal};
 use crate::request::{Class, IoBuffer, Request};
 use crate::stats::Counters;
@@ -146,7 +148,7 @@ impl Job for DataJob {
         let Context { counters, calls } = &*self.context;
         if let Some(accepted) = Ticket::accept(self.request, counters) {
             let Accepted { ticket, mut buffer, mut transfer } = accepted;
-            let file = ticket.file.os();
+            let file = &ticket.file;
             let result = perform(calls.as_ref(), file, &mut transfer, buffer.as_mut(), counters);
             ticket.finish(counters, transfer.action(), result, buffer);
         }
@@ -156,7 +158,7 @@ impl Job for DataJob {
 /// Carries one operation to its end.
 fn perform(
     calls: &dyn Calls,
-    file: &File,
+    file: &FileHandle,
     transfer: &mut Transfer,
     mut buffer: Option<&mut IoBuffer>,
     counters: &Counters,
@@ -174,7 +176,7 @@ fn perform(
 
 fn call(
     calls: &dyn Calls,
-    file: &File,
+    file: &FileHandle,
     transfer: &Transfer,
     buffer: Option<&mut IoBuffer>,
 ) -> io::Result<usize> {
@@ -183,15 +185,19 @@ fn call(
     match (transfer.action(), buffer) {
         (Action::Read, Some(buffer)) => {
             let bytes = buffer.as_mut_slice().expect("a checked read has a writable buffer");
-            calls.read_at(file, &mut bytes[range], piece.offset)
+            let bytes = &mut bytes[range];
+            if file.copy_mapped(piece.offset, bytes) {
+                return Ok(bytes.len());
+            }
+            calls.read_at(file.os(), bytes, piece.offset)
         }
         (Action::Write, Some(buffer)) => {
-            calls.write_at(file, &buffer.as_slice()[range], piece.offset)
+            calls.write_at(file.os(), &buffer.as_slice()[range], piece.offset)
         }
         (Action::WriteThrough, Some(buffer)) => {
-            calls.write_through_at(file, &buffer.as_slice()[range], piece.offset)
+            calls.write_through_at(file.os(), &buffer.as_slice()[range], piece.offset)
         }
-        (Action::Sync, _) => calls.sync(file).map(|()| 0),
+        (Action::Sync, _) => calls.sync(file.os()).map(|()| 0),
         (Action::Read | Action::Write | Action::WriteThrough, None) => {
             unreachable!("a transfer has a buffer")
         }

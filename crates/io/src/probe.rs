@@ -8,13 +8,16 @@
 //! file in memory instead, and the report says so.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::completion::block_on;
 use crate::disk::{Disk, read, sync, write};
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
+use crate::mapping::{MAPPED_BYTES_MAX, Mappings};
 use crate::memory::{AlignedBuf, BLOCK_BYTES};
+use crate::positional::{Calls, SystemCalls};
 use crate::request::IoBuffer;
 
 /// Names of probe files begin with this. One is left behind only if the process dies within the
@@ -50,10 +53,10 @@ fn is_refusal(error: &IoError) -> bool {
     error.raw_os_error().is_some_and(|number| refusals.contains(&number))
 }
 
-fn unless_unwritable(
-    outcome: Result<Probed, IoError>,
-    otherwise: impl FnOnce(&IoError) -> Result<Probed, IoError>,
-) -> Result<Probed, IoError> {
+fn unless_unwritable<T>(
+    outcome: Result<T, IoError>,
+    otherwise: impl FnOnce(&IoError) -> Result<T, IoError>,
+) -> Result<T, IoError> {
     use IoErrorKind::{Full, PermissionDenied, ReadOnly};
     match outcome {
         Err(error)
@@ -91,6 +94,26 @@ fn exercise(disk: &dyn Disk, file: &FileHandle) -> Result<(), IoError> {
     }
     let reason = "a block that was written came back with other bytes";
     Err(IoError::refused(IoOperation::Probe, file.path(), IoErrorKind::Other, reason))
+}
+
+/// Maps a file in `directory` and reads from the mapping what was written. Where the directory
+/// cannot be written there is nothing to try: files that refuse are read positionally then.
+pub(crate) fn try_out_mapping(directory: &Path) -> Result<(), IoError> {
+    let created = ProbeFile::create(directory, false).map(Some);
+    let Some(file) = unless_unwritable(created, |_| Ok(None))? else { return Ok(()) };
+    let failed = |source| IoError::new(IoOperation::Probe, directory, source);
+    let (os, mut back) = (file.handle.os(), [0; BLOCK_BYTES]);
+    let written = SystemCalls.write_at(os, &[0xA5; BLOCK_BYTES], 0);
+    let written = written.map(Some).map_err(failed);
+    let Some(written) = unless_unwritable(written, |_| Ok(None))? else { return Ok(()) };
+    let mappings = Mappings::new(MAPPED_BYTES_MAX, Arc::default());
+    let mapped = mappings.try_map(os, file.handle.path()).map_err(failed)?;
+    let copied = mapped.is_some_and(|mapped| mapped.copy_to(os, 0, &mut back[..written]));
+    if copied && back[..written].iter().all(|byte| *byte == 0xA5) {
+        return Ok(());
+    }
+    let reason = "a block that was written did not show in the mapping of its file";
+    Err(IoError::refused(IoOperation::Probe, directory, IoErrorKind::Other, reason))
 }
 
 /// A file in the directory that goes away by itself.

@@ -7,13 +7,17 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum BackendChoice {
-    /// `io_uring` where it works, else positional. Never fails because of `io_uring`.
+    /// On Linux `io_uring` where it works, else positional; on Windows and macOS mmap where
+    /// mapping works, else positional. Never fails because one of them does not work.
     #[default]
     Auto,
     /// `io_uring`, or an error that says why not.
     Uring,
     /// A bounded pool of threads with positional reads and writes.
     Positional,
+    /// The same threads, but reads of sealed files are copies out of read-only mappings. What
+    /// `Auto` takes on Windows and macOS. All files go through the system's cache.
+    Mmap,
     /// No real disk: a [`crate::sim::SimDisk`] reports this, and nothing else can ask for it.
     Simulated,
 }
@@ -24,6 +28,7 @@ impl fmt::Display for BackendChoice {
             Self::Auto => "auto",
             Self::Uring => "uring",
             Self::Positional => "positional",
+            Self::Mmap => "mmap",
             Self::Simulated => "simulated",
         })
     }
@@ -37,6 +42,7 @@ impl FromStr for BackendChoice {
             "auto" => Ok(Self::Auto),
             "uring" => Ok(Self::Uring),
             "positional" => Ok(Self::Positional),
+            "mmap" => Ok(Self::Mmap),
             _ => Err(UnknownBackend { text: text.to_owned() }),
         }
     }
@@ -50,19 +56,19 @@ pub struct UnknownBackend {
 
 impl fmt::Display for UnknownBackend {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "`{}` is no backend; choose auto, uring or positional", self.text)
+        write!(formatter, "`{}` is no backend; choose auto, uring, positional or mmap", self.text)
     }
 }
 
 impl std::error::Error for UnknownBackend {}
 
 /// What a disk runs on, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BackendReport {
     /// What was asked for.
     pub requested: BackendChoice,
-    /// What is in use: `Uring` or `Positional`, never `Auto`.
+    /// What is in use: `Uring`, `Positional` or `Mmap`, never `Auto`.
     pub chosen: BackendChoice,
     /// Why, as a sentence; where a backend was blocked it names the cause and the cure.
     pub reason: String,
@@ -89,6 +95,22 @@ pub struct BackendReport {
     /// Whether durable writes of direct files there are one write (`RWF_DSYNC`), without a sync
     /// after it: see [`crate::DurableWrites`].
     pub writes_through: bool,
+    /// What became of mapping files; none unless `chosen` is `Mmap`.
+    pub mapping: Option<MappingReport>,
+}
+
+/// Mappings of sealed files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct MappingReport {
+    /// Files that are mapped now.
+    pub files: u64,
+    /// Files that could not be mapped and are read positionally.
+    pub refusals: u64,
+    /// The first of these, and why.
+    pub first_refusal: Option<String>,
+    /// Reads of mapped files that went to the file, since the mapping could not serve them.
+    pub fallbacks: u64,
 }
 
 impl fmt::Display for BackendReport {
@@ -108,6 +130,17 @@ impl fmt::Display for BackendReport {
             )?;
         }
         writeln!(formatter, "threads:     up to {} positional", self.positional_threads)?;
+        if let Some(mapping) = &self.mapping {
+            write!(
+                formatter,
+                "mapped:      {} files, {} refused",
+                mapping.files, mapping.refusals
+            )?;
+            match &mapping.first_refusal {
+                Some(first) => writeln!(formatter, " (first: {first})")?,
+                None => writeln!(formatter)?,
+            }
+        }
         match self.direct {
             true => writeln!(formatter, "direct I/O:  yes, aligned to {} bytes", self.alignment)?,
             false => writeln!(formatter, "direct I/O:  no, through the system's cache")?,

@@ -1,7 +1,8 @@
 //! Choosing a backend, once, with the reason on record.
 //!
-//! `auto` takes rings where they pass the probe and positional threads else; it never fails because
-//! of rings. A forced backend that does not work is an error with the cause and the cure.
+//! `auto` takes rings on Linux and mappings elsewhere, where they pass the probe, and positional
+//! threads else; it never fails because of rings or mappings. A forced backend that does not work
+//! is an error with the cause and the cure.
 //! The environment is not consulted: whoever calls decides.
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use crate::environment;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::options::DiskOptions;
 use crate::positional::SystemCalls;
-use crate::probe::{Probed, try_out};
+use crate::probe::{Probed, try_out, try_out_mapping};
 use crate::report::{BackendChoice, BackendReport};
 use crate::system_disk::SystemDisk;
 use crate::uring::Rings;
@@ -42,17 +43,29 @@ pub fn open_disk(options: DiskOptions, directory: &Path) -> Result<Arc<dyn Disk>
             let reason = format!("io_uring was asked for, but {reason}");
             IoError::refused(IoOperation::Probe, directory, IoErrorKind::Unsupported, reason)
         })?,
-        BackendChoice::Auto => match uring(&options, directory) {
-            Ok(disk) => disk,
-            Err(reason) => positional(&options, directory, reason)?,
-        },
+        BackendChoice::Mmap => mmap(&options, directory)?.map_err(|reason| {
+            let reason =
+                format!("mmap was asked for, but {reason}; choose positional on this file system");
+            IoError::refused(IoOperation::Probe, directory, IoErrorKind::Unsupported, reason)
+        })?,
         BackendChoice::Simulated => {
             let reason = "a simulated disk is not opened but made, with sim::SimDisk::new";
             let kind = IoErrorKind::Unsupported;
             return Err(IoError::refused(IoOperation::Probe, directory, kind, reason));
         }
+        BackendChoice::Auto => automatic(&options, directory)?,
     };
     Ok(Arc::new(disk))
+}
+
+#[cfg(target_os = "linux")]
+fn automatic(options: &DiskOptions, directory: &Path) -> Result<SystemDisk, IoError> {
+    uring(options, directory).or_else(|reason| positional(options, directory, reason))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn automatic(options: &DiskOptions, directory: &Path) -> Result<SystemDisk, IoError> {
+    mmap(options, directory)?.or_else(|reason| positional(options, directory, reason))
 }
 
 fn uring(options: &DiskOptions, directory: &Path) -> Result<SystemDisk, String> {
@@ -87,6 +100,22 @@ fn positional(
     Ok(disk)
 }
 
+/// The outer error is one of the directory itself; the inner one says why mapping does not work.
+fn mmap(options: &DiskOptions, directory: &Path) -> Result<Result<SystemDisk, String>, IoError> {
+    let disk = SystemDisk::new(options, directory, Box::new(SystemCalls), |_, _| None);
+    let disk = disk.with_mappings();
+    let probed = try_out(&disk, directory, false)?;
+    if let Err(error) = try_out_mapping(directory) {
+        return Ok(Err(format!("a file in the directory could not be mapped ({error})")));
+    }
+    let reason = match options.backend {
+        BackendChoice::Mmap => "mmap was asked for, and a file in the directory could be mapped",
+        _ => "there is no io_uring here, and a file in the directory could be mapped",
+    };
+    settle(&disk, options, directory, BackendChoice::Mmap, probed, reason.to_owned());
+    Ok(Ok(disk))
+}
+
 /// Writes the report, and drops direct I/O for the whole disk where the probe could not use it.
 fn settle(
     disk: &SystemDisk,
@@ -118,5 +147,6 @@ fn settle(
         device: device.as_ref().map(|device| device.name.clone()),
         write_cache: device.and_then(|device| device.write_cache),
         writes_through: disk.write_through() != WriteThrough::Never,
+        mapping: None,
     });
 }

@@ -71,6 +71,17 @@ counters! {
     fallbacks,
     /// Times a submitter waited because the queue was full.
     submit_waits,
+    /// Sealed files that were mapped.
+    maps,
+    /// Mappings in place now; goes down too.
+    maps_open,
+    /// Sealed files that could not be mapped and are read positionally.
+    maps_refused,
+    /// Pieces of reads that were copied from a mapping.
+    map_reads,
+    /// Pieces of reads of a mapped file that went to the file: beyond the mapping, or its pages
+    /// could not be had.
+    map_fallbacks,
     /// Operations that the kernel had not given back when a drain timed out or a ring was lost.
     /// Their memory is leaked on purpose.
     leaked,

@@ -1,5 +1,5 @@
 //! The disk of a real machine: rings where they were chosen, positional threads else, and the
-//! metadata threads that both share.
+//! metadata threads that both share; and the mappings of the mmap backend.
 //!
 //! Guarantee: each request is counted once and ends once. After `shutdown` was called nothing is
 //! taken in. Dropping the disk without a shutdown drains it for a bounded time.
@@ -16,6 +16,7 @@ use crate::disk::{DirectoryEntry, Disk, FileLock, IoFuture};
 use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
+use crate::mapping::{MAPPED_BYTES_MAX, Mappings};
 use crate::metadata;
 use crate::metadata_lane::MetadataLane;
 use crate::options::DiskOptions;
@@ -30,6 +31,8 @@ pub(crate) struct SystemDisk {
     rings: Option<Arc<Rings>>,
     positional: Arc<Positional>,
     metadata: MetadataLane,
+    /// For sealed files, where the mmap backend was chosen.
+    mappings: Option<Arc<Mappings>>,
     counters: Arc<Counters>,
     /// Written once by the selection, before anyone else has the disk.
     report: OnceLock<BackendReport>,
@@ -55,6 +58,7 @@ impl SystemDisk {
             rings: rings(&counters, &positional).map(Arc::new),
             positional,
             metadata: MetadataLane::new(),
+            mappings: None,
             counters,
             report: OnceLock::new(),
             direct: AtomicBool::new(options.direct),
@@ -67,6 +71,21 @@ impl SystemDisk {
 
     pub(crate) fn set_report(&self, report: BackendReport) {
         assert!(self.report.set(report).is_ok(), "the report of a disk is set once");
+    }
+
+    /// The same, mapping sealed files; all others go through the system's cache then, so that what
+    /// was written is there when the file is mapped.
+    pub(crate) fn with_mappings(mut self) -> Self {
+        self.mappings = Some(Mappings::new(MAPPED_BYTES_MAX, Arc::clone(&self.counters)));
+        self.forbid_direct();
+        self.write_through = WriteThrough::Never; // for direct files only
+        self
+    }
+
+    /// What takes the mappings of a path away, on the thread that then changes the file.
+    fn releaser(&self) -> impl Fn(&Path) + Send + 'static {
+        let mappings = self.mappings.clone();
+        move |path| mappings.iter().for_each(|mappings| mappings.release(path))
     }
 
     pub(crate) fn rings(&self) -> Option<&Rings> {
@@ -126,9 +145,11 @@ impl Disk for SystemDisk {
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
         // Relaxed: see `forbid_direct`.
         let direct = options.prefers_direct() && self.direct.load(Ordering::Relaxed);
-        let write_through = self.write_through;
-        self.run(IoOperation::Open, path, move |path| {
-            FileHandle::open_on(path, options.direct(direct), &write_through)
+        let (write_through, options) = (self.write_through, options.direct(direct));
+        let mappings = self.mappings.clone();
+        self.run(IoOperation::Open, path, move |path| match &mappings {
+            Some(mappings) => FileHandle::open_mapped(path, options, mappings),
+            None => FileHandle::open_on(path, options, &write_through),
         })
     }
 
@@ -138,8 +159,11 @@ impl Disk for SystemDisk {
     }
 
     fn set_len(&self, file: &FileHandle, len: u64) -> IoFuture<()> {
-        let handle = file.clone();
-        self.run(IoOperation::SetLength, file.path(), move |_| metadata::set_len(&handle, len))
+        let (handle, release) = (file.clone(), self.releaser());
+        self.run(IoOperation::SetLength, file.path(), move |path| {
+            release(path);
+            metadata::set_len(&handle, len)
+        })
     }
 
     fn list_dir(&self, path: &Path) -> IoFuture<Vec<DirectoryEntry>> {
@@ -151,12 +175,21 @@ impl Disk for SystemDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> IoFuture<()> {
-        let to = to.to_owned();
-        self.run(IoOperation::Rename, from, move |from| metadata::rename(from, &to))
+        let (to, release) = (to.to_owned(), self.releaser());
+        self.run(IoOperation::Rename, from, move |from| {
+            // From here on the table would know the first one by a wrong name.
+            release(from);
+            release(&to);
+            metadata::rename(from, &to)
+        })
     }
 
     fn remove_file(&self, path: &Path) -> IoFuture<()> {
-        self.run(IoOperation::RemoveFile, path, metadata::remove_file)
+        let release = self.releaser();
+        self.run(IoOperation::RemoveFile, path, move |path| {
+            release(path);
+            metadata::remove_file(path)
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> IoFuture<()> {
@@ -170,6 +203,7 @@ impl Disk for SystemDisk {
     fn report(&self) -> BackendReport {
         let mut report = self.report.get().expect("the selection has set the report").clone();
         report.degraded = self.rings().and_then(Rings::degraded);
+        report.mapping = self.mappings.as_ref().map(|mappings| mappings.report());
         report
     }
 

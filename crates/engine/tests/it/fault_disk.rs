@@ -15,7 +15,7 @@ use nephrite_io::{
     IoOperation, IoStats, OpenOptions, Operation, Request, open_disk,
 };
 
-use crate::support::small;
+use crate::support::{backend, small};
 
 /// Which operations fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl fmt::Debug for FaultDisk {
 
 impl FaultDisk {
     pub(crate) fn new(directory: &Path) -> Arc<Self> {
-        let inner = open_disk(DiskOptions::new(), directory).unwrap();
+        let inner = open_disk(DiskOptions::new().backend(backend()), directory).unwrap();
         Arc::new(Self {
             inner,
             fail: Mutex::new(Fail::Nothing),

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use nephrite::{Config, blocking::Store};
+use nephrite::{BackendChoice, Config, blocking::Store};
 use tempfile::TempDir;
 
 /// The lock file says nothing, and Windows lets nobody read it while it is held.
@@ -11,7 +11,19 @@ const LOCK: &str = "LOCK";
 
 /// A small configuration, so that flushes, log segments and evictions happen early.
 pub(crate) fn small() -> Config {
-    Config::new().memory_limit(8 << 20).memtable_bytes(256 << 10).wal_segment_bytes(256 << 10)
+    Config::new()
+        .memory_limit(8 << 20)
+        .memtable_bytes(256 << 10)
+        .wal_segment_bytes(256 << 10)
+        .backend(backend())
+}
+
+/// The backend of all stores in these tests: NEPHRITE_TEST_BACKEND, or the default.
+pub(crate) fn backend() -> BackendChoice {
+    match std::env::var("NEPHRITE_TEST_BACKEND") {
+        Ok(name) => name.parse().unwrap(),
+        Err(_) => BackendChoice::Auto,
+    }
 }
 
 pub(crate) fn new_store(config: Config) -> (TempDir, Store) {

@@ -453,6 +453,7 @@ impl Disk for SimDisk {
             device: None,
             write_cache: Some(if through { "write through" } else { "write back" }.to_owned()),
             writes_through: through,
+            ..BackendReport::default()
         }
     }
 

@@ -6,6 +6,7 @@ mod cancel;
 mod durable;
 mod files;
 mod flood;
+mod mapping;
 mod same_results;
 mod shutdown;
 mod sim;

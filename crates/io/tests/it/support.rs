@@ -21,7 +21,7 @@ pub(crate) struct Bench {
 pub(crate) fn backends() -> Vec<BackendChoice> {
     let uring =
         cfg!(target_os = "linux") && std::env::var_os("NEPHRITE_TEST_WITHOUT_URING").is_none();
-    let mut backends = vec![BackendChoice::Positional];
+    let mut backends = vec![BackendChoice::Positional, BackendChoice::Mmap];
     if uring {
         backends.push(BackendChoice::Uring);
     }
@@ -55,6 +55,11 @@ impl Bench {
     pub(crate) fn file_with(&self, name: &str, bytes: &[u8]) -> FileHandle {
         std::fs::write(self.path(name), bytes).unwrap();
         block_on(self.disk.open(&self.path(name), OpenOptions::read_write())).unwrap()
+    }
+
+    /// An existing file that nobody changes any more, which the mmap backend maps.
+    pub(crate) fn sealed(&self, name: &str) -> FileHandle {
+        block_on(self.disk.open(&self.path(name), OpenOptions::read_only().sealed())).unwrap()
     }
 
     pub(crate) fn name(&self) -> String {
