@@ -5,22 +5,22 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use nephrite::{BackendChoice, Durability, IdKind};
+use nephrite::{BackendChoice, Durability, IdKind, Profile};
 
 use crate::commands::{
-    create, delete, demo, drop, export, flush, get, import, io_info, list, put, stats, verify,
+    config, create, delete, demo, drop, export, flush, get, import, io_info, list, put, stats,
+    verify,
 };
+use crate::configuration::{Configuration, Flags};
 use crate::context::Context;
-use crate::failure::{EXIT_CODES, Failure};
+use crate::failure::{EXIT_CODES, Failure, USAGE_CODE};
 use crate::output::complain;
 use crate::size::parse_size;
-
-/// Exit code of a command line that is not understood (EX_USAGE of sysexits).
-const USAGE: u8 = 64;
 
 /// Store vectors in many databases, survive a kill, read them back.
 #[derive(Debug, Parser)]
@@ -41,12 +41,39 @@ pub(crate) struct GlobalOptions {
     /// Memory for cache and memtables together, such as 256MiB
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,
-    /// How to reach the disk: auto, uring or positional
-    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
-    pub(crate) backend: BackendChoice,
+    /// How to reach the disk: auto, uring, positional or mmap
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) backend: Option<BackendChoice>,
+    /// Values to start from: balanced, high-throughput, high-durability, memory-constrained or
+    /// development
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<Profile>,
+    /// TOML file of options; `nephrite config` lists them
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Any option of `nephrite config`, such as flush_interval=60; may be given more than once
+    #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = parse_assignment)]
+    pub(crate) set: Vec<(String, String)>,
     /// No progress bars and no remarks: only data and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+}
+
+impl GlobalOptions {
+    /// What they say about the engine's configuration.
+    fn flags(&self) -> Flags {
+        let set = self.set.iter().map(|(name, text)| (name.clone(), text.clone(), "--set"));
+        let memory =
+            self.memory.map(|bytes| ("memory_limit".into(), bytes.to_string(), "--memory"));
+        let backend = self.backend.map(|name| ("backend".into(), name.to_string(), "--backend"));
+        let values = set.chain(memory).chain(backend).collect();
+        Flags { file: self.config.clone(), profile: self.profile, values }
+    }
+}
+
+fn parse_assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,6 +102,8 @@ enum Command {
     Flush(flush::FlushArguments),
     /// Delete a whole database
     Drop(drop::DropArguments),
+    /// Show the configuration in force, and where each value comes from
+    Config(config::ConfigArguments),
     /// Say which I/O path a directory gets, and why
     IoInfo(io_info::IoInfoArguments),
     /// The process that the demo kills
@@ -134,11 +163,7 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return not_run(&error),
     };
-    let mut context = Context::new(arguments.global);
-    let outcome = dispatch(arguments.command, &mut context);
-    // What was printed before a failure is handed over as well.
-    let flushed = context.output.flush();
-    match outcome.and(flushed) {
+    match run_command(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(sentence) = failure.sentence() {
@@ -149,13 +174,23 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+fn run_command(arguments: Arguments) -> Result<(), Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let configuration = Configuration::gather(&arguments.global.flags(), variable)?;
+    let mut context = Context::new(&arguments.global, configuration);
+    let outcome = dispatch(arguments.command, &mut context);
+    // What was printed before a failure is handed over as well.
+    let flushed = context.output.flush();
+    outcome.and(flushed)
+}
+
 /// Prints help, the version, or what was not understood.
 fn not_run(error: &clap::Error) -> ExitCode {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     match error.print() {
         Err(failed) if failed.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ if asked_for => ExitCode::SUCCESS,
-        _ => ExitCode::from(USAGE),
+        _ => ExitCode::from(USAGE_CODE),
     }
 }
 
@@ -173,6 +208,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Verify(arguments) => verify::run(&arguments, context),
         Command::Flush(arguments) => flush::run(&arguments, context),
         Command::Drop(arguments) => drop::run(&arguments, context),
+        Command::Config(arguments) => config::run(&arguments, context),
         Command::IoInfo(arguments) => io_info::run(&arguments, context),
         Command::DemoChild(arguments) => demo::run_child(&arguments, context),
     }
@@ -195,6 +231,6 @@ mod tests {
         let arguments = Arguments::try_parse_from(words).unwrap();
         assert!(arguments.global.json && !arguments.global.quiet);
         assert_eq!(arguments.global.memory, Some(64 << 20));
-        assert_eq!(arguments.global.backend, BackendChoice::Positional);
+        assert_eq!(arguments.global.backend, Some(BackendChoice::Positional));
     }
 }

@@ -6,28 +6,25 @@ use nephrite::Config;
 use nephrite::blocking::{Database, Store};
 
 use crate::arguments::GlobalOptions;
+use crate::configuration::Configuration;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Shared options and output of one run.
+/// Configuration and output of one run.
 pub(crate) struct Context {
-    pub(crate) global: GlobalOptions,
+    pub(crate) configuration: Configuration,
     pub(crate) output: Output,
 }
 
 impl Context {
-    pub(crate) fn new(global: GlobalOptions) -> Self {
+    pub(crate) fn new(global: &GlobalOptions, configuration: Configuration) -> Self {
         let output = Output::new(global.json, global.quiet);
-        Self { global, output }
+        Self { configuration, output }
     }
 
-    /// The engine's configuration for the shared options.
+    /// The engine's configuration.
     pub(crate) fn config(&self) -> Config {
-        let config = Config::new().backend(self.global.backend);
-        match self.global.memory {
-            Some(bytes) => config.memory_limit(bytes),
-            None => config,
-        }
+        self.configuration.config.clone()
     }
 
     /// Opens a store that must exist.

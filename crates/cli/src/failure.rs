@@ -6,7 +6,7 @@
 //! | 1    | error: one sentence on standard error |
 //! | 2    | damage was found in a store |
 //! | 3    | a store, database or id does not exist |
-//! | 64   | the command line was not understood |
+//! | 64   | the command line or the configuration was not understood |
 //!
 //! Checked by: the unit tests below for the mapping, `tests/it` for the codes of each command.
 
@@ -22,7 +22,10 @@ Exit codes:
   1   error: one sentence on standard error
   2   damage found: by verify, or met by another command
   3   not found: a store, a database or an id
-  64  the command line was not understood";
+  64  the command line or the configuration was not understood";
+
+/// Exit code of a command line that is not understood (EX_USAGE of sysexits).
+pub(crate) const USAGE_CODE: u8 = 64;
 
 /// A reason to stop that ends the process with a code of its own.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(crate) enum Failure {
     Damage(String),
     /// A store, database or id is not there.
     NotFound(String),
+    /// An option of the configuration is not understood; the sentence names the place.
+    Usage(String),
     /// The command has already said on standard error what is missing.
     ReportedMissing,
     /// The command has already printed what is damaged.
@@ -52,13 +57,16 @@ impl Failure {
             Self::Error(_) => 1,
             Self::Damage(_) | Self::ReportedDamage => 2,
             Self::NotFound(_) | Self::ReportedMissing => 3,
+            Self::Usage(_) => USAGE_CODE,
         }
     }
 
     /// What to print on standard error; none when the command has spoken already.
     pub(crate) fn sentence(&self) -> Option<&str> {
         match self {
-            Self::Error(text) | Self::Damage(text) | Self::NotFound(text) => Some(text),
+            Self::Error(text) | Self::Damage(text) | Self::NotFound(text) | Self::Usage(text) => {
+                Some(text)
+            }
             Self::ReportedMissing | Self::ReportedDamage | Self::OutputClosed => None,
         }
     }
@@ -101,6 +109,7 @@ mod tests {
             (Failure::Damage(text()), 2),
             (Failure::ReportedDamage, 2),
             (Failure::NotFound(text()), 3),
+            (Failure::Usage(text()), 64),
             (Failure::ReportedMissing, 3),
         ];
         for (failure, code) in cases {

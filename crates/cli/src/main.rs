@@ -9,6 +9,7 @@
 mod arguments;
 mod clock;
 mod commands;
+mod configuration;
 mod context;
 mod embeddings;
 mod failure;

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &IoInfoArguments, context: &mut Context) -> Result<
             arguments.directory.display()
         )));
     }
-    let options = DiskOptions::new().backend(context.global.backend);
+    let options = DiskOptions::new().backend(context.config().settings().backend);
     let disk = open_disk(options, &arguments.directory).map_err(Failure::error)?;
     let report = disk.report();
     drop(disk);

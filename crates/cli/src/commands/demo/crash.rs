@@ -83,13 +83,12 @@ impl Demo<'_> {
     fn start_child(&self, round: u64, dimension: u32) -> Result<Child, Failure> {
         let program = std::env::current_exe()
             .map_err(|error| Failure::error(format_args!("finding this program: {error}")))?;
-        let global = &self.context.global;
         let mut command = Command::new(program);
         command.arg("demo-child").arg(self.place.store());
         command.args(["--seed", &SEED.to_string(), "--dim", &dimension.to_string()]);
-        command.args(["--round", &round.to_string(), "--backend", &global.backend.to_string()]);
-        if let Some(memory) = global.memory {
-            command.args(["--memory", &memory.to_string()]);
+        command.args(["--round", &round.to_string()]);
+        for assignment in self.context.configuration.assignments() {
+            command.args(["--set", &assignment]);
         }
         command
             .stdin(Stdio::null())

@@ -24,7 +24,6 @@ use std::path::PathBuf;
 use clap::{Args, value_parser};
 use nephrite::DatabaseOptions;
 use nephrite::blocking::Store;
-use nephrite::config::MEMORY_LIMIT_BYTES;
 
 pub(crate) use child::{ChildArguments, run_child};
 
@@ -147,7 +146,7 @@ impl Demo<'_> {
 
     /// The memory limit of the store in bytes.
     fn memory(&self) -> u64 {
-        self.context.global.memory.unwrap_or(MEMORY_LIMIT_BYTES)
+        self.context.config().settings().memory_limit_bytes
     }
 
     /// One line of the table; nothing with `--json`, where the table is one document at the end.
