@@ -29,6 +29,8 @@ pub const MAX_OPEN_FILES: u32 = 100;
 pub const WAL_SEGMENTS_LIVE_MAX: u64 = 8;
 /// Largest share of the memory limit one memtable takes before it is flushed.
 const MEMTABLE_SHARE: u64 = 8;
+/// Largest share of the memory limit that filters take.
+const FILTER_SHARE: u64 = 16;
 /// Largest default for one memtable: beyond it a flush gains no more bandwidth.
 const MEMTABLE_BYTES_DEFAULT_MAX: u64 = 32 << 20;
 /// Largest accepted [`Config::memtable_bytes`].
@@ -186,6 +188,12 @@ impl Config {
     /// Bytes that all memtables together may hold before writers wait.
     pub(crate) fn memtables_total_limit(&self) -> u64 {
         self.memory_limit / 2
+    }
+
+    /// Bytes that the filters of all open segments together may take; they and the fences are
+    /// charged to the share of the memtables.
+    pub(crate) fn filter_limit(&self) -> u64 {
+        self.memory_limit / FILTER_SHARE
     }
 
     /// Bytes of the page cache: what the memtables leave.

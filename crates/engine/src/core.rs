@@ -219,6 +219,13 @@ impl Core {
         if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
+    /// Bytes that the memtables may hold before writers wait: what fences and filters leave of
+    /// their share.
+    pub(crate) fn memtable_room(&self) -> u64 {
+        let share = self.config.memtables_total_limit();
+        share.saturating_sub(self.read.metadata.bytes()).max(self.config.memtable_limit())
+    }
+
     pub(crate) fn identity(&self, database: &DatabaseCore, file: FileId) -> Identity {
         Identity {
             store: self.store,

@@ -51,6 +51,12 @@ impl Directory {
         Self { spans, disjoint, prefix: prefix.into() }
     }
 
+    /// Whether some ranges meet.
+    #[inline]
+    pub(crate) fn has_overlaps(&self) -> bool {
+        !self.disjoint
+    }
+
     /// Positions of the segments that can hold an id, newest first.
     #[inline]
     pub(crate) fn candidates(&self, id: IdRef<'_>) -> impl Iterator<Item = usize> {

@@ -12,11 +12,14 @@ use std::sync::Arc;
 use crate::{
     error::Error,
     memtable::Memtable,
-    segment::{ReadContext, Segment, prefetch_vector_pages},
+    segment::{ReadContext, Segment, prefetch_id_pages, prefetch_vector_pages},
     vector::VectorRef,
     version::Version,
 };
-use nephrite_format::{IdRef, Lsn, Row};
+use nephrite_format::{IdRef, Lsn, Row, filter::IdHash};
+
+/// Ids whose id pages are read in one submission.
+const ID_PAGES_AT_ONCE: usize = 256;
 
 /// One version as seen up to one log sequence number.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +77,11 @@ impl View<'_> {
     }
 
     async fn locate_in_segments(&self, id: IdRef<'_>) -> Result<Place, Error> {
+        let mut hash = None;
         for segment in self.version.candidates(id) {
+            if segment.denies(|| *hash.get_or_insert_with(|| IdHash::of(id))) {
+                continue;
+            }
             if let Some(row) = segment.find(self.context, id).await? {
                 return Ok(segment_place(segment, row));
             }
@@ -99,18 +106,45 @@ impl View<'_> {
                 places[position].get_or_insert_with(|| memory_place(memtable, found.row));
             });
         }
-        let mut missing: Vec<usize> = (0..ids.len()).filter(|at| places[*at].is_none()).collect();
-        missing.sort_unstable_by_key(|position| ids[*position]);
-        for segment in &self.version.segments {
-            if missing.is_empty() {
-                break;
-            }
-            let sorted: Vec<IdRef<'_>> = missing.iter().map(|position| ids[*position]).collect();
-            let found = |at: usize, row| places[missing[at]] = Some(segment_place(segment, row));
-            segment.find_sorted(self.context, &sorted, found).await?;
-            missing.retain(|position| places[*position].is_none());
+        let missing = (0..ids.len()).filter(|at| places[*at].is_none());
+        let mut sought: Vec<Sought<'_>> = missing.map(|at| Sought::new(ids[at], at)).collect();
+        while !sought.is_empty() {
+            sought = self.look_in_next_segments(sought, &mut places).await?;
         }
         Ok(places.into_iter().map(|place| place.unwrap_or(Place::Absent)).collect())
+    }
+
+    /// Looks every id up in the next segment that can have it; the id pages of all of them are read
+    /// in one submission. Gives back the ids that are still to be found.
+    async fn look_in_next_segments<'i>(
+        &self,
+        sought: Vec<Sought<'i>>,
+        places: &mut [Option<Place>],
+    ) -> Result<Vec<Sought<'i>>, Error> {
+        let mut steps: Vec<(Sought<'i>, &Arc<Segment>)> = sought
+            .into_iter()
+            .filter_map(|mut sought| {
+                let segment = sought.next_segment(self.version)?;
+                Some((sought, segment))
+            })
+            .collect();
+        steps.sort_unstable_by_key(|(sought, segment)| (segment.file(), sought.id));
+        let mut left = Vec::new();
+        for window in steps.chunks(ID_PAGES_AT_ONCE) {
+            let page_of =
+                |(sought, segment): &(Sought<'_>, &'_ Arc<Segment>)| segment.id_page_of(sought.id);
+            let mut pages: Vec<(&Arc<Segment>, u32)> = Vec::with_capacity(window.len());
+            pages.extend(window.iter().filter_map(|step| Some((step.1, page_of(step)?))));
+            pages.dedup_by_key(|(segment, page)| (segment.file(), *page));
+            prefetch_id_pages(self.context, &pages).await?;
+            for (sought, segment) in window {
+                match segment.find(self.context, sought.id).await? {
+                    Some(row) => places[sought.position] = Some(segment_place(segment, row)),
+                    None => left.push(sought.clone()),
+                }
+            }
+        }
+        Ok(left)
     }
 
     /// The vectors at many places. Pages that are not in memory are read in one submission per
@@ -221,6 +255,34 @@ pub(crate) async fn find_in_segments(
         segment.find_sorted(context, ids, settle).await?;
     }
     Ok(rows)
+}
+
+/// An id that is looked for in one segment after the other.
+#[derive(Clone, Debug)]
+struct Sought<'a> {
+    id: IdRef<'a>,
+    /// Among the ids of the call.
+    position: usize,
+    hash: Option<IdHash>,
+    /// Candidates that were looked at.
+    candidates_done: usize,
+}
+
+impl<'a> Sought<'a> {
+    fn new(id: IdRef<'a>, position: usize) -> Self {
+        Self { id, position, hash: None, candidates_done: 0 }
+    }
+
+    /// The next segment that can have the id, newest first.
+    fn next_segment<'v>(&mut self, version: &'v Version) -> Option<&'v Arc<Segment>> {
+        for segment in version.candidates(self.id).skip(self.candidates_done) {
+            self.candidates_done += 1;
+            if !segment.denies(|| *self.hash.get_or_insert_with(|| IdHash::of(self.id))) {
+                return Some(segment);
+            }
+        }
+        None
+    }
 }
 
 fn memory_place(memtable: &Arc<Memtable>, row: Row) -> Place {

@@ -34,7 +34,7 @@ use crate::{
     paths::{StorePaths, is_temporary, parse_manifest, parse_segment, parse_wal},
     recovery::{self, RecoveredLog},
     runtime::{OsRuntime, Runtime},
-    segment::ReadContext,
+    segment::{MetadataMemory, ReadContext},
     wal::{Wal, WalContext, WalStart, create_wal_file},
 };
 
@@ -318,7 +318,8 @@ impl Opening {
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.max_open_files);
         let pinned_max = (cache_bytes / PINNED_SHARE_BYTES).clamp(1, PINNED_MAX);
-        let read = ReadContext { store, disk, files, pager, pinned_max };
+        let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit()));
+        let read = ReadContext { store, disk, files, pager, pinned_max, metadata };
         let (recovered, spares) = log.hand_over();
         // Files of another size come from a former configuration.
         let (spares, others): (Vec<_>, Vec<_>) =

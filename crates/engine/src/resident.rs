@@ -5,7 +5,7 @@
 //! from memory is left to `lookup`, which then starts from the beginning.
 //! Does not: load pages, or wait for frames.
 
-use nephrite_format::{IdRef, Lsn, Row};
+use nephrite_format::{IdRef, Lsn, Row, filter::IdHash};
 
 use crate::{error::Error, lookup::in_memory, memtable, vector::VectorRef, version::Version};
 
@@ -26,7 +26,13 @@ impl Version {
         if let Some(found) = self.resident_in_memtables(id, at) {
             return Ok(found);
         }
+        let mut hash = None;
         for segment in self.candidates(id) {
+            // Of several segments most do not have the id; of a single one it is asked directly.
+            if self.has_overlaps() && segment.denies(|| *hash.get_or_insert_with(|| IdHash::of(id)))
+            {
+                continue;
+            }
             match segment.find_resident(id)? {
                 None => return Ok(Resident::Unknown),
                 Some(None) => {}

@@ -135,7 +135,7 @@ impl Core {
         if WAL_SEGMENTS_LIVE_MAX <= self.wal.closed_segments() {
             flushed |= self.flush_log_holders(&databases).await;
         }
-        if self.config.memtables_total_limit() / 2 < self.memory.bytes() {
+        if self.memtable_room() / 2 < self.memory.bytes() {
             flushed |= self.flush_largest(&databases).await;
         }
         flushed

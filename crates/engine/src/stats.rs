@@ -18,6 +18,10 @@ pub struct StoreStats {
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
     pub cache_metadata_bytes: u64,
+    /// First ids of id pages, kept in memory for every open database.
+    pub fence_bytes: u64,
+    /// Filters of ids, kept in memory as far as they have room.
+    pub filter_bytes: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
     pub cache_evictions: u64,
@@ -55,6 +59,8 @@ impl StoreStats {
             memtable_bytes: core.memory.bytes(),
             cache_bytes: pager.bytes_arena as u64,
             cache_metadata_bytes: (pager.bytes_tables + pager.bytes_metadata) as u64,
+            fence_bytes: core.read.metadata.fence_bytes(),
+            filter_bytes: core.read.metadata.filter_bytes(),
             cache_hits: pager.hits,
             cache_misses: pager.misses,
             cache_evictions: pager.evictions,

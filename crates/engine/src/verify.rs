@@ -228,7 +228,13 @@ impl Walk<'_> {
         )?;
         self.advance(2, 2 * BLOCK_BYTES as u64);
         let checksums = self.checksums(&file, &footer).await?;
-        for kind in [SectionKind::VectorPages, SectionKind::IdPages, SectionKind::Fences] {
+        let kinds = [
+            SectionKind::VectorPages,
+            SectionKind::IdPages,
+            SectionKind::Fences,
+            SectionKind::Filter,
+        ];
+        for kind in kinds {
             if let Some(section) = footer.section(kind) {
                 self.section(&file, &footer, kind, section, &checksums).await?;
             }

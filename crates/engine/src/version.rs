@@ -45,6 +45,12 @@ impl Version {
         self.directory.candidates(id).map(|position| &self.segments[position])
     }
 
+    /// Whether an id can be in more than one segment.
+    #[inline]
+    pub(crate) fn has_overlaps(&self) -> bool {
+        self.directory.has_overlaps()
+    }
+
     /// All memtables, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.frozen)

@@ -142,7 +142,7 @@ impl Core {
 
     /// Waits while the memtables together hold as much as they may.
     async fn admit(&self) -> Result<(), Error> {
-        let limit = self.config.memtables_total_limit();
+        let limit = self.memtable_room();
         if self.memory.bytes() < limit {
             return Ok(());
         }

@@ -95,7 +95,7 @@ impl Core {
         database.visibility.publish(lsn);
         if self.config.memtable_limit() <= database.version.load().active.bytes() {
             self.flush_replayed(&database).await?;
-        } else if self.config.memtables_total_limit() <= self.memory.bytes() {
+        } else if self.memtable_room() <= self.memory.bytes() {
             for database in self.open_databases() {
                 self.flush_replayed(&database).await?;
             }

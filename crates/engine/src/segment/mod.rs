@@ -4,15 +4,18 @@
 //! |---|---|
 //! | `sink` | the file while it is being written |
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
+//! | `memory_index` | fences and filters, and the memory they take |
 //! | `reader` | an open segment: from ids to rows |
 //! | `pages` | from page numbers to pinned, verified pages |
 
+mod memory_index;
 mod pages;
 pub(crate) mod reader;
 pub(crate) mod seal;
 pub(crate) mod sink;
 
 pub(crate) use self::{
-    pages::prefetch_vector_pages,
+    memory_index::MetadataMemory,
+    pages::{prefetch_id_pages, prefetch_vector_pages},
     reader::{Garbage, ReadContext, Segment},
 };

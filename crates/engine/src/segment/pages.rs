@@ -298,6 +298,14 @@ pub(crate) async fn prefetch_vector_pages(
     prefetch(context, pages, Kind::Vector).await
 }
 
+/// As [`prefetch_vector_pages`], of id pages.
+pub(crate) async fn prefetch_id_pages(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32)],
+) -> Result<(), Error> {
+    prefetch(context, pages, Kind::Id).await
+}
+
 pub(super) async fn prefetch(
     context: &ReadContext,
     pages: &[(&Arc<Segment>, u32)],

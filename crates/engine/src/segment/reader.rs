@@ -1,6 +1,7 @@
 //! An open segment: from ids to rows, from rows to pinned pages.
 //!
-//! The fences are kept in memory; id pages and vector pages are read through the cache (`pages`).
+//! Fences and filter are kept in memory (`memory_index`); id pages and vector pages are read
+//! through the cache (`pages`).
 //! Cancel safety: reads change nothing.
 
 use std::sync::{
@@ -11,15 +12,17 @@ use std::sync::{
 use event_listener::Event;
 use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileHeader, FileId, IdKind, IdRef, Row, StoreId, VectorLayout,
-    id_run::{FenceIndex, IdIndex, IdPage},
+    filter::IdHash,
+    id_run::{IdIndex, IdPage},
     manifest::SegmentMeta,
-    segment::{ChecksumTablePage, Section, SectionKind, SegmentFooter, checksum_position},
+    segment::{Section, SectionKind, SegmentFooter},
 };
 use nephrite_io::{Disk, FileHandle, IoBuffer};
 use nephrite_pager::{CachedFile, PageGuard, Pager};
 
 use super::{
-    pages::{Check, Kind, prefetch, verify},
+    memory_index::{IndexPlace, MemoryIndex, MetadataMemory},
+    pages::{Kind, prefetch},
     seal::{Identity, Tail},
 };
 use crate::{error::Error, files::OpenFiles, log_file::aligned, paths::segment_name};
@@ -41,6 +44,8 @@ pub(crate) struct ReadContext {
     pub(crate) pager: Arc<Pager>,
     /// Vectors that one call keeps pinned; further ones are copied.
     pub(crate) pinned_max: usize,
+    /// What open segments keep in memory beside their pages.
+    pub(crate) metadata: Arc<MetadataMemory>,
 }
 
 /// See the module documentation.
@@ -50,7 +55,7 @@ pub(crate) struct Segment {
     pub(super) name: Arc<str>,
     pub(super) meta: SegmentMeta,
     pub(super) footer: SegmentFooter,
-    pub(super) fences: Option<FenceIndex>,
+    pub(super) index: MemoryIndex,
     pub(super) vectors: Arc<CachedFile>,
     /// Id pages, then checksum table pages.
     pub(super) small: Arc<CachedFile>,
@@ -90,8 +95,9 @@ impl Segment {
         let place = identity.page(footer_offset);
         let footer = SegmentFooter::decode(pages[1].as_slice(), place, &layout, &name)?;
         check_summary(&footer, &meta, database, &name)?;
-        let fences = read_fences(context, &file, &identity, &footer, &name).await?;
-        Self::assemble(context, identity, meta, footer, fences)
+        let place = IndexPlace { identity: &identity, footer: &footer, name: &name };
+        let index = place.read(context, &file).await?;
+        Self::assemble(context, identity, meta, footer, index)
     }
 
     /// The segment that was just written, without reading it back.
@@ -100,7 +106,8 @@ impl Segment {
         identity: Identity,
         tail: Tail,
     ) -> Result<Self, Error> {
-        Self::assemble(context, identity, tail.meta, tail.footer, tail.fences)
+        let index = MemoryIndex::new(context, tail.fences, tail.filter);
+        Self::assemble(context, identity, tail.meta, tail.footer, index)
     }
 
     fn assemble(
@@ -108,7 +115,7 @@ impl Segment {
         identity: Identity,
         meta: SegmentMeta,
         footer: SegmentFooter,
-        fences: Option<FenceIndex>,
+        index: MemoryIndex,
     ) -> Result<Self, Error> {
         let vector_pages = page_count(&footer, SectionKind::VectorPages);
         let small_pages = page_count(&footer, SectionKind::IdPages)
@@ -123,7 +130,7 @@ impl Segment {
             name,
             meta,
             footer,
-            fences,
+            index,
             vectors,
             small,
             live_rows,
@@ -218,7 +225,7 @@ impl Segment {
         if !self.may_contain(id) {
             return Ok(None);
         }
-        let Some(fences) = &self.fences else {
+        let Some(fences) = self.index.fences() else {
             return Ok(self.footer.summary().id_index.find_dense(id));
         };
         let Some(page) = fences.page_for(id) else { return Ok(None) };
@@ -229,7 +236,7 @@ impl Segment {
     /// As [`Self::find`], from memory alone; `None` when the id page is not there.
     #[inline]
     pub(crate) fn find_resident(&self, id: IdRef<'_>) -> Result<Option<Option<Row>>, Error> {
-        let Some(fences) = &self.fences else {
+        let Some(fences) = self.index.fences() else {
             return Ok(Some(self.footer.summary().id_index.find_dense(id)));
         };
         let Some(page) = fences.page_for(id) else { return Ok(Some(None)) };
@@ -263,6 +270,17 @@ impl Segment {
         Ok(IdPage::parse(guard, self.identity.id_kind, &self.name, offset)?)
     }
 
+    /// Whether the filter says that an id is not in here.
+    #[inline]
+    pub(crate) fn denies(&self, hash: impl FnOnce() -> IdHash) -> bool {
+        self.index.filter().is_some_and(|filter| !filter.may_contain(hash()))
+    }
+
+    /// The id page that a lookup of `id` reads; `None` when it reads none.
+    pub(crate) fn id_page_of(&self, id: IdRef<'_>) -> Option<u32> {
+        self.index.fences()?.page_for(id)
+    }
+
     /// Finds many ascending ids: calls `found` with the position of each id that is in here. An id
     /// page is looked up once.
     pub(crate) async fn find_sorted(
@@ -271,7 +289,7 @@ impl Segment {
         ids: &[IdRef<'_>],
         mut found: impl FnMut(usize, Row),
     ) -> Result<(), Error> {
-        let Some(fences) = &self.fences else {
+        let Some(fences) = self.index.fences() else {
             let index = self.footer.summary().id_index;
             for (position, id) in ids.iter().enumerate() {
                 if let Some(row) = index.find_dense(*id) {
@@ -282,31 +300,40 @@ impl Segment {
         };
         let start = ids.partition_point(|id| *id < self.meta.min_id.as_id_ref());
         let end = ids.partition_point(|id| *id <= self.meta.max_id.as_id_ref());
-        if fences.page_count() as usize * MERGE_IDS_PER_PAGE < end - start {
+        let possible = |position: &usize| !self.denies(|| IdHash::of(ids[*position]));
+        let positions: Vec<usize> = (start..end).filter(possible).collect();
+        if fences.page_count() as usize * MERGE_IDS_PER_PAGE < positions.len() {
             return self
                 .merge_sorted(context, &ids[start..end], |at, row| found(start + at, row))
                 .await;
         }
-        let window = ids.len().min(ID_PAGES_AHEAD);
-        let mut ahead = start;
-        let mut current: Option<(u32, PageGuard)> = None;
-        for (position, id) in ids.iter().enumerate().take(end).skip(start) {
-            if position == ahead {
-                ahead = end.min(position + window);
-                let pages = ids[position..ahead].iter().filter_map(|id| fences.page_for(*id));
-                let mut pages: Vec<(&Arc<Self>, u32)> = pages.map(|page| (self, page)).collect();
-                pages.dedup_by_key(|(_, page)| *page);
-                drop(current.take()); // nothing is pinned while waiting
-                prefetch(context, &pages, Kind::Id).await?;
-            }
-            let Some(page) = fences.page_for(*id) else { continue };
-            if current.as_ref().is_none_or(|(loaded, _)| *loaded != page) {
-                drop(current.take()); // nothing is pinned while waiting
-                current = Some((page, self.page(context, Kind::Id, page).await?));
-            }
-            let Some((_, guard)) = &current else { continue };
-            if let Some(row) = self.find_in_page(guard, page, *id)? {
-                found(position, row);
+        for window in positions.chunks(ID_PAGES_AHEAD) {
+            self.find_in_pages(context, ids, window, &mut found).await?;
+        }
+        Ok(())
+    }
+
+    /// Finds the ids at ascending positions, whose id pages are loaded in one submission.
+    async fn find_in_pages(
+        self: &Arc<Self>,
+        context: &ReadContext,
+        ids: &[IdRef<'_>],
+        positions: &[usize],
+        mut found: impl FnMut(usize, Row),
+    ) -> Result<(), Error> {
+        let page_of = |position: &usize| Some((*position, self.id_page_of(ids[*position])?));
+        let places: Vec<(usize, u32)> = positions.iter().filter_map(page_of).collect();
+        let mut pages: Vec<(&Arc<Self>, u32)> =
+            places.iter().map(|(_, page)| (self, *page)).collect();
+        pages.dedup_by_key(|(_, page)| *page);
+        prefetch(context, &pages, Kind::Id).await?;
+        for place in places.chunk_by(|one, other| one.1 == other.1) {
+            let page = place[0].1;
+            let guard = self.page(context, Kind::Id, page).await?;
+            for (position, _) in place {
+                if let Some(row) = self.find_in_page(&guard, page, ids[*position])? {
+                    found(*position, row);
+                }
             }
         }
         Ok(())
@@ -454,39 +481,4 @@ fn check_summary(
     }
     let what = "the footer does not fit the manifest".to_owned();
     Err(Error::corrupt(name, footer.footer_offset(), what))
-}
-
-/// Reads and verifies the fences, with the few checksum pages that cover them.
-async fn read_fences(
-    context: &ReadContext,
-    file: &FileHandle,
-    identity: &Identity,
-    footer: &SegmentFooter,
-    name: &str,
-) -> Result<Option<FenceIndex>, Error> {
-    let Some(section) = footer.section(SectionKind::Fences) else { return Ok(None) };
-    let missing = || Error::corrupt(name, section.offset, "the fences have no checksums");
-    let first = footer.checksum_index(SectionKind::Fences, 0).ok_or_else(missing)?;
-    let table = footer.section(SectionKind::ChecksumTable).ok_or_else(missing)?;
-    let first_table_page = checksum_position(first).0;
-    let table_start = table.page_offset(first_table_page);
-    let table_len = table.offset + table.bytes - table_start;
-    let read = |offset: u64, len: u64| async move {
-        let len = usize::try_from(len).map_err(|_| missing())?;
-        let buffer = IoBuffer::Owned(aligned(len)?);
-        Ok::<_, Error>(nephrite_io::read(&*context.disk, file, offset, buffer).await?)
-    };
-    let fences = read(section.offset, section.bytes).await?;
-    let table = read(table_start, table_len).await?;
-    for (page, bytes) in fences.as_slice().chunks_exact(BLOCK_BYTES).enumerate() {
-        let page = u32::try_from(page).map_err(|_| missing())?;
-        let (table_page, position) = checksum_position(first + page);
-        let at = (table_page - first_table_page) as usize * BLOCK_BYTES;
-        let place = identity.page(table_start + at as u64);
-        let checked = &table.as_slice()[at..at + BLOCK_BYTES];
-        let stored = ChecksumTablePage::verify(checked, place, name)?.entry(position);
-        let place = identity.page(section.page_offset(page));
-        verify(bytes, place, Check::Checksum(stored), page, name)?;
-    }
-    Ok(Some(FenceIndex::decode(fences.as_slice(), identity.id_kind, name, section.offset)?))
 }

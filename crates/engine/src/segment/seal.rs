@@ -1,11 +1,12 @@
 //! Sealing: header and tail of a segment whose rows are known.
 //!
-//! The tail is id run, fences, checksum table and footer, in one piece, so that it is one
+//! The tail is id run, fences, filter, checksum table and footer, in one piece, so that it is one
 //! sequential write. Nothing here does I/O.
 
 use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileDetail, FileHeader, FileId, Generation, Id, IdKind, IdRef, Lsn,
     PageIdentity, Row, SegmentDetail, StoreId, VectorLayout,
+    filter::IdFilter,
     id_run::{FenceIndex, IdIndex, IdRunBuilder},
     manifest::SegmentMeta,
     page_checksum,
@@ -131,6 +132,7 @@ pub(crate) struct Tail {
     pub(crate) bytes: AlignedBuf,
     pub(crate) footer: SegmentFooter,
     pub(crate) fences: Option<FenceIndex>,
+    pub(crate) filter: Option<IdFilter>,
     pub(crate) meta: SegmentMeta,
 }
 
@@ -146,26 +148,29 @@ pub(crate) fn seal(
     max_lsn: Lsn,
     order: u64,
 ) -> Result<Tail, Error> {
-    let (pages, fences) = id_pages(identity.id_kind, ids);
+    let (pages, fences, filter) = id_pages(identity.id_kind, ids);
     let fence_pages = fences.as_ref().map_or_else(Vec::new, FenceIndex::encode);
+    let filter_pages = filter.as_ref().map_or_else(Vec::new, IdFilter::encode);
     let summary = summary(identity, ids, row_count, max_lsn);
-    let footer = SegmentFooter::new(
+    let footer = SegmentFooter::with_filter(
         summary,
         &identity.layout,
         page_count(&pages),
         page_count(&fence_pages),
+        page_count(&filter_pages),
     )?;
     let tail_offset = footer
         .section(SectionKind::VectorPages)
         .map_or(BLOCK_BYTES as u64, |section| section.offset + section.bytes);
     let mut place = tail_offset;
-    for page in pages.chunks_exact(BLOCK_BYTES).chain(fence_pages.chunks_exact(BLOCK_BYTES)) {
+    let index = [&pages, &fence_pages, &filter_pages];
+    for page in index.into_iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES)) {
         checksums.push(page_checksum(identity.page(place), page));
         place += BLOCK_BYTES as u64;
     }
     let table = encode_checksum_table(&checksums, identity.page(place));
     let footer_page = footer.encode(identity.page(0));
-    let parts: [&[u8]; 4] = [&pages, &fence_pages, &table, footer_page.as_slice()];
+    let parts: [&[u8]; 5] = [&pages, &fence_pages, &filter_pages, &table, footer_page.as_slice()];
     let mut bytes = aligned(parts.iter().map(|part| part.len()).sum())?;
     let mut at = 0;
     for part in parts {
@@ -174,17 +179,19 @@ pub(crate) fn seal(
     }
     debug_assert_eq!(footer.file_bytes(), tail_offset + at as u64, "sections lie end to end");
     let meta = meta(identity, ids, &footer, order);
-    Ok(Tail { offset: tail_offset, bytes, footer, fences, meta })
+    Ok(Tail { offset: tail_offset, bytes, footer, fences, filter, meta })
 }
 
-fn id_pages(kind: IdKind, ids: &Ids) -> (Vec<u8>, Option<FenceIndex>) {
-    let Ids::Sorted(ids) = ids else { return (Vec::new(), None) };
+fn id_pages(kind: IdKind, ids: &Ids) -> (Vec<u8>, Option<FenceIndex>, Option<IdFilter>) {
+    let Ids::Sorted(ids) = ids else { return (Vec::new(), None, None) };
     let mut builder = IdRunBuilder::new(kind);
+    let mut filter = IdFilter::for_ids(count(ids.len()));
     for (id, row) in ids {
         builder.push(IdRef::from(id), *row);
+        filter.insert(IdRef::from(id));
     }
     let run = builder.finish();
-    (run.pages, Some(run.fences))
+    (run.pages, Some(run.fences), Some(filter))
 }
 
 fn page_count(pages: &[u8]) -> u32 {
