@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::caller::CallerRings;
 use crate::completion::{Receiver, Sender, note_orphaned, oneshot};
 use crate::error::{IoError, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
@@ -65,6 +66,13 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     ///
     /// [`crate::IoErrorKind::Locked`] when another process, or this one, holds it.
     fn lock(&self, path: &Path) -> IoFuture<FileLock>;
+
+    /// Leave for the calling thread to drive its transfers on a ring of its own, as
+    /// [`crate::drive`] does. None where that is not to be had; a disk around another may pass
+    /// the other's on.
+    fn caller_rings(&self) -> Option<CallerRings> {
+        None
+    }
 
     /// What this disk runs on, and why.
     fn report(&self) -> BackendReport;

@@ -45,14 +45,16 @@
 //! | `mapping` | sealed files in memory, read by copy on the positional threads |
 //! | `uring` | rings, Linux only |
 //! | [`sim`] | a disk that exists only in memory, with crashes and faults by seed |
+//! | `caller`, `fork` | rings that the calling thread drives; forks noticed |
 //! | `options`, `select`, `probe`, `environment`, `system_disk` | choosing, and putting together |
 //!
-//! Unsafe code is in `memory`, `uring::ring`, `flagged` (one `pwritev2`), `direct` (one `statx`),
-//! `mapping` (one copy) and `probe` (one `memfd_create`).
+//! Unsafe code is in `memory`, `uring::ring`, `flagged` (one `pwritev2`), `fork`, `direct` (one
+//! `statx`), `mapping` (one copy) and `probe` (one `memfd_create`).
 
 pub mod memory;
 pub mod sim;
 
+mod caller;
 mod completion;
 mod direct;
 mod disk;
@@ -62,6 +64,7 @@ mod error;
 mod file;
 #[cfg(target_os = "linux")]
 mod flagged;
+mod fork;
 mod mapping;
 mod metadata;
 mod metadata_lane;
@@ -89,6 +92,7 @@ mod uring;
 #[cfg(loom)]
 mod loom_models;
 
+pub use caller::{CallerRing, CallerRings, drive};
 pub use completion::{block_on, note_orphaned};
 pub use disk::{
     DirectoryEntry, Disk, FileLock, IoFuture, read, read_many, sync, write, write_many,
@@ -97,7 +101,10 @@ pub use disk::{
 pub use durable::DurableWrites;
 pub use error::{IoError, IoErrorKind, IoOperation};
 pub use file::{FileHandle, OpenOptions};
-pub use options::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_RING_ENTRIES, DEFAULT_RING_THREADS, DiskOptions};
+pub use options::{
+    DEFAULT_CALLER_RINGS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_RING_ENTRIES, DEFAULT_RING_THREADS,
+    DiskOptions,
+};
 pub use probe::PROBE_PREFIX;
 pub use report::{BackendChoice, BackendReport, MappingReport, UnknownBackend};
 pub use request::{Completed, IoBuffer, OnComplete, Operation, Request};

@@ -15,6 +15,9 @@ pub const DEFAULT_RING_THREADS: u32 = 1;
 /// Submission entries per ring, and so the most operations in flight on it.
 pub const DEFAULT_RING_ENTRIES: u32 = 256;
 
+/// Threads that may have a ring of their own.
+pub const DEFAULT_CALLER_RINGS: u32 = 16;
+
 /// How long a drain waits without any operation coming back.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -28,6 +31,7 @@ pub struct DiskOptions {
     pub(crate) drain_timeout: Duration,
     pub(crate) direct: bool,
     pub(crate) durable_writes: DurableWrites,
+    pub(crate) caller_rings: u32,
 }
 
 impl Default for DiskOptions {
@@ -40,6 +44,7 @@ impl Default for DiskOptions {
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             direct: true,
             durable_writes: DurableWrites::Auto,
+            caller_rings: DEFAULT_CALLER_RINGS,
         }
     }
 }
@@ -96,6 +101,14 @@ impl DiskOptions {
         Self { durable_writes, ..self }
     }
 
+    /// How many threads at most may have a ring of their own for their blocking calls (see
+    /// [`crate::drive`]), and as [`crate::CallerRing`]: 0 to 1024. Each locks a few pages of
+    /// memory, which Linux counts per user. Default: [`DEFAULT_CALLER_RINGS`].
+    #[must_use]
+    pub fn caller_rings(self, caller_rings: u32) -> Self {
+        Self { caller_rings, ..self }
+    }
+
     /// What is out of range, as a clause.
     pub(crate) fn fault(&self) -> Option<String> {
         let (entries, threads) = (self.ring_entries, self.ring_threads);
@@ -106,6 +119,9 @@ impl DiskOptions {
             return Some(format!(
                 "ring_entries is {entries} and must be a power of two from 32 to 4096"
             ));
+        }
+        if 1024 < self.caller_rings {
+            return Some(format!("caller_rings is {} and must be at most 1024", self.caller_rings));
         }
         match self.positional_threads {
             Some(threads) if !(2..=1024).contains(&threads) => {

@@ -134,6 +134,12 @@ impl Positional {
         }
     }
 
+    /// Carries a request out on the calling thread.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn run_here(&self, request: Request) {
+        DataJob { request, context: Arc::clone(&self.context) }.run();
+    }
+
     pub(crate) fn pool(&self) -> &Pool<DataJob> {
         &self.pool
     }

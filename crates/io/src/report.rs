@@ -97,6 +97,10 @@ pub struct BackendReport {
     pub writes_through: bool,
     /// What became of mapping files; none unless `chosen` is `Mmap`.
     pub mapping: Option<MappingReport>,
+    /// How many threads may have a ring of their own for blocking calls; 0 when positional.
+    pub caller_rings: u32,
+    /// Set when a thread could not get such a ring although it was allowed to: why.
+    pub caller_refusal: Option<String>,
 }
 
 /// Mappings of sealed files.
@@ -128,6 +132,10 @@ impl fmt::Display for BackendReport {
                 "rings:       {} with {} entries ({flags})",
                 self.ring_threads, self.ring_entries
             )?;
+        }
+        match &self.caller_refusal {
+            Some(reason) => writeln!(formatter, "callers:     no rings of their own: {reason}")?,
+            None => writeln!(formatter, "callers:     up to {} rings", self.caller_rings)?,
         }
         writeln!(formatter, "threads:     up to {} positional", self.positional_threads)?;
         if let Some(mapping) = &self.mapping {

@@ -146,6 +146,8 @@ fn settle(
         alignment: probed.alignment.unwrap_or(1),
         device: device.as_ref().map(|device| device.name.clone()),
         write_cache: device.and_then(|device| device.write_cache),
+        caller_rings: disk.rings().map_or(0, |_| options.caller_rings),
+        caller_refusal: None,
         writes_through: disk.write_through() != WriteThrough::Never,
         mapping: None,
     });

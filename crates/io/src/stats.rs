@@ -67,6 +67,10 @@ counters! {
     ring_overflows,
     /// Completions that belonged to no operation in flight. Always 0 by design.
     ring_strays,
+    /// Requests that the submitting thread carried out itself: see [`crate::drive`].
+    caller_driven,
+    /// Times a thread could have no ring of its own in [`crate::drive`] and parked.
+    caller_parks,
     /// Requests that ran on the positional threads although a ring was chosen.
     fallbacks,
     /// Times a submitter waited because the queue was full.

@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::caller::CallerRings;
 use crate::disk::{DirectoryEntry, Disk, FileLock, IoFuture};
 use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
+use crate::fork;
 use crate::mapping::{MAPPED_BYTES_MAX, Mappings};
 use crate::metadata;
 use crate::metadata_lane::MetadataLane;
@@ -65,7 +67,7 @@ impl SystemDisk {
             directory: directory.to_owned(),
             write_through: WriteThrough::decide(options.durable_writes, directory),
             drain_timeout: options.drain_timeout,
-            process: std::process::id(),
+            process: fork::generation(),
         }
     }
 
@@ -102,7 +104,7 @@ impl SystemDisk {
     }
 
     fn is_forked(&self) -> bool {
-        self.process != std::process::id()
+        self.process != fork::generation()
     }
 
     fn run<T: Send + 'static>(
@@ -200,10 +202,19 @@ impl Disk for SystemDisk {
         self.run(IoOperation::Lock, path, metadata::lock)
     }
 
+    fn caller_rings(&self) -> Option<CallerRings> {
+        let access = self.rings().filter(|_| !self.is_forked()).and_then(Rings::caller_access);
+        if access.is_none() {
+            self.counters.caller_parks.add(1);
+        }
+        access.map(CallerRings)
+    }
+
     fn report(&self) -> BackendReport {
         let mut report = self.report.get().expect("the selection has set the report").clone();
         report.degraded = self.rings().and_then(Rings::degraded);
         report.mapping = self.mappings.as_ref().map(|mappings| mappings.report());
+        report.caller_refusal = self.rings().and_then(Rings::caller_refusal);
         report
     }
 

@@ -20,6 +20,27 @@ pub(crate) fn mark_io_thread() {
     IS_IO_THREAD.with(|mark| mark.set(true));
 }
 
+/// Marks the calling thread while it does the work of one of this crate, on Linux in a ring of its
+/// own.
+#[cfg(target_os = "linux")]
+pub(crate) struct IoThreadMark {
+    before: bool,
+}
+
+#[cfg(target_os = "linux")]
+impl IoThreadMark {
+    pub(crate) fn set() -> Self {
+        Self { before: IS_IO_THREAD.with(|mark| mark.replace(true)) }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for IoThreadMark {
+    fn drop(&mut self) {
+        IS_IO_THREAD.with(|mark| mark.set(self.before));
+    }
+}
+
 /// Starts a thread.
 ///
 /// # Errors

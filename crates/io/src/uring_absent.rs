@@ -43,6 +43,14 @@ impl Rings {
         match self.never {}
     }
 
+    pub(crate) fn caller_access(&self) -> Option<CallerAccess> {
+        match self.never {}
+    }
+
+    pub(crate) fn caller_refusal(&self) -> Option<String> {
+        match self.never {}
+    }
+
     pub(crate) fn flags(&self) -> Vec<String> {
         match self.never {}
     }
@@ -52,6 +60,45 @@ impl Rings {
     }
 
     pub(crate) fn threads(&self) -> u32 {
+        match self.never {}
+    }
+}
+
+/// Nobody has one.
+#[derive(Clone)]
+pub(crate) struct CallerAccess {
+    never: Infallible,
+}
+
+impl CallerAccess {
+    pub(crate) fn run<T>(&self, _future: impl Future<Output = T>) -> T {
+        match self.never {}
+    }
+
+    pub(crate) fn host(&self) -> Result<Hosted, String> {
+        match self.never {}
+    }
+}
+
+/// Nobody has one.
+pub(crate) struct Hosted {
+    never: Infallible,
+}
+
+impl Hosted {
+    pub(crate) fn run<T>(&self, _future: impl Future<Output = T>) -> T {
+        match self.never {}
+    }
+
+    pub(crate) fn during<T>(&self, _work: impl FnOnce() -> T) -> T {
+        match self.never {}
+    }
+
+    pub(crate) fn turn(&self, _limit: Option<Duration>, _may_sleep: bool) -> usize {
+        match self.never {}
+    }
+
+    pub(crate) fn load(&self) -> usize {
         match self.never {}
     }
 }

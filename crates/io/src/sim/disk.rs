@@ -439,6 +439,8 @@ impl Disk for SimDisk {
     fn report(&self) -> BackendReport {
         let through = self.shared.write_through;
         BackendReport {
+            caller_rings: 0,
+            caller_refusal: None,
             requested: BackendChoice::Simulated,
             chosen: BackendChoice::Simulated,
             reason: "the machine is simulated".to_owned(),

@@ -63,6 +63,16 @@ enum End {
     Lost(String),
 }
 
+/// How a caller's round ended.
+pub(super) enum Turn {
+    Taken,
+    /// The ring is no more. Every request that was here has ended or was passed on.
+    Over {
+        /// How many operations the kernel kept.
+        stuck: usize,
+    },
+}
+
 impl<K: Kernel> Driver<K> {
     pub(super) fn new(context: DriverContext, ring: K) -> Self {
         let entries = ring.entries();
@@ -107,22 +117,31 @@ impl<K: Kernel> Driver<K> {
                 return End::Drained;
             }
             let entered = self.enter();
-            if !self.ring.reap(&mut self.reaped) {
-                return End::Lost("the kernel lost a completion".to_owned());
+            // Only a drain has a time limit here.
+            if let Some(end) = self.digest(entered, true) {
+                return end;
             }
-            match entered {
-                Ok(()) => {}
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    // Short of memory, or completions first: those were reaped, so go on.
-                    Some(libc::EAGAIN | libc::EBUSY) => std::thread::yield_now(),
-                    Some(libc::ETIME) if self.reaped.is_empty() => return End::Stuck,
-                    Some(libc::ETIME) => {}
-                    _ => return End::Lost(format!("the kernel refuses to be entered: {error}")),
-                },
-            }
-            self.tell();
         }
+    }
+
+    /// Reaps what is complete after an enter, and tells the waiters, unless the ring is to be
+    /// given up. `last` is whether a time that is up means that the kernel keeps the rest.
+    fn digest(&mut self, entered: io::Result<()>, last: bool) -> Option<End> {
+        if !self.ring.reap(&mut self.reaped) {
+            return Some(End::Lost("the kernel lost a completion".to_owned()));
+        }
+        if let Err(error) = entered {
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // Short of memory, or completions first: those were reaped, so go on.
+                Some(libc::EAGAIN | libc::EBUSY) => std::thread::yield_now(),
+                Some(libc::ETIME) if last && self.reaped.is_empty() => return Some(End::Stuck),
+                Some(libc::ETIME) => {}
+                _ => return Some(End::Lost(format!("the kernel refuses to be entered: {error}"))),
+            }
+        }
+        self.tell();
+        None
     }
 
     /// Moves requests from the intake to the backlog, as far as it has room for their class.
@@ -306,10 +325,11 @@ impl<K: Kernel> Driver<K> {
     }
 
     /// Tells the waiters of what the kernel did not give back, and leaks its memory.
-    fn abandon(&mut self, reason: &str) {
+    fn abandon(&mut self, reason: &str) -> usize {
         let flights = self.table.drain();
-        self.end.leave_behind(flights.len());
-        self.context.counters.leaked.add(flights.len() as u64);
+        let count = flights.len();
+        self.end.leave_behind(count);
+        self.context.counters.leaked.add(count as u64);
         for flight in flights {
             let Flight { ticket, buffer, transfer } = flight;
             // The kernel may still write to the buffer and use the file.
@@ -319,10 +339,78 @@ impl<K: Kernel> Driver<K> {
             let error = io::Error::other(format!("{reason} while the kernel had this operation"));
             ticket.finish(&self.context.counters, transfer.action(), Err(error), None);
         }
+        count
+    }
+
+    /// One round for a caller that drives the ring itself: issues what is queued, submits it,
+    /// sleeps until something completes if `may_sleep` says so, and tells.
+    pub(super) fn turn(&mut self, limit: Option<Duration>, may_sleep: impl Fn() -> bool) -> Turn {
+        self.issue();
+        let draining = self.context.intake.is_closed();
+        let entered = self.enter_as_caller(draining, limit, may_sleep);
+        let Some(end) = self.digest(entered, draining && limit.is_none()) else {
+            return Turn::Taken;
+        };
+        self.tell();
+        let stuck = match end {
+            End::Lost(reason) => self.lose(reason),
+            End::Stuck | End::Drained => self.abandon("the drain timeout passed"),
+        };
+        for class in Class::ALL {
+            for request in std::mem::take(&mut self.backlog[class as usize]) {
+                self.forward(request);
+            }
+        }
+        Turn::Over { stuck }
+    }
+
+    fn enter_as_caller(
+        &mut self,
+        draining: bool,
+        limit: Option<Duration>,
+        may_sleep: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        if self.table.len() == 0 {
+            return Ok(());
+        }
+        self.context.counters.ring_enters.add(1);
+        if !self.resumed.is_empty() || !may_sleep() {
+            return self.ring.enter(0, None);
+        }
+        let intake = &self.context.intake;
+        self.ring.arm_wake(intake.wake().event());
+        intake.wake().announce_ring();
+        // After the announcement: whoever sets something that is not seen here wakes.
+        let outcome = if may_sleep() && intake.is_closed() == draining {
+            let limit = limit.or_else(|| draining.then_some(self.context.drain_timeout));
+            self.ring.enter(1, limit)
+        } else {
+            self.ring.enter(0, None)
+        };
+        intake.wake().awake();
+        outcome
+    }
+
+    /// Takes in requests of the thread that drives this ring.
+    pub(super) fn adopt(&mut self, requests: Vec<Request>) {
+        for request in requests {
+            self.backlog[request.operation.class() as usize].push_back(request);
+        }
+    }
+
+    /// How many requests wait for an entry or are in flight.
+    pub(super) fn load(&self) -> usize {
+        self.table.len() + self.backlog.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Takes back the ring of a driver without load. What the kernel keeps is leaked.
+    pub(super) fn retire(self) {
+        assert_eq!(self.load(), 0, "a ring is retired only when nothing is in flight");
+        self.disarm();
     }
 
     /// Gives up the ring: what the kernel never saw goes to the positional threads.
-    fn lose(&mut self, reason: String) {
+    fn lose(&mut self, reason: String) -> usize {
         let unsubmitted = self.ring.take_unsubmitted().into_iter();
         let unseen = unsubmitted.filter_map(|token| self.table.resolve(token));
         let unseen: Vec<u32> = unseen.chain(std::mem::take(&mut self.resumed)).collect();
@@ -330,8 +418,9 @@ impl<K: Kernel> Driver<K> {
             let flight = self.land(index);
             self.hand_over(flight, None);
         }
-        self.abandon(&reason);
+        let stuck = self.abandon(&reason);
         self.context.degraded.get_or_init(|| reason);
+        stuck
     }
 
     /// Without a ring: passes all requests to `pass`, until the intake is closed and empty.

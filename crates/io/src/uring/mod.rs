@@ -19,6 +19,8 @@
 //! Unsafe code is in `ring.rs` (system calls) only.
 
 mod budget;
+mod caller;
+mod callers;
 mod driver;
 mod event;
 mod flight;
@@ -49,6 +51,9 @@ use crate::stats::Counters;
 use crate::threads;
 use crate::ticket::Ticket;
 
+use caller::CallerCore;
+pub(crate) use caller::Hosted;
+use callers::Callers;
 use driver::{Driver, DriverContext};
 use intake::Intake;
 use latch::EndLatch;
@@ -64,7 +69,14 @@ pub(crate) struct Rings {
     positional: Arc<Positional>,
     counters: Arc<Counters>,
     ends: Arc<EndLatch>,
+    callers: Arc<Callers>,
     facts: RingFacts,
+}
+
+/// Leave to use rings of the calling thread.
+#[derive(Clone)]
+pub(crate) struct CallerAccess {
+    callers: Arc<Callers>,
 }
 
 struct Shard {
@@ -107,13 +119,16 @@ impl Rings {
             }
         }
         let facts = facts.expect("at least one ring was started or an error returned");
+        let callers = Callers::new(options, counters, positional, &degraded, &ends);
+        let callers = Arc::new(callers);
         let (positional, counters) = (Arc::clone(positional), Arc::clone(counters));
         let next = AtomicUsize::new(0);
-        Ok(Self { shards, next, degraded, positional, counters, ends, facts })
+        Ok(Self { shards, next, degraded, positional, counters, ends, callers, facts })
     }
 
     /// Takes in requests that are counted as submitted already.
     pub(crate) fn submit(&self, batch: Vec<Request>) {
+        let Err(batch) = CallerCore::offer(&self.callers, batch) else { return };
         if self.degraded.get().is_some() {
             self.counters.fallbacks.add(batch.len() as u64);
             batch.into_iter().for_each(|request| self.positional.submit(request));
@@ -150,6 +165,7 @@ impl Rings {
 
     fn refuse(&self) {
         self.shards.iter().for_each(|shard| shard.intake.close(&self.counters));
+        self.callers.close();
     }
 
     fn join(&self) {
@@ -165,6 +181,17 @@ impl Rings {
         self.degraded.get().cloned()
     }
 
+    /// Leave to use rings of the calling thread; none when the disk is closed or has lost a ring.
+    pub(crate) fn caller_access(&self) -> Option<CallerAccess> {
+        let usable = self.degraded.get().is_none() && !self.callers.is_closed();
+        usable.then(|| CallerAccess { callers: Arc::clone(&self.callers) })
+    }
+
+    /// Why threads have no rings of their own, if building one has failed.
+    pub(crate) fn caller_refusal(&self) -> Option<String> {
+        self.callers.refusal()
+    }
+
     /// Setup flags by name.
     pub(crate) fn flags(&self) -> Vec<String> {
         self.facts.flags.iter().map(|flag| (*flag).to_owned()).collect()
@@ -178,6 +205,24 @@ impl Rings {
     /// How many rings there are.
     pub(crate) fn threads(&self) -> u32 {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl CallerAccess {
+    /// Runs a future to its end, on the thread's own ring if it can have one.
+    pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        match CallerCore::of_thread(&self.callers) {
+            Some(core) => core.run(future),
+            None => {
+                self.callers.counters.caller_parks.add(1);
+                block_on(future)
+            }
+        }
+    }
+
+    /// A ring for a host that drives it.
+    pub(crate) fn host(&self) -> Result<Hosted, String> {
+        self.callers.build_for_host().map(Hosted::new)
     }
 }
 

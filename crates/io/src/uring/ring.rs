@@ -38,7 +38,15 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn build(entries: u32) -> Result<Self, String> {
-        let (ring, facts) = setup::build(entries)?;
+        Self::wrap(setup::build(entries)?)
+    }
+
+    /// The same without waiting for lockable memory that others are about to give back.
+    pub(super) fn build_at_once(entries: u32) -> Result<Self, String> {
+        Self::wrap(setup::build_at_once(entries)?)
+    }
+
+    fn wrap((ring, facts): (IoUring, RingFacts)) -> Result<Self, String> {
         // Deferred completions are posted only by an enter that asks for events.
         let mut flags = EnterFlags::GETEVENTS;
         if ring.params().is_feature_no_iowait() {
@@ -52,6 +60,10 @@ impl Ring {
 
     pub(super) fn facts(&self) -> &RingFacts {
         &self.facts
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 
     fn queued(&mut self) -> u32 {

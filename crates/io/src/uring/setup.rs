@@ -71,6 +71,14 @@ pub(super) fn build(entries: u32) -> Result<(IoUring, RingFacts), String> {
     }
 }
 
+/// Builds a ring on the calling thread, which is not to wait for it.
+pub(super) fn build_at_once(entries: u32) -> Result<(IoUring, RingFacts), String> {
+    match climb(entries) {
+        Err(error) => Err(explain(&error)),
+        Ok((ring, rung)) => accept(ring, rung),
+    }
+}
+
 /// The first rung that the kernel takes.
 fn climb(entries: u32) -> io::Result<(IoUring, &'static Rung)> {
     let mut outcome = Err(io::Error::from_raw_os_error(libc::EINVAL));

@@ -13,6 +13,8 @@ mod sim;
 mod support;
 
 #[cfg(target_os = "linux")]
+mod caller_ring;
+#[cfg(target_os = "linux")]
 mod child;
 #[cfg(target_os = "linux")]
 mod faults;

@@ -3,7 +3,7 @@
 //! Each test runs in a process of its own, since a filter stays for the life of the process.
 
 use nephrite_io::{
-    BackendChoice, DiskOptions, IoErrorKind, block_on, open_disk, read, sync, write,
+    BackendChoice, DiskOptions, IoErrorKind, block_on, drive, open_disk, read, sync, write,
 };
 
 use crate::child::{is_child, run_alone};
@@ -133,6 +133,90 @@ fn a_filter_installed_later_degrades_a_running_disk() {
     let (report, stats) = (bench.disk.report(), bench.disk.stats());
     assert!(report.degraded.is_some_and(|reason| reason.contains("refuses to be entered")));
     assert!(99 <= stats.fallbacks, "{stats:?}");
+    assert_balanced(stats);
+    block_on(bench.disk.shutdown()).unwrap();
+}
+
+#[test]
+fn callers_without_a_ring_of_their_own_are_served_by_the_disks_threads() {
+    if !is_child() {
+        return run_alone(
+            "restricted::callers_without_a_ring_of_their_own_are_served_by_the_disks_threads",
+        );
+    }
+    if !backends().contains(&BackendChoice::Uring) {
+        return;
+    }
+    for errno in [libc::ENOMEM, libc::EPERM] {
+        let bench = Bench::new(DiskOptions::new().backend(BackendChoice::Uring));
+        let file = bench.file_with("file", &[6; 65_536]);
+        if errno == libc::ENOMEM {
+            no_lockable_memory();
+        } else {
+            forbid(libc::SYS_io_uring_setup, errno);
+        }
+
+        for _ in 0..2 {
+            let one = async { read(&*bench.disk, &file, 4096, buffer(4096)).await };
+            assert_eq!(drive(&*bench.disk, one).unwrap().as_slice(), [6; 4096]);
+        }
+
+        let (report, stats) = (bench.disk.report(), bench.disk.stats());
+        assert_eq!(report.degraded, None, "the ring threads go on");
+        // A privileged process may lock what it likes.
+        if let Some(reason) = report.caller_refusal {
+            assert_eq!((stats.caller_driven, stats.caller_parks), (0, 2), "{reason}");
+        } else {
+            assert_eq!((errno, stats.caller_driven), (libc::ENOMEM, 2));
+        }
+        assert_balanced(stats);
+        block_on(bench.disk.shutdown()).unwrap();
+        if errno == libc::ENOMEM {
+            lockable_memory_again();
+        }
+    }
+}
+
+fn limit_lockable_memory(bytes: libc::rlim_t) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is ours and writable.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) }, 0);
+    limit.rlim_cur = bytes.min(limit.rlim_max);
+    // SAFETY: the structure lives until the call returns.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) }, 0);
+}
+
+fn no_lockable_memory() {
+    limit_lockable_memory(0);
+}
+
+fn lockable_memory_again() {
+    limit_lockable_memory(libc::RLIM_INFINITY);
+}
+
+#[test]
+fn a_callers_ring_that_is_refused_later_passes_its_requests_on() {
+    if !is_child() {
+        return run_alone(
+            "restricted::a_callers_ring_that_is_refused_later_passes_its_requests_on",
+        );
+    }
+    if !backends().contains(&BackendChoice::Uring) {
+        return;
+    }
+    let bench = Bench::new(DiskOptions::new().backend(BackendChoice::Uring));
+    let file = bench.file_with("file", &[6; 65_536]);
+    let one = || async { read(&*bench.disk, &file, 4096, buffer(4096)).await };
+    drive(&*bench.disk, one()).unwrap();
+
+    forbid(libc::SYS_io_uring_enter, libc::EPERM);
+    for _ in 0..20 {
+        assert_eq!(drive(&*bench.disk, one()).unwrap().as_slice(), [6; 4096]);
+    }
+
+    let (report, stats) = (bench.disk.report(), bench.disk.stats());
+    assert!(report.degraded.is_some_and(|reason| reason.contains("refuses to be entered")));
+    assert_eq!((stats.caller_driven, stats.fallbacks), (2, 20), "{stats:?}");
     assert_balanced(stats);
     block_on(bench.disk.shutdown()).unwrap();
 }

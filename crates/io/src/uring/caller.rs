@@ -1,0 +1,392 @@
+//! A ring that the thread which submits drives itself: no other thread, no hand-off, no wake-up.
+//!
+//! ```text
+//! submit -> inbox -> turn: issue, enter (sleep if asked to), reap, tell -> the next turn
+//! ```
+//!
+//! It is the same driver, table and budget as on the ring threads; only who calls it differs.
+//! While it takes a turn, and while a future is polled in [`CallerCore::run`], the disk's `submit`
+//! on this thread leads here.
+//!
+//! Guarantees:
+//! - A thread comes back from `run` only when nothing of it is in flight, also by a panic: the
+//!   kernel cancels operations of threads that end, and loads that others wait for must not lie
+//!   with a thread that is away in its caller's code.
+//! - While the thread sleeps in the ring or parks, a waker of its future wakes it; while it is
+//!   awake, a waker costs no system call. Ordering is that of `wake`: set the flag, then wake;
+//!   announce, then look at the flag.
+//! - A sync, alone in the ring, is a plain system call of this thread: in the ring it would go to a
+//!   worker thread of the kernel.
+//! - When the ring is lost, requests go to the positional threads, as on ring threads.
+//! - A forked child finds the ring's memory gone and does not touch it.
+//!
+//! Does not: limit how long a caller waits for its device, except when the disk is being shut down.
+//! Tested in `tests/it/caller_ring.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::os::fd::RawFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::callers::Callers;
+use super::driver::{Driver, DriverContext, Turn};
+use super::intake::Intake;
+use super::latch::EndLatch;
+use super::ring::Ring;
+use super::wake::Wake;
+use crate::completion::block_on;
+use crate::fork;
+use crate::request::{Class, Request};
+use crate::stats::Counters;
+use crate::threads;
+
+thread_local! {
+    /// The rings of this thread's blocking calls, one per disk.
+    static RINGS: RefCell<Vec<Rc<CallerCore>>> = const { RefCell::new(Vec::new()) };
+    /// Where submissions of this thread go.
+    static CURRENT: RefCell<Option<Rc<CallerCore>>> = const { RefCell::new(None) };
+}
+
+pub(crate) struct CallerCore {
+    callers: Arc<Callers>,
+    intake: Arc<Intake>,
+    /// None once the ring is lost.
+    driver: RefCell<Option<Driver>>,
+    inbox: RefCell<Vec<Request>>,
+    load_max: usize,
+    busy: Cell<bool>,
+    descriptor: RawFd,
+    /// The waker of the outermost `run`, kept for the next one.
+    notify: Cell<Option<Arc<Notify>>>,
+    process: u32,
+}
+
+/// Wakes the thread of a ring out of its sleep, and only then.
+struct Notify {
+    set: AtomicBool,
+    intake: Arc<Intake>,
+    counters: Arc<Counters>,
+}
+
+impl std::task::Wake for Notify {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Release pairs with the Acquire before a poll: the poll sees what this waker's owner did.
+        self.set.store(true, Ordering::Release);
+        self.intake.wake().wake(&self.counters);
+    }
+}
+
+impl CallerCore {
+    pub(super) fn new(callers: Arc<Callers>, ring: Ring) -> Result<Rc<Self>, String> {
+        let wake = Wake::new().map_err(|error| super::setup::explain(&error))?;
+        let intake = Arc::new(Intake::new(wake));
+        callers.register(&intake);
+        let (descriptor, load_max) = (ring.descriptor(), 4 * ring.facts().entries as usize);
+        let context = DriverContext {
+            intake: Arc::clone(&intake),
+            counters: Arc::clone(&callers.counters),
+            positional: Arc::clone(&callers.positional),
+            degraded: Arc::clone(&callers.degraded),
+            // The driver's own: an idle ring holds up no shutdown, see `callers`.
+            ends: Arc::new(EndLatch::new()),
+            drain_timeout: callers.drain_timeout,
+        };
+        Ok(Rc::new(Self {
+            callers,
+            intake,
+            driver: RefCell::new(Some(Driver::new(context, ring))),
+            inbox: RefCell::default(),
+            load_max,
+            busy: Cell::new(false),
+            descriptor,
+            notify: Cell::new(None),
+            process: fork::generation(),
+        }))
+    }
+
+    /// The calling thread's ring for blocking calls on this disk.
+    pub(super) fn of_thread(callers: &Arc<Callers>) -> Option<Rc<Self>> {
+        // A thread that is ending has no such place any more.
+        RINGS
+            .try_with(|rings| {
+                let known = |core: &&Rc<Self>| Arc::ptr_eq(&core.callers, callers);
+                if let Some(core) = rings.borrow().iter().find(known) {
+                    return core.is_alive().then(|| Rc::clone(core));
+                }
+                let core = callers.build_for_thread()?;
+                rings.borrow_mut().push(Rc::clone(&core));
+                Some(core)
+            })
+            .ok()
+            .flatten()
+    }
+
+    /// Takes in a batch if the calling thread is driving a ring of this disk; else gives it back.
+    pub(super) fn offer(callers: &Callers, batch: Vec<Request>) -> Result<(), Vec<Request>> {
+        let current = CURRENT.try_with(|current| match &*current.borrow() {
+            Some(core) if std::ptr::eq(&*core.callers, callers) => Some(Rc::clone(core)),
+            _ => None,
+        });
+        match current {
+            Ok(Some(core)) => core.take_in(batch),
+            _ => Err(batch),
+        }
+    }
+
+    fn take_in(&self, batch: Vec<Request>) -> Result<(), Vec<Request>> {
+        if !self.is_alive() || self.load_max <= self.load() {
+            return Err(batch);
+        }
+        if !self.busy.get() {
+            if !self.callers.enter() {
+                return Err(batch);
+            }
+            self.busy.set(true);
+        }
+        self.callers.counters.caller_driven.add(batch.len() as u64);
+        self.inbox.borrow_mut().extend(batch);
+        Ok(())
+    }
+
+    /// How much is queued or in flight.
+    pub(super) fn load(&self) -> usize {
+        // Borrowed during a turn: then only the inbox can be looked at.
+        let driver = self.driver.try_borrow();
+        let load = driver.map_or(0, |driver| driver.as_ref().map_or(0, Driver::load));
+        load + self.inbox.borrow().len()
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.descriptor
+    }
+
+    fn is_alive(&self) -> bool {
+        self.process == fork::generation()
+            && self.driver.try_borrow().is_ok_and(|driver| driver.is_some())
+            || self.is_in_turn()
+    }
+
+    fn is_in_turn(&self) -> bool {
+        self.driver.try_borrow_mut().is_err()
+    }
+
+    /// Runs `work` with this thread's submissions leading here.
+    pub(super) fn during<T>(self: &Rc<Self>, work: impl FnOnce() -> T) -> T {
+        let _visit = Visit::enter(self, false);
+        work()
+    }
+
+    /// One round; sleeps in the kernel until something completes, if there is something in flight
+    /// and `may_sleep` says so.
+    pub(super) fn turn(self: &Rc<Self>, limit: Option<Duration>, may_sleep: impl Fn() -> bool) {
+        let _visit = Visit::enter(self, false);
+        let _mark = threads::IoThreadMark::set();
+        if self.run_alone() {
+            return self.settle(0);
+        }
+        let Ok(mut slot) = self.driver.try_borrow_mut() else { return };
+        if self.process != fork::generation() {
+            // Drops what is queued, whose waiters learn of it; the ring itself is leaked.
+            *slot = None;
+        }
+        let Some(driver) = slot.as_mut() else {
+            drop(slot);
+            return self.settle(0);
+        };
+        driver.adopt(self.inbox.take());
+        let turn = driver.turn(limit, may_sleep);
+        let mut stuck_count = 0;
+        if let Turn::Over { stuck } = turn {
+            stuck_count = stuck;
+            *slot = None;
+        }
+        drop(slot);
+        self.settle(stuck_count);
+    }
+
+    /// A sync without company: a system call of this thread instead of a hop to a kernel worker.
+    fn run_alone(&self) -> bool {
+        let mut inbox = self.inbox.borrow_mut();
+        let lone = inbox.len() == 1 && inbox[0].operation.class() == Class::Sync;
+        let is_idle = || {
+            let driver = self.driver.try_borrow();
+            driver.is_ok_and(|driver| driver.as_ref().is_some_and(|driver| driver.load() == 0))
+        };
+        if !lone || !is_idle() {
+            return false;
+        }
+        let request = inbox.pop();
+        drop(inbox);
+        request.into_iter().for_each(|request| self.callers.positional.run_here(request));
+        true
+    }
+
+    /// After a turn: the ring may no longer be busy, or no longer be.
+    fn settle(&self, stuck: usize) {
+        if self.driver.borrow().is_none() {
+            self.callers.pass_on(self.inbox.take());
+        }
+        if self.busy.get() && self.load() == 0 {
+            self.busy.set(false);
+            self.callers.leave(stuck);
+        }
+    }
+
+    /// Runs a future to its end on this thread.
+    pub(super) fn run<T>(self: &Rc<Self>, future: impl Future<Output = T>) -> T {
+        if self.is_in_turn() {
+            // Inside a completion, which must not block; if it does all the same, not on the ring.
+            return block_on(future);
+        }
+        let visit = Visit::enter(self, true);
+        let notify = self.notify.take().unwrap_or_else(|| Arc::new(self.new_notify()));
+        let waker = Waker::from(Arc::clone(&notify));
+        let value = {
+            let mut future = pin!(future);
+            let mut context = Context::from_waker(&waker);
+            loop {
+                notify.set.store(false, Ordering::Relaxed);
+                if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                    break value;
+                }
+                // Acquire: see `wake_by_ref`.
+                while !notify.set.load(Ordering::Acquire) {
+                    self.step(&notify);
+                }
+            }
+        };
+        drop(visit);
+        self.notify.set(Some(notify));
+        value
+    }
+
+    fn step(self: &Rc<Self>, notify: &Notify) {
+        let is_set = || notify.set.load(Ordering::Acquire);
+        if self.load() == 0 {
+            self.intake.wake().park_unless(is_set);
+        } else {
+            self.turn(None, || !is_set());
+        }
+    }
+
+    fn new_notify(&self) -> Notify {
+        let (intake, counters) = (Arc::clone(&self.intake), Arc::clone(&self.callers.counters));
+        Notify { set: AtomicBool::new(false), intake, counters }
+    }
+
+    /// Waits for the end of everything in flight.
+    fn drain(self: &Rc<Self>) {
+        while 0 < self.load() && !self.is_in_turn() {
+            self.turn(None, || true);
+        }
+    }
+}
+
+impl Drop for CallerCore {
+    fn drop(&mut self) {
+        let driver = self.driver.take();
+        if self.process != fork::generation() {
+            return;
+        }
+        if let Some(driver) = driver {
+            driver.retire();
+        }
+        self.callers.forget_ring();
+    }
+}
+
+/// The time in which this thread's submissions lead to a ring.
+struct Visit {
+    core: Rc<CallerCore>,
+    outer: Option<Rc<CallerCore>>,
+    drains: bool,
+}
+
+impl Visit {
+    /// `drains`: whether nothing may be in flight when the outermost such visit is over.
+    fn enter(core: &Rc<CallerCore>, drains: bool) -> Self {
+        let outer = CURRENT.try_with(|current| current.replace(Some(Rc::clone(core))));
+        let outer = outer.ok().flatten();
+        if let Some(outer) = outer.as_ref().filter(|outer| !Rc::ptr_eq(outer, core)) {
+            // This thread will sleep elsewhere: what it has in flight must not wait for that.
+            outer.drain();
+        }
+        let drains = drains && !outer.as_ref().is_some_and(|outer| Rc::ptr_eq(outer, core));
+        Self { core: Rc::clone(core), outer, drains }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.drains {
+            self.core.drain();
+        }
+        let outer = self.outer.take();
+        // A thread that is ending has no such place any more.
+        let _ = CURRENT.try_with(|current| current.replace(outer));
+        if self.drains && self.core.callers.is_closed() {
+            forget_closed();
+        }
+    }
+}
+
+/// Gives back this thread's rings of disks that are closed.
+fn forget_closed() {
+    let closed = RINGS.try_with(|rings| {
+        let mut rings = rings.borrow_mut();
+        let (closed, open): (Vec<_>, Vec<_>) =
+            rings.drain(..).partition(|core| core.callers.is_closed());
+        *rings = open;
+        closed
+    });
+    drop(closed);
+}
+
+/// Keeps a ring for a host that drives it, and drains it when the host lets it go.
+pub(crate) struct Hosted {
+    core: Rc<CallerCore>,
+}
+
+impl Hosted {
+    pub(super) fn new(core: Rc<CallerCore>) -> Self {
+        Self { core }
+    }
+
+    pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.core.run(future)
+    }
+
+    pub(crate) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.core.during(work)
+    }
+
+    pub(crate) fn turn(&self, limit: Option<Duration>, may_sleep: bool) -> usize {
+        if 0 < self.core.load() {
+            self.core.turn(limit, || may_sleep);
+        }
+        self.core.load()
+    }
+
+    pub(crate) fn load(&self) -> usize {
+        self.core.load()
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.core.descriptor()
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        self.core.drain();
+    }
+}

@@ -1,0 +1,165 @@
+//! What caller-driven rings of one disk share: how many there may be, why there is none, and the
+//! gate by which a shutdown waits for those that have something in flight.
+//!
+//! Guarantee: a ring is **busy** from the first request it takes in until the last has ended. Once
+//! the gate is closed no ring becomes busy, and the end guard goes when the last busy one is done;
+//! until then the disk's shutdown waits, as it does for its ring threads.
+//! Ordering: the gate is one word that is only exchanged and added to, so all agree on its order.
+//! Tested in `tests/it/caller_ring.rs`.
+
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use super::caller::CallerCore;
+use super::intake::Intake;
+use super::latch::{EndGuard, EndLatch};
+use super::ring::Ring;
+use crate::options::DiskOptions;
+use crate::positional::Positional;
+use crate::request::Request;
+use crate::stats::Counters;
+use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+
+/// The gate's bit for "closed"; the bits below count busy rings.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// Entries of the ring that a blocking call of a thread uses. What a call has beyond a few times of
+/// that goes to the ring threads.
+const THREAD_RING_ENTRIES: u32 = 64;
+
+pub(crate) struct Callers {
+    pub(super) counters: Arc<Counters>,
+    pub(super) positional: Arc<Positional>,
+    pub(super) degraded: Arc<OnceLock<String>>,
+    pub(super) drain_timeout: Duration,
+    entries: u32,
+    rings_max: usize,
+    rings: AtomicUsize,
+    gate: AtomicUsize,
+    guard: Mutex<Option<EndGuard>>,
+    /// To wake rings when the disk is closed.
+    intakes: Mutex<Vec<Weak<Intake>>>,
+    /// Why no ring could be built. Not tried again then.
+    refusal: OnceLock<String>,
+}
+
+impl Callers {
+    pub(super) fn new(
+        options: &DiskOptions,
+        counters: &Arc<Counters>,
+        positional: &Arc<Positional>,
+        degraded: &Arc<OnceLock<String>>,
+        ends: &Arc<EndLatch>,
+    ) -> Self {
+        Self {
+            counters: Arc::clone(counters),
+            positional: Arc::clone(positional),
+            degraded: Arc::clone(degraded),
+            drain_timeout: options.drain_timeout,
+            entries: options.ring_entries,
+            rings_max: usize::try_from(options.caller_rings).unwrap_or(usize::MAX),
+            rings: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
+            guard: Mutex::new(Some(ends.enter())),
+            intakes: Mutex::new(Vec::new()),
+            refusal: OnceLock::new(),
+        }
+    }
+
+    /// A ring for the calling thread's blocking calls, and none where it must do without.
+    pub(super) fn build_for_thread(self: &Arc<Self>) -> Option<Rc<CallerCore>> {
+        self.build(self.entries.min(THREAD_RING_ENTRIES)).ok()
+    }
+
+    /// A ring with as many entries as those of the ring threads.
+    pub(super) fn build_for_host(self: &Arc<Self>) -> Result<Rc<CallerCore>, String> {
+        self.build(self.entries)
+    }
+
+    fn build(self: &Arc<Self>, entries: u32) -> Result<Rc<CallerCore>, String> {
+        if let Some(reason) = self.refusal.get().or_else(|| self.degraded.get()) {
+            return Err(reason.clone());
+        }
+        // Relaxed: only a count; nothing is published by it.
+        if self.rings_max <= self.rings.fetch_add(1, Ordering::Relaxed) {
+            self.rings.fetch_sub(1, Ordering::Relaxed);
+            return Err(format!("{} threads have rings of their own already", self.rings_max));
+        }
+        let built =
+            Ring::build_at_once(entries).and_then(|ring| CallerCore::new(Arc::clone(self), ring));
+        built.inspect_err(|reason| {
+            self.rings.fetch_sub(1, Ordering::Relaxed);
+            // Only the first reason is kept.
+            let _ = self.refusal.set(reason.clone());
+        })
+    }
+
+    pub(super) fn register(&self, intake: &Arc<Intake>) {
+        let mut intakes = lock(&self.intakes);
+        intakes.retain(|intake| 0 < intake.strong_count());
+        intakes.push(Arc::downgrade(intake));
+        drop(intakes);
+        if self.is_closed() {
+            intake.close(&self.counters);
+        }
+    }
+
+    pub(super) fn forget_ring(&self) {
+        self.rings.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// For a ring that becomes busy; false when the disk is closed.
+    pub(super) fn enter(&self) -> bool {
+        let entered = self.gate.fetch_add(1, Ordering::AcqRel) & CLOSED == 0;
+        if !entered {
+            self.leave(0);
+        }
+        entered
+    }
+
+    /// For a ring that is no longer busy and had to leave `stuck` operations behind.
+    pub(super) fn leave(&self, stuck: usize) {
+        if 0 < stuck
+            && let Some(guard) = lock(&self.guard).as_ref()
+        {
+            guard.leave_behind(stuck);
+        }
+        if self.gate.fetch_sub(1, Ordering::AcqRel) == CLOSED + 1 {
+            self.end();
+        }
+    }
+
+    /// Lets no ring become busy from now on, and tells those that are.
+    pub(super) fn close(&self) {
+        let before = self.gate.fetch_or(CLOSED, Ordering::AcqRel);
+        if before == 0 {
+            self.end();
+        }
+        for intake in lock(&self.intakes).iter().filter_map(Weak::upgrade) {
+            intake.close(&self.counters);
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.gate.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Requests that a ring cannot take any more.
+    pub(super) fn pass_on(&self, requests: Vec<Request>) {
+        for request in requests {
+            self.counters.fallbacks.add(1);
+            self.positional.submit(request);
+        }
+    }
+
+    /// Why threads have no rings of their own, if building one has failed.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.refusal.get().cloned()
+    }
+
+    fn end(&self) {
+        let guard = lock(&self.guard).take();
+        drop(guard);
+    }
+}
