@@ -15,6 +15,7 @@
 use std::io;
 
 use crate::error::IoOperation;
+use crate::planted::planted;
 use crate::request::Class;
 use crate::stats::Counters;
 
@@ -156,18 +157,22 @@ impl Transfer {
         }
         self.done = reached;
         self.retries = 0;
-        if self.done == self.len {
+        if self.done == self.len || planted("short_count_ignored") {
             return self.all_moved();
         }
         if count < asked {
             counters.short_counts.add(1);
         }
-        self.start = self.done - self.done % self.alignment;
+        let beyond_alignment = self.done % self.alignment;
+        self.start = match planted("resumed_unaligned") {
+            true => self.done,
+            false => self.done - beyond_alignment,
+        };
         Step::Again
     }
 
     fn all_moved(&mut self) -> Step {
-        if !std::mem::take(&mut self.sync_follows) {
+        if !std::mem::take(&mut self.sync_follows) || planted("durable_write_unsynced") {
             return Step::Done;
         }
         self.action = Action::Sync;
@@ -189,12 +194,14 @@ impl Transfer {
     }
 
     fn failed(&mut self, error: io::Error, counters: &Counters) -> Step {
-        let is_transfer = self.action != Action::Sync;
+        let is_transfer = self.action != Action::Sync || planted("sync_retried");
         let again = match error.kind() {
             io::ErrorKind::Interrupted => self.may_retry(),
             io::ErrorKind::WouldBlock => is_transfer && self.may_retry(),
             _ if is_cancelled(&error) => {
-                is_transfer && !std::mem::replace(&mut self.cancelled, true)
+                is_transfer
+                    && !std::mem::replace(&mut self.cancelled, true)
+                    && !planted("cancellation_surfaces")
             }
             _ => false,
         };
@@ -207,7 +214,7 @@ impl Transfer {
 
     fn may_retry(&mut self) -> bool {
         self.retries += 1;
-        self.retries <= RETRY_LIMIT
+        self.retries <= RETRY_LIMIT || planted("retries_unbounded")
     }
 }
 

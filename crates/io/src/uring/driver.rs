@@ -26,6 +26,7 @@ use super::latch::{EndGuard, EndLatch};
 use super::ring::Ring;
 use super::table::{Table, WAKE_TOKEN};
 use crate::error::IoError;
+use crate::planted::planted;
 use crate::positional::Positional;
 use crate::request::{Class, Request};
 use crate::stats::Counters;
@@ -77,7 +78,7 @@ impl<K: Kernel> Driver<K> {
     pub(super) fn new(context: DriverContext, ring: K) -> Self {
         let entries = ring.entries();
         // One entry is the wake-up's.
-        let budget = Budget::new(entries as usize - 1);
+        let budget = Budget::new(entries as usize - usize::from(!planted("permit_of_the_wake_up")));
         Self {
             end: context.ends.enter(),
             context,
@@ -204,7 +205,11 @@ impl<K: Kernel> Driver<K> {
 
     fn push(&mut self, index: u32) -> bool {
         let token = self.table.token(index);
-        self.ring.push(token, self.table.get_mut(index))
+        let pushed = self.ring.push(token, self.table.get_mut(index));
+        if planted("buffer_freed_early") {
+            self.table.get_mut(index).buffer = None;
+        }
+        pushed
     }
 
     fn is_drained(&self) -> bool {
@@ -333,7 +338,9 @@ impl<K: Kernel> Driver<K> {
         for flight in flights {
             let Flight { ticket, buffer, transfer } = flight;
             // The kernel may still write to the buffer and use the file.
-            std::mem::forget(buffer);
+            if !planted("drain_frees") {
+                std::mem::forget(buffer);
+            }
             std::mem::forget(ticket.file.clone());
             self.budget.release(ticket.class());
             let error = io::Error::other(format!("{reason} while the kernel had this operation"));

@@ -35,6 +35,10 @@ mod wake;
 #[cfg(test)]
 #[cfg(loom)]
 mod loom_models;
+// Miri cannot poll an eventfd.
+#[cfg(test)]
+#[cfg(not(any(loom, miri)))]
+mod tests;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,6 +10,8 @@
 //! occupies its slot, so a late or doubled completion cannot hit the next user of the slot (within
 //! 2^24 reuses of it).
 
+use crate::planted::planted;
+
 const CLASS_SHIFT: u32 = 56;
 const GENERATION_SHIFT: u32 = 32;
 const GENERATION_MASK: u32 = 0x00FF_FFFF;
@@ -72,7 +74,9 @@ impl<T> Table<T> {
     pub(super) fn remove(&mut self, index: u32) -> T {
         let slot = &mut self.slots[index as usize];
         let value = slot.value.take().expect("the caller resolved this slot");
-        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        if !planted("generation_forgotten") {
+            slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        }
         self.free.push(index);
         value
     }
