@@ -314,7 +314,7 @@ impl Opening {
             let reason = "it is larger than the address space".to_owned();
             Error::InvalidConfig { field: "memory_limit", reason }
         })?;
-        let pager = Pager::new(PagerConfig::new(cache_bytes))?;
+        let pager = Pager::new(PagerConfig::within(cache_bytes))?;
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.max_open_files);
         let pinned_max = (cache_bytes / PINNED_SHARE_BYTES).clamp(1, PINNED_MAX);

@@ -1,30 +1,43 @@
 //! What a hit costs: `cargo bench -p nephrite-pager --bench hit`.
 //!
-//! Random resident pages, one byte of each is read. Prints the median of several rounds, in
-//! nanoseconds for each look-up and thread, for one and two threads on distinct and on one page.
-//! Baselines in the same run: a table of guards at hand (no pin for each look-up), and a hit that
-//! clones an `Arc` of its file for each guard (the design that `guard.rs` avoids). `cache full` has
-//! no room beyond the pin limit of three quarters, so that charges move from frame to frame.
+//! One question per group. In all of them a *read* takes a random vector of 128 x f32 and loads
+//! every one of its cache lines; eight such vectors lie in a page of 4096 bytes.
+//!
+//! - `read`: a look-up for each vector, beside the same reads from one flat array (on pages as the
+//!   allocator gives them, and on the huge pages of the cache) and from pages pinned beforehand.
+//! - `batch`: a hundred vectors at a time, prefetched before they are read.
+//! - `threads`: two threads on pages of their own, and both on one page: nanoseconds for each read
+//!   of each thread, so perfect scaling keeps the figure of one thread.
+//!
+//! Sizes: 4 MiB fits in the last cache level, 256 MiB and 512 MiB do not.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to report")]
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nephrite_pager::{CachedFile, Lookup, PageGuard, Pager, PagerConfig};
 
-const ROUNDS: usize = 7;
-const LOOKUPS: u32 = 2_000_000;
 const PAGE: u32 = 4096;
+const VECTOR: usize = 512;
+const PER_PAGE: usize = PAGE as usize / VECTOR;
+const LINE: usize = 64;
+const MANY: usize = 100;
+const SIZES: [(&str, u32); 3] = [("4MiB", 1024), ("256MiB", 65_536), ("512MiB", 131_072)];
 
-/// All pages in a cache with a third on top, so that all of them may be charged.
-fn resident(pages: u32) -> (Arc<Pager>, Arc<CachedFile>) {
-    resident_in(pages, pages as usize * 4096 / 3 * 4 + 65_536)
+/// The bytes of the vectors, in place, with what keeps them there.
+struct Resident {
+    file: Arc<CachedFile>,
+    pages: u32,
+    _pager: Arc<Pager>,
 }
 
-fn resident_in(pages: u32, cache_bytes: usize) -> (Arc<Pager>, Arc<CachedFile>) {
-    let pager = Pager::new(PagerConfig::new(cache_bytes)).unwrap();
+/// All pages in a cache with a third on top, so that all of them may be charged.
+fn resident(pages: u32) -> Resident {
+    let pager = Pager::new(PagerConfig::new(pages as usize * 4096 / 3 * 4 + 65_536)).unwrap();
     let file = pager.open_file(PAGE, pages).unwrap();
     for page in 0..pages {
         let Lookup::Load(mut load) = file.get(page) else { panic!("page {page} is new") };
@@ -32,68 +45,165 @@ fn resident_in(pages: u32, cache_bytes: usize) -> (Arc<Pager>, Arc<CachedFile>) 
         buffer.fill(1);
         load.complete(buffer, Ok(()));
     }
-    (pager, file)
+    Resident { file, pages, _pager: pager }
 }
 
-fn hit(file: &Arc<CachedFile>, page: u32) -> PageGuard {
-    match file.get(page) {
-        Lookup::Hit(guard) => guard,
-        other => panic!("page {page}: {other:?}"),
+impl Resident {
+    fn vectors(&self) -> usize {
+        self.pages as usize * PER_PAGE
+    }
+
+    fn page(&self, page: u32) -> PageGuard {
+        match self.file.get(page) {
+            Lookup::Hit(guard) => guard,
+            other => panic!("page {page}: {other:?}"),
+        }
+    }
+
+    /// As `read`, through `try_hit`.
+    fn read_hit(&self, vector: usize) -> u64 {
+        let guard = self.file.try_hit(page_of(vector), near(vector)).unwrap();
+        touch(vector_in(&guard, vector))
+    }
+
+    fn read_batch(&self, batch: &[usize]) -> u64 {
+        batch.iter().for_each(|&vector| self.file.prefetch_entry(page_of(vector)));
+        for &vector in batch {
+            self.file.prefetch_frame(page_of(vector), near(vector));
+        }
+        batch.iter().map(|&vector| self.read(vector)).sum()
+    }
+
+    fn read(&self, vector: usize) -> u64 {
+        let guard = self.page(page_of(vector));
+        touch(vector_in(&guard, vector))
     }
 }
 
-/// Nanoseconds for each call of `look_up` with a random page, by the slowest of `threads`, each of
-/// which has a share of the pages to itself.
+fn page_of(vector: usize) -> u32 {
+    u32::try_from(vector / PER_PAGE).unwrap()
+}
+
+fn near(vector: usize) -> Range<u32> {
+    let start = u32::try_from(vector % PER_PAGE * VECTOR).unwrap();
+    start..start + u32::try_from(VECTOR).unwrap()
+}
+
+fn vector_in(page: &[u8], vector: usize) -> &[u8] {
+    &page[vector % PER_PAGE * VECTOR..][..VECTOR]
+}
+
+/// Loads every cache line.
+fn touch(vector: &[u8]) -> u64 {
+    vector.iter().step_by(LINE).map(|&byte| u64::from(byte)).sum()
+}
+
+/// Numbers below a limit; the same sequence for everyone who starts with the same seed.
+struct Random(u32);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        usize::try_from((u64::from(self.0) * limit as u64) >> 32).unwrap()
+    }
+}
+
+fn read(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("read");
+    group.throughput(Throughput::Elements(1));
+    for (name, pages) in SIZES {
+        let resident = resident(pages);
+        let count = resident.vectors();
+        let mut each = |what: &str, read: &dyn Fn(usize) -> u64| {
+            let mut random = Random(7);
+            group.bench_function(BenchmarkId::new(what, name), |bencher| {
+                bencher.iter(|| read(random.below(count)));
+            });
+        };
+        each("get", &|vector| resident.read(vector));
+        each("try_hit", &|vector| resident.read_hit(vector));
+        let flat = vec![1_u8; count * VECTOR];
+        each("flat array", &|vector| touch(&flat[vector * VECTOR..][..VECTOR]));
+        drop(flat);
+        let guards: Vec<PageGuard> = (0..pages).map(|page| resident.page(page)).collect();
+        each("page pinned before", &|vector| touch(vector_in(&guards[vector / PER_PAGE], vector)));
+    }
+    group.finish();
+}
+
+fn batch(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("batch");
+    group.throughput(Throughput::Elements(MANY as u64));
+    for (name, pages) in SIZES {
+        let resident = resident(pages);
+        let count = resident.vectors();
+        let mut each = |what: &str, read: &dyn Fn(&[usize; MANY]) -> u64| {
+            let mut random = Random(7);
+            group.bench_function(BenchmarkId::new(what, name), |bencher| {
+                bencher.iter(|| read(&std::array::from_fn(|_| random.below(count))));
+            });
+        };
+        each("100 gets", &|batch| batch.iter().map(|&vector| resident.read(vector)).sum());
+        each("100 gets, 10 prefetched at a time", &|batch| {
+            batch.chunks(10).map(|part| resident.read_batch(part)).sum()
+        });
+        each("100 gets, all prefetched", &|batch| resident.read_batch(batch));
+        let flat = vec![1_u8; count * VECTOR];
+        each("100 of a flat array", &|batch| {
+            batch.iter().map(|&vector| touch(&flat[vector * VECTOR..][..VECTOR])).sum()
+        });
+    }
+    group.finish();
+}
+
+/// The time of `reads` reads by the slowest of `threads`; thread `n` reads what `read(n, _)` does.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time on real threads")]
-fn measure(threads: u32, pages: u32, look_up: impl Fn(u32) -> u64 + Sync) -> f64 {
+fn timed(threads: u32, reads: u64, read: &(dyn Fn(u32, &mut Random) -> u64 + Sync)) -> Duration {
     let barrier = Barrier::new(threads as usize);
-    let round = |thread: u32| {
-        let mut random = 0x9e37_79b9_u32.wrapping_add(thread.wrapping_mul(77_777));
-        let mut sum = 0_u64;
+    let run = |thread: u32| {
+        let mut random = Random(7 + thread * 77_777);
         barrier.wait();
         let start = Instant::now();
-        for _ in 0..LOOKUPS {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let share = u64::from((pages / threads).max(1));
-            let page = (u64::from(random) * share) >> 32;
-            let page = u32::try_from(page + share * u64::from(thread)).unwrap() % pages;
-            sum = sum.wrapping_add(look_up(page));
+        for _ in 0..reads {
+            black_box(read(thread, &mut random));
         }
-        black_box(sum);
-        start.elapsed().as_secs_f64() * 1e9 / f64::from(LOOKUPS)
+        start.elapsed()
     };
-    let mut figures: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            std::thread::scope(|scope| {
-                let running: Vec<_> =
-                    (0..threads).map(|thread| scope.spawn(move || round(thread))).collect();
-                running.into_iter().map(|thread| thread.join().unwrap()).fold(0.0, f64::max)
-            })
-        })
-        .collect();
-    figures.sort_by(f64::total_cmp);
-    figures[ROUNDS / 2]
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+    })
 }
 
-fn main() {
-    println!("{:44} {:>9} {:>9}", "ns per look-up and thread", "1 thread", "2 threads");
-    for (name, pages) in [("4 MiB", 1024), ("256 MiB", 65_536)] {
-        let (_pager, file) = resident(pages);
-        let report = |what: &str, pages: u32, look_up: &(dyn Fn(u32) -> u64 + Sync)| {
-            let (one, two) = (measure(1, pages, look_up), measure(2, pages, look_up));
-            println!("{:44} {one:9.1} {two:9.1}", format!("{name}: {what}"));
-        };
-        report("hit, random page", pages, &|page| u64::from(hit(&file, page)[64]));
-        report("hit, random page, with an Arc clone", pages, &|page| {
-            let guard = (Arc::clone(&file), hit(&file, page));
-            u64::from(guard.1[64])
-        });
-        let (_full, tight) = resident_in(pages, pages as usize * 4096);
-        report("hit, random page, cache full", pages, &|page| u64::from(hit(&tight, page)[64]));
-        report("hit, one page", 1, &|page| u64::from(hit(&file, page)[64]));
-        let lookups: Vec<PageGuard> = (0..pages / 2).map(|page| hit(&file, page)).collect();
-        report("guard at hand, random page", pages / 2, &|page| {
-            u64::from(lookups[page as usize][64])
-        });
+fn threads(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("threads");
+    for (name, pages) in SIZES {
+        let resident = resident(pages);
+        let share = resident.vectors() / 2;
+        for threads in [1, 2] {
+            let mut each = |what: &str, read: &(dyn Fn(u32, &mut Random) -> u64 + Sync)| {
+                group.bench_function(
+                    BenchmarkId::new(format!("{what}, {threads}"), name),
+                    |bench| {
+                        bench.iter_custom(|reads| timed(threads, reads, read));
+                    },
+                );
+            };
+            each("own pages", &|thread, random| {
+                resident.read(thread as usize * share + random.below(share))
+            });
+            each("one page", &|_, random| resident.read(random.below(PER_PAGE)));
+        }
     }
+    group.finish();
 }
+
+criterion_group! {
+    name = hit;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20);
+    targets = read, batch, threads
+}
+criterion_main!(hit);

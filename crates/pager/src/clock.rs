@@ -5,16 +5,14 @@
 //! down and takes the first frame it finds at zero. A page read once goes at the next turn of
 //! the hand; a page read again survives up to three turns.
 //!
-//! Rules for hits: a hit may only touch the frame's own counter, loads first and stores only a
-//! changed value, so a saturated hot page stays a shared cache line. Everything else runs under the
-//! lock of the frame books. A policy with queues (S3-FIFO) keeps them in itself and learns of new
-//! pages through `inserted`.
+//! Rules for hits: a hit may only count a use in the state word (`FrameState::count_use`), and does
+//! so for the first three. Everything else runs under the lock of the frame books. A policy with
+//! queues (S3-FIFO) keeps them in itself and learns of new pages through `inserted`.
 
 use std::fmt::Debug;
 
 use crate::frame::{Frame, FrameNo};
 use crate::frame_state::Word;
-use crate::sync::{AtomicU8, Ordering};
 
 /// The largest count of the two bits.
 const COUNT_MAX: u8 = 3;
@@ -29,9 +27,6 @@ pub(crate) trait Ring {
 
 /// An eviction policy for one size class.
 pub(crate) trait Policy: Debug + Default {
-    /// A frame was hit. On the path of every hit.
-    fn touched(reference: &AtomicU8);
-
     /// A page is being loaded into the frame.
     fn inserted(&mut self, frame: &Frame);
 
@@ -49,24 +44,12 @@ pub(crate) struct Clock {
 }
 
 impl Policy for Clock {
-    #[inline]
-    fn touched(reference: &AtomicU8) {
-        let count = reference.load(Ordering::Relaxed);
-        if count < COUNT_MAX {
-            reference.store(count + 1, Ordering::Relaxed);
-        }
-    }
-
-    fn inserted(&mut self, frame: &Frame) {
-        frame.reference.store(0, Ordering::Relaxed);
+    fn inserted(&mut self, _frame: &Frame) {
+        // A load begins without uses: cold.
     }
 
     fn is_cold(frame: &Frame) -> bool {
-        let count = frame.reference.load(Ordering::Relaxed);
-        if count != 0 {
-            frame.reference.store(count - 1, Ordering::Relaxed);
-        }
-        count == 0
+        frame.state.age() == 0
     }
 
     fn victim(&mut self, ring: &impl Ring) -> Option<(FrameNo, Word)> {
@@ -133,10 +116,16 @@ mod tests {
     }
 
     fn load(clock: &mut Clock, frame: &Frame, page: u32) {
-        frame.state.begin_load();
-        frame.assign(Owner::new(1, page), 1);
+        frame.state.begin_load(1);
+        frame.assign(Owner::new(1, page));
         clock.inserted(frame);
         frame.state.finish_load(0);
+        frame.state.unpin().unwrap();
+    }
+
+    fn hit(frame: &Frame) {
+        let before = frame.state.pin();
+        frame.state.count_use(before);
         frame.state.unpin().unwrap();
     }
 
@@ -153,7 +142,7 @@ mod tests {
     #[test]
     fn a_page_hit_three_times_survives_three_turns() {
         let (mut clock, frames) = resident(2);
-        (0..9).for_each(|_| Clock::touched(&frames.0[0].reference));
+        (0..9).for_each(|_| hit(&frames.0[0]));
 
         for _ in 0..3 {
             assert_eq!(clock.victim(&frames).unwrap().0, FrameNo(1));
@@ -168,7 +157,7 @@ mod tests {
         let (mut clock, frames) = resident(3);
         frames.0[0].state.pin();
         assert!(frames.0[1].state.claim().is_some());
-        frames.0[1].state.begin_load();
+        frames.0[1].state.begin_load(1);
 
         assert_eq!(clock.victim(&frames).unwrap().0, FrameNo(2));
         assert_eq!(clock.victim(&frames), None);
@@ -178,7 +167,7 @@ mod tests {
     fn all_hot_still_yields_a_victim() {
         let (mut clock, frames) = resident(4);
         for frame in &frames.0 {
-            (0..3).for_each(|_| Clock::touched(&frame.reference));
+            (0..3).for_each(|_| hit(frame));
         }
 
         assert!(clock.victim(&frames).is_some());

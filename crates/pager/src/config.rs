@@ -2,7 +2,7 @@
 
 use crate::error::PagerError;
 use crate::extents::UNITS_MAX;
-use crate::frame::UNIT_BYTES;
+use crate::frame::{Frame, UNIT_BYTES};
 
 /// The default of [`PagerConfig::largest_page_bytes`], and the most it can be: 64 KiB.
 pub const LARGEST_PAGE_BYTES: u32 = 65_536;
@@ -21,10 +21,17 @@ pub struct PagerConfig {
 impl PagerConfig {
     /// A cache of `cache_bytes` bytes of frames, rounded down to a multiple of 4096.
     ///
-    /// What describes the frames comes on top: 32 bytes for each 4096 (0.8 %), counted in
-    /// `PagerStats::bytes_metadata`.
+    /// What describes the frames comes on top: 16 bytes for each 4096 (0.4 %), counted in
+    /// `PagerStats::bytes_metadata`; [`PagerConfig::within`] counts it in.
     pub fn new(cache_bytes: usize) -> Self {
         Self { cache_bytes, largest_page_bytes: LARGEST_PAGE_BYTES, pin_limit_bytes: None }
+    }
+
+    /// A cache that takes `total_bytes` bytes with what describes its frames. Page tables are made
+    /// as files are read (`PagerStats::bytes_tables`) and come on top.
+    pub fn within(total_bytes: usize) -> Self {
+        let described_bytes = UNIT_BYTES + size_of::<Frame>();
+        Self::new(total_bytes / described_bytes * UNIT_BYTES)
     }
 
     /// The largest page of any file, in bytes: a multiple of 4096 up to [`LARGEST_PAGE_BYTES`],
@@ -98,6 +105,16 @@ mod tests {
         let one = PagerConfig::new(4096).largest_page_bytes(4096).validate().unwrap();
 
         assert_eq!(one, Sizes { units: 1, largest_units: 1, pin_limit_units: 1 });
+    }
+
+    #[test]
+    fn frames_and_what_describes_them_fit_a_total() {
+        for total in [65_792, 1 << 20, (1 << 30) + 12_345] {
+            let units = PagerConfig::within(total).validate().unwrap().units as usize;
+
+            let taken = units * (UNIT_BYTES + size_of::<Frame>());
+            assert!(taken <= total && total - taken < 2 * UNIT_BYTES, "{taken} of {total}");
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use nephrite_io::memory::prefetch_value;
 
-use crate::clock::{Clock, Policy};
 use crate::frame::{Frame, FrameNo, Owner};
+use crate::frame_state::Word;
 use crate::frame_wait::FrameWait;
 use crate::guard::{FramePin, PageGuard};
 use crate::load::{Load, LoadWait};
@@ -106,15 +106,17 @@ impl CachedFile {
     ///
     /// The bytes `near` (the first sixteen cache lines of them) are asked for before the frame is
     /// looked at, so that the two cache misses of a hit run side by side.
-    #[inline]
+    ///
+    /// The fastest way to a page, for a caller who uses the guard where it is made: inlined, the
+    /// guard stays in registers. One that goes through memory holds the processor up: loads of what
+    /// was just stored wait for the addition that pins (figures in `docs/design.md`).
+    #[inline(always)]
     pub fn try_hit(&self, page: u32, near: Range<u32>) -> Option<PageGuard> {
         let number = self.table.frame_of(page)?;
         self.shared.memory.prefetch(number, near);
-        match self.try_pin_at(number, page, Use::Point) {
-            // SAFETY: `try_pin_at` made the pin for us.
-            Pinned::Yes(pin) => Some(unsafe { pin.guard() }),
-            Pinned::Refused | Pinned::No => None,
-        }
+        let pin = self.try_pin_at(number, page, Use::Point);
+        // SAFETY: `try_pin_at` or `try_pin_slow` made the pin for us.
+        pin.or_else(|| self.try_uncharged(number, page)).map(|pin| unsafe { pin.guard() })
     }
 
     /// Asks the processor for what the next steps towards a page need: of many pages first for all
@@ -168,13 +170,13 @@ impl CachedFile {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn look_up(self: &StdArc<Self>, page: u32, purpose: Use) -> Lookup {
         assert!(page < self.page_count, "page {page} of a file of {} pages", self.page_count);
-        match self.try_pin(page, purpose) {
-            // SAFETY: `try_pin` made the pin for us.
-            Pinned::Yes(pin) => Lookup::Hit(unsafe { pin.guard() }),
-            Pinned::Refused | Pinned::No => self.look_up_slow(page, purpose),
+        match self.table.frame_of(page).and_then(|number| self.try_pin_at(number, page, purpose)) {
+            // SAFETY: `try_pin_at` made the pin for us.
+            Some(pin) => Lookup::Hit(unsafe { pin.guard() }),
+            None => self.look_up_slow(page, purpose),
         }
     }
 
@@ -223,39 +225,45 @@ impl CachedFile {
 
     fn begin(&self, page: u32, frame: FrameNo) {
         let frame = self.shared.frame(frame);
-        frame.state.begin_load();
-        frame.assign(self.owner(page), self.frame_units);
+        frame.state.begin_load(self.frame_units);
+        frame.assign(self.owner(page));
     }
 
-    #[inline]
-    fn try_pin(&self, page: u32, purpose: Use) -> Pinned {
-        match self.table.frame_of(page) {
-            Some(number) => self.try_pin_at(number, page, purpose),
-            None => Pinned::No,
-        }
-    }
-
-    /// As `try_pin`, at the frame that the page's entry names.
-    #[inline]
-    fn try_pin_at(&self, number: FrameNo, page: u32, purpose: Use) -> Pinned {
+    /// Pins a frame that is charged and holds this page: the whole of a hit.
+    #[inline(always)]
+    fn try_pin_at(&self, number: FrameNo, page: u32, purpose: Use) -> Option<FramePin> {
         let frame = self.shared.frame(number);
         // A look before the pin: a stale entry or a used up budget then costs nobody a wake-up for
         // a pin that comes and goes. Only what the pin itself returns counts.
-        if frame.state.peek().is_plain_hit() && frame.owner() == self.owner(page) {
-            let before = frame.state.pin();
-            if before.is_plain_hit() && self.is_ours(frame, page) {
-                if purpose == Use::Point {
-                    Clock::touched(&frame.reference);
-                }
-                return Pinned::Yes(self.hit(number));
-            }
-            self.unpin(number);
+        if !frame.state.peek().is_plain_hit() || frame.owner() != self.owner(page) {
+            return None;
         }
-        self.try_pin_slow(number, page, purpose)
+        let before = frame.state.pin();
+        if before.is_plain_hit() && self.is_ours(frame, page) {
+            return Some(self.counted(frame, number, before, purpose));
+        }
+        self.unpin(number);
+        None
+    }
+
+    fn try_pin(&self, page: u32, purpose: Use) -> Pinned {
+        let Some(number) = self.table.frame_of(page) else { return Pinned::No };
+        match self.try_pin_at(number, page, purpose) {
+            Some(pin) => Pinned::Yes(pin),
+            None => self.try_pin_slow(number, page, purpose),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_uncharged(&self, number: FrameNo, page: u32) -> Option<FramePin> {
+        match self.try_pin_slow(number, page, Use::Point) {
+            Pinned::Yes(pin) => Some(pin),
+            Pinned::Refused | Pinned::No => None,
+        }
     }
 
     /// Not a plain hit: it is another page, or the frame is not charged, or it was just taken.
-    #[cold]
     fn try_pin_slow(&self, number: FrameNo, page: u32, purpose: Use) -> Pinned {
         let frame = self.shared.frame(number);
         let seen = frame.state.peek();
@@ -276,10 +284,7 @@ impl CachedFile {
             self.unpin(number);
             return Pinned::Refused;
         }
-        if purpose == Use::Point {
-            Clock::touched(&frame.reference);
-        }
-        Pinned::Yes(self.hit(number))
+        Pinned::Yes(self.counted(frame, number, before, purpose))
     }
 
     /// Charges a frame that the caller has pinned, with its credit if it has one; false when the
@@ -304,13 +309,18 @@ impl CachedFile {
     }
 
     /// Drops a pin that this call has made.
+    #[cold]
     fn unpin(&self, number: FrameNo) {
         // SAFETY: the caller's pin; the file owns `Shared`.
         unsafe { Shared::unpin(Shared::pointer(&self.shared), number) };
     }
 
+    /// Counts a hit, and hands over the pin that it made. `before` is what the pin found.
     #[inline]
-    fn hit(&self, number: FrameNo) -> FramePin {
+    fn counted(&self, frame: &Frame, number: FrameNo, before: Word, purpose: Use) -> FramePin {
+        if purpose == Use::Point {
+            frame.state.count_use(before);
+        }
         self.shared.hits.count();
         // SAFETY: the caller's pin saw the frame resident with our page, which is so long.
         unsafe { FramePin::new(Shared::pointer(&self.shared), number, self.page_bytes) }

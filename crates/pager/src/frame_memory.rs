@@ -15,28 +15,46 @@ use std::ptr::NonNull;
 use nephrite_io::memory::{Arena, MemoryError, Region};
 
 use crate::frame::{FrameNo, UNIT_BYTES};
+use crate::frame_array::FrameArray;
 
 /// The memory of all frames.
 #[derive(Debug)]
 pub(crate) struct FrameMemory {
+    /// The first byte of `arena`, so that a hit need not follow the pointer to it.
+    start: NonNull<u8>,
+    frame_bytes: usize,
     arena: std::sync::Arc<Arena>,
     #[cfg(loom)]
     witnesses: Vec<loom::cell::UnsafeCell<u64>>,
 }
 
-// SAFETY: the witness cells are written by the thread that owns a frame and read under its pins;
-// that this holds is what loom checks.
-#[cfg(loom)]
+// SAFETY: `start` is an address in `arena`, which may be shared and sent.
+unsafe impl Send for FrameMemory {}
+// SAFETY: as above; and the witness cells are written by the thread that owns a frame and read
+// under its pins; that this holds is what loom checks.
 unsafe impl Sync for FrameMemory {}
 
 impl FrameMemory {
-    /// Reserves `units` of 4096 bytes.
-    pub(crate) fn new(units: u32) -> Result<Self, MemoryError> {
-        Ok(Self {
-            arena: Arena::new(units as usize * UNIT_BYTES)?,
-            #[cfg(loom)]
-            witnesses: (0..units).map(|_| loom::cell::UnsafeCell::new(0)).collect(),
-        })
+    /// Reserves `units` of 4096 bytes and what describes them, in one piece.
+    #[cfg(not(loom))]
+    pub(crate) fn new(units: u32) -> Result<(Self, FrameArray), MemoryError> {
+        let (count, frame_bytes) = (units as usize, units as usize * UNIT_BYTES);
+        let array_bytes = FrameArray::bytes(count).next_multiple_of(UNIT_BYTES);
+        // A sum beyond the address space is refused by the arena as any other it cannot have.
+        let arena = Arena::new(frame_bytes.saturating_add(array_bytes))?;
+        // SAFETY: frames, of which regions are lent out, end where the array begins.
+        let frames = unsafe { FrameArray::new(&arena, frame_bytes, count) };
+        Ok((Self { start: arena.start(), frame_bytes, arena }, frames))
+    }
+
+    /// Reserves `units` of 4096 bytes and what describes them.
+    #[cfg(loom)]
+    pub(crate) fn new(units: u32) -> Result<(Self, FrameArray), MemoryError> {
+        let frame_bytes = units as usize * UNIT_BYTES;
+        let arena = Arena::new(frame_bytes)?;
+        let witnesses = (0..units).map(|_| loom::cell::UnsafeCell::new(0)).collect();
+        let memory = Self { start: arena.start(), frame_bytes, arena, witnesses };
+        Ok((memory, FrameArray::on_heap(units as usize)))
     }
 
     /// Lends a frame to its loader.
@@ -63,14 +81,16 @@ impl FrameMemory {
     ///
     /// # Safety
     ///
-    /// The caller holds a pin of the frame that saw it resident, and uses the address only while it
-    /// holds that pin.
+    /// The frame is one of this memory. The caller holds a pin of it that saw it resident, and uses
+    /// the address only while it holds that pin, for as many bytes as the frame is long.
     #[inline]
-    pub(crate) unsafe fn bytes(&self, frame: FrameNo, bytes: usize) -> NonNull<u8> {
+    pub(crate) unsafe fn bytes(&self, frame: FrameNo) -> NonNull<u8> {
         #[cfg(loom)]
         self.witnesses[frame.index()].with(|_| ());
-        // SAFETY: no region of a resident frame exists; the pin keeps it resident.
-        NonNull::from(unsafe { self.arena.bytes(frame.offset_bytes(), bytes) }).cast()
+        debug_assert!(frame.offset_bytes() < self.frame_bytes, "{frame:?} is not of this arena");
+        // SAFETY: the frame lies in the arena. No region of a resident frame exists, and the pin
+        // keeps it resident.
+        unsafe { self.start.add(frame.offset_bytes()) }
     }
 
     /// Asks the processor for bytes of a frame, whatever state it is in.
@@ -94,8 +114,9 @@ impl FrameMemory {
         self.witnesses[frame.index()].with(|cell| unsafe { *cell })
     }
 
-    pub(crate) fn bytes_total(&self) -> usize {
-        self.arena.len()
+    /// The memory of the frames alone.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.frame_bytes
     }
 
     pub(crate) fn huge_pages(&self) -> bool {

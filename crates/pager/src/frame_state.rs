@@ -1,7 +1,7 @@
 //! Frame state: one 64-bit word that says who may touch a frame.
 //!
 //! ```text
-//! [ flags: 8 | version: 24 | pins: 32 ]
+//! [ flags: 8 | - : 2 | uses: 2 | units: 4 | version: 16 | pins: 32 ]
 //!   flags = [ - | - | wanted | charged | orphan | phase: 3 ]
 //!
 //!            begin_load          finish_load               claim
@@ -24,6 +24,9 @@
 //!   zero, and is collected when the budget runs dry: a repeated hit pays nothing for it.
 //! - *wanted*: somebody waits for a frame; whoever drops the last pin must look for waiters.
 //! - *orphan*: the file is gone; whoever drops the last pin frees the frame.
+//! - *uses*: hits since the load, up to three, as the eviction policy counts them; *units*: the
+//!   length of the frame. Both are here so that a hit looks at one cache line, and few of those:
+//!   a frame has sixteen bytes of description.
 //! - *version* counts loads. It makes a compare-and-swap against a word read earlier fail when the
 //!   frame has been reused in between; memory safety does not depend on it (a pin does that).
 //!
@@ -41,7 +44,12 @@ use crate::sync::{AtomicU64, Ordering};
 
 const PINS: u64 = 0xffff_ffff;
 const VERSION_SHIFT: u32 = 32;
-const VERSION: u64 = 0x00ff_ffff << VERSION_SHIFT;
+const VERSION: u64 = 0xffff << VERSION_SHIFT;
+const UNITS_SHIFT: u32 = 48;
+const UNITS: u64 = 0xf << UNITS_SHIFT;
+const USES_SHIFT: u32 = 52;
+const USES: u64 = 0b11 << USES_SHIFT;
+const ONE_USE: u64 = 1 << USES_SHIFT;
 const PHASE: u64 = 0b111 << 56;
 const FREE: u64 = 0;
 const LOADING: u64 = 1 << 56;
@@ -173,14 +181,38 @@ impl FrameState {
         None
     }
 
-    /// Free or evicting to loading, with the pin of the loader, charged, version counted on.
+    /// Counts one use, up to three. `before` is what `pin` returned. Only a hint for the policy:
+    /// when others come in between, the use is not counted. Relaxed: it orders nothing.
+    #[inline]
+    pub(crate) fn count_use(&self, before: Word) {
+        if before.0 & USES != USES {
+            self.swap(Word(before.0 + 1), before.0 + 1 + ONE_USE, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes one use off, if there is one; returns how many there were.
+    pub(crate) fn age(&self) -> u8 {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            let uses = Word(seen).uses();
+            if uses == 0 || self.swap(Word(seen), seen - ONE_USE, Ordering::Relaxed) {
+                return uses;
+            }
+            seen = self.0.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Free or evicting to loading a page of `units` (1 to 16), with the pin of the loader,
+    /// charged, without uses, version counted on.
     /// Relaxed: the frame came to the caller by `claim` or under the lock of the frame books.
-    pub(crate) fn begin_load(&self) {
+    pub(crate) fn begin_load(&self, units: u8) {
+        assert!((1..=16).contains(&units), "a frame of {units} units");
         self.update(Ordering::Relaxed, |word| {
             let exclusive = word & PHASE == FREE || word & PHASE == EVICTING;
             assert!(exclusive, "load into a frame in use: {word:#018x}");
             let version = (word + (1 << VERSION_SHIFT)) & VERSION;
-            (word & (WANTED | PINS)) + LOADING + CHARGED + version + 1
+            let units = u64::from(units - 1) << UNITS_SHIFT;
+            (word & (WANTED | PINS)) + LOADING + CHARGED + units + version + 1
         });
     }
 
@@ -285,6 +317,16 @@ impl Word {
     pub(crate) fn pins(self) -> u64 {
         self.0 & PINS
     }
+
+    /// Hits since the load, up to three.
+    pub(crate) fn uses(self) -> u8 {
+        u8::try_from((self.0 & USES) >> USES_SHIFT).expect("two bits")
+    }
+
+    /// The length of the frame since its load began, in units.
+    pub(crate) fn units(self) -> u8 {
+        u8::try_from((self.0 & UNITS) >> UNITS_SHIFT).expect("four bits") + 1
+    }
 }
 
 #[cfg(test)]
@@ -294,7 +336,7 @@ mod tests {
 
     fn resident() -> FrameState {
         let state = FrameState::free();
-        state.begin_load();
+        state.begin_load(1);
         state.finish_load(0);
         state.unpin().unwrap();
         state
@@ -303,7 +345,7 @@ mod tests {
     #[test]
     fn a_load_makes_a_pin_for_each_waiter() {
         let state = FrameState::free();
-        state.begin_load();
+        state.begin_load(1);
         assert!(state.peek().is_loading() && state.peek().is_charged());
 
         state.finish_load(2);
@@ -330,12 +372,12 @@ mod tests {
         let state = resident();
         state.claim().unwrap();
         assert!(!state.pin().is_readable());
-        state.begin_load();
+        state.begin_load(1);
         assert_eq!(state.peek().pins(), 2);
         state.fail_load();
         state.release();
         assert!(state.peek().is_free());
-        state.begin_load();
+        state.begin_load(1);
         state.finish_load(0);
         state.unpin().unwrap();
 
@@ -350,7 +392,7 @@ mod tests {
         let state = resident();
         let seen = state.peek();
         state.claim().unwrap();
-        state.begin_load();
+        state.begin_load(1);
         state.finish_load(0);
         state.unpin().unwrap();
 
@@ -362,9 +404,40 @@ mod tests {
     fn the_version_wraps_within_its_bits() {
         let state = FrameState(AtomicU64::new(FREE | VERSION));
 
-        state.begin_load();
+        state.begin_load(1);
 
         assert_eq!(state.0.into_inner(), LOADING | CHARGED | 1);
+    }
+
+    #[test]
+    fn uses_are_counted_to_three_and_end_with_the_load() {
+        let state = resident();
+        for expected in [0, 1, 2, 3, 3] {
+            assert_eq!(state.peek().uses(), expected);
+            let before = state.pin();
+            state.count_use(before);
+            state.unpin().unwrap();
+        }
+
+        assert_eq!((state.age(), state.age(), state.age(), state.age()), (3, 2, 1, 0));
+
+        let before = state.pin();
+        state.count_use(before);
+        state.unpin().unwrap();
+        state.claim().unwrap();
+        state.begin_load(16);
+        assert_eq!((state.peek().uses(), state.peek().units()), (0, 16));
+    }
+
+    #[test]
+    fn a_use_is_not_counted_over_a_change() {
+        let state = resident();
+        let before = state.pin();
+        state.pin_again();
+
+        state.count_use(before);
+
+        assert_eq!((state.peek().uses(), state.peek().pins()), (0, 2));
     }
 
     #[test]
@@ -398,6 +471,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "load into a frame in use")]
     fn a_resident_frame_cannot_be_loaded_into() {
-        resident().begin_load();
+        resident().begin_load(1);
     }
 }

@@ -43,7 +43,7 @@ impl FramePin {
         // SAFETY: alive because of the pin.
         let memory = unsafe { &(*shared.as_ptr()).memory };
         // SAFETY: the caller's promise.
-        let bytes = unsafe { memory.bytes(frame, length as usize) };
+        let bytes = unsafe { memory.bytes(frame) };
         Self { shared, bytes, length, frame }
     }
 

@@ -34,6 +34,7 @@ mod error;
 mod extents;
 mod file;
 mod frame;
+mod frame_array;
 mod frame_memory;
 mod frame_state;
 mod frame_wait;

@@ -26,7 +26,7 @@ pub(crate) const CHUNK_PAGES: u32 = if cfg!(loom) { 2 } else { 1024 };
 /// No frame number: arenas are shorter than this.
 const NO_FRAME: u32 = u32::MAX;
 
-type Chunk = Box<[AtomicU32]>;
+type Chunk = Box<[AtomicU32; CHUNK_PAGES as usize]>;
 
 /// The table of one file.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl PageTable {
         let made =
             (0_u32..).zip(&self.chunks).filter_map(|(index, chunk)| Some((index, chunk.get()?)));
         made.flat_map(|(index, chunk)| {
-            (index * CHUNK_PAGES..).zip(chunk).filter_map(|(page, entry)| {
+            (index * CHUNK_PAGES..).zip(&**chunk).filter_map(|(page, entry)| {
                 let frame = entry.load(Ordering::Acquire);
                 (frame != NO_FRAME).then_some((page, FrameNo(frame)))
             })
@@ -106,7 +106,7 @@ impl PageTable {
 }
 
 fn new_chunk() -> Chunk {
-    (0..CHUNK_PAGES).map(|_| AtomicU32::new(NO_FRAME)).collect()
+    Box::new(std::array::from_fn(|_| AtomicU32::new(NO_FRAME)))
 }
 
 #[cfg(test)]

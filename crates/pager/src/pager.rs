@@ -7,7 +7,8 @@ use crate::config::{PagerConfig, frame_units};
 use crate::error::PagerError;
 use crate::extents::UNITS_MAX;
 use crate::file::CachedFile;
-use crate::frame::{Frame, UNIT_BYTES};
+use crate::frame::UNIT_BYTES;
+use crate::frame_array::FrameArray;
 use crate::page_table::PageTable;
 use crate::shared::Shared;
 use crate::stats::{ClassStats, PagerStats};
@@ -69,7 +70,7 @@ impl Pager {
         stats.bytes_tables = usize::try_from(counters.table_bytes.load(Relaxed))
             .expect("bytes that are allocated fit the address space");
         stats.bytes_pin_limit = shared.pin_limit_bytes();
-        stats.bytes_arena = shared.memory.bytes_total();
+        stats.bytes_arena = shared.memory.frame_bytes();
         stats.huge_pages = shared.memory.huge_pages();
         stats.files = lock(&shared.keys).in_use();
         self.count_frames(&mut stats);
@@ -78,7 +79,7 @@ impl Pager {
     }
 
     fn count_frames(&self, stats: &mut PagerStats) {
-        for frame in &self.shared.frames {
+        for frame in self.shared.frames.iter() {
             let word = frame.state.peek();
             // A loading frame has a pin of its loader, and those of getters in passing.
             stats.frames_loading += u64::from(word.is_loading());
@@ -108,7 +109,7 @@ impl Pager {
             stats.bytes_extent = extents.extent_bytes();
             stats.bytes_metadata = extents.bytes();
         });
-        stats.bytes_metadata += self.shared.frames.len() * size_of::<Frame>();
+        stats.bytes_metadata += FrameArray::bytes(self.shared.frames.len());
         stats.bytes_metadata += self.shared.hits.bytes() + size_of::<Shared>();
     }
 }

@@ -25,6 +25,7 @@ use crate::config::Sizes;
 use crate::error::PagerError;
 use crate::extents::{Evicted, Extents};
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
+use crate::frame_array::FrameArray;
 use crate::frame_memory::FrameMemory;
 use crate::frame_wait::{FrameWait, FrameWaiters};
 use crate::hit_counter::HitCounter;
@@ -40,7 +41,7 @@ const COLLECT_STRIDE: u32 = if cfg!(loom) { 1 } else { 64 };
 /// The shared part of one cache.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) frames: Box<[Frame]>,
+    pub(crate) frames: FrameArray,
     pub(crate) memory: FrameMemory,
     pub(crate) loads: LoadTable,
     pub(crate) hits: HitCounter,
@@ -89,14 +90,10 @@ pub(crate) struct News<'a> {
 
 impl Shared {
     pub(crate) fn new(sizes: Sizes) -> Result<Self, PagerError> {
-        let count = sizes.units as usize;
-        let mut frames = Vec::new();
-        let table_memory = |_| PagerError::TableMemory { bytes: count * size_of::<Frame>() };
-        frames.try_reserve_exact(count).map_err(table_memory)?;
-        frames.resize_with(count, Frame::new);
+        let (memory, frames) = FrameMemory::new(sizes.units)?;
         Ok(Self {
-            frames: frames.into_boxed_slice(),
-            memory: FrameMemory::new(sizes.units)?,
+            frames,
+            memory,
             loads: LoadTable::new(),
             hits: HitCounter::new(),
             counters: Counters::default(),
@@ -155,7 +152,7 @@ impl Shared {
             return wait;
         }
         let mut gained = 0;
-        for frame in &self.frames {
+        for frame in self.frames.iter() {
             // A mark seen is as good as one made: whoever takes it off notifies afterwards, and
             // the epoch of `wait` is older than any notice still to come.
             if !frame.state.peek().is_wanted() {
@@ -281,9 +278,8 @@ impl Shared {
     fn settle(&self, frame: &Frame) {
         let mut seen = frame.state.peek();
         while seen.is_evictable() {
-            let units = frame.units();
             if frame.state.settle(seen) {
-                self.give(if seen.is_charged() { u64::from(units) } else { 0 });
+                self.give(if seen.is_charged() { u64::from(seen.units()) } else { 0 });
                 return;
             }
             seen = frame.state.peek();
@@ -291,11 +287,10 @@ impl Shared {
     }
 
     /// Takes the charge off a frame if it is unpinned; returns the units for the caller to give
-    /// back. The units are of the same load as the word: the version in it has not changed.
+    /// back.
     fn uncharge(&self, frame: &Frame) -> u64 {
         let seen = frame.state.peek();
-        let units = frame.units();
-        if frame.state.uncharge(seen) { u64::from(units) } else { 0 }
+        if frame.state.uncharge(seen) { u64::from(seen.units()) } else { 0 }
     }
 
     /// Collects the charges of unpinned frames into the budget; returns how many units. The caller

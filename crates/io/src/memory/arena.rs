@@ -45,6 +45,12 @@ impl Arena {
         self.memory.huge_pages()
     }
 
+    /// The address of the first byte. Whoever reads or writes through it keeps the rules of
+    /// [`Arena::region`] and [`Arena::bytes`], and keeps the arena alive.
+    pub fn start(&self) -> NonNull<u8> {
+        self.memory.base()
+    }
+
     /// Lends out the window `offset..offset + len` for reading and writing.
     ///
     /// # Panics

@@ -22,8 +22,8 @@ impl Cache {
     fn load(&mut self, units: u8) -> Option<FrameNo> {
         let number = self.books.allocate(&self.frames, units, &mut self.evicted)?;
         let frame = &self.frames[number.index()];
-        frame.state.begin_load();
-        frame.assign(Owner::new(0, number.0), units);
+        frame.state.begin_load(units);
+        frame.assign(Owner::new(0, number.0));
         frame.state.finish_load(0);
         frame.state.unpin().unwrap();
         Some(number)
@@ -32,6 +32,12 @@ impl Cache {
     fn pin(&self, frame: FrameNo) {
         assert!(self.frames[frame.index()].state.pin().is_readable());
     }
+}
+
+fn hit(frame: &Frame) {
+    let before = frame.state.pin();
+    frame.state.count_use(before);
+    frame.state.unpin().unwrap();
 }
 
 #[test]
@@ -132,7 +138,7 @@ fn a_hot_class_keeps_its_extents_from_a_busy_one() {
 
     for _ in 0..1000 {
         for frame in &hot {
-            (0..3).for_each(|_| Clock::touched(&cache.frames[frame.index()].reference));
+            (0..3).for_each(|_| hit(&cache.frames[frame.index()]));
         }
         cache.load(2).unwrap();
     }

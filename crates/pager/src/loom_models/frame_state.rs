@@ -28,8 +28,8 @@ impl Model {
 
     /// Loads a page into a frame that the caller owns.
     fn load(&self, page: u32) {
-        self.frame.state.begin_load();
-        self.frame.assign(Owner::new(1, page), 1);
+        self.frame.state.begin_load(1);
+        self.frame.assign(Owner::new(1, page));
         // SAFETY: the frame is loading and ours.
         self.bytes.with_mut(|bytes| unsafe { *bytes = u64::from(page) });
         self.frame.state.finish_load(0);

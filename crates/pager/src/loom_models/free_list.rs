@@ -17,7 +17,7 @@ impl Books {
     fn allocate(&self) -> Option<FrameNo> {
         let mut evicted = Evicted::default();
         let frame = lock(&self.extents).allocate(&self.frames, 1, &mut evicted)?;
-        self.frames[frame.index()].state.begin_load();
+        self.frames[frame.index()].state.begin_load(1);
         Some(frame)
     }
 
