@@ -78,7 +78,8 @@ mod write;
 
 pub use nephrite_format::{ElementType, Id, IdKind, IdRef, MAX_ID_BYTES, layout::MAX_DIMENSION};
 pub use nephrite_io::{
-    BackendChoice, BackendReport, Disk, DiskOptions, IoError, IoErrorKind, IoStats, open_disk,
+    BackendChoice, BackendReport, Disk, DiskOptions, IoError, IoErrorKind, IoStats, LimitsReport,
+    MappingReport, open_disk,
 };
 
 pub use crate::{

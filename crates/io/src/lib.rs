@@ -106,7 +106,7 @@ pub use options::{
     DiskOptions,
 };
 pub use probe::PROBE_PREFIX;
-pub use report::{BackendChoice, BackendReport, MappingReport, UnknownBackend};
+pub use report::{BackendChoice, BackendReport, LimitsReport, MappingReport, UnknownBackend};
 pub use request::{Completed, IoBuffer, OnComplete, Operation, Request};
 pub use select::open_disk;
 pub use stats::IoStats;

@@ -28,6 +28,7 @@ pub const PROBE_PREFIX: &str = ".nephrite-probe-";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Probed {
     pub(crate) alignment: Option<u32>,
+    pub(crate) memory_alignment: u32,
     /// What was used in place of a file in the directory, as a clause.
     pub(crate) note: Option<String>,
 }
@@ -73,7 +74,8 @@ fn in_directory(disk: &dyn Disk, directory: &Path, direct: bool) -> Result<Probe
     let file = ProbeFile::create(directory, direct)?;
     exercise(disk, &file.handle)?;
     let alignment = file.handle.is_direct().then(|| file.handle.alignment());
-    Ok(Probed { alignment, note: None })
+    let memory_alignment = u32::try_from(file.handle.memory_alignment()).unwrap_or(u32::MAX);
+    Ok(Probed { alignment, memory_alignment, note: None })
 }
 
 /// Writes a block, makes it durable, and reads it back.
@@ -173,5 +175,5 @@ fn in_memory(_disk: &dyn Disk, _directory: &Path, cause: &IoError) -> Result<Pro
 fn unwritable(cause: &IoError) -> Probed {
     let note =
         format!("the directory could not be written ({cause}), so a file in memory was used");
-    Probed { alignment: None, note: Some(note) }
+    Probed { alignment: None, memory_alignment: 1, note: Some(note) }
 }

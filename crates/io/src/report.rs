@@ -101,6 +101,33 @@ pub struct BackendReport {
     pub caller_rings: u32,
     /// Set when a thread could not get such a ring although it was allowed to: why.
     pub caller_refusal: Option<String>,
+    /// What memory of direct transfers must be aligned to, in bytes; 1 when buffered.
+    pub memory_alignment: u32,
+    /// The device's request scheduler; `none` reorders nothing.
+    pub scheduler: Option<String>,
+    /// Whether the device says that it has to move a head.
+    pub rotational: Option<bool>,
+    /// Most bytes of one request to the device (`max_sectors_kb`); larger ones are split.
+    pub transfer_bytes_max: Option<u64>,
+    /// Type of the file system, like `ext4`.
+    pub file_system: Option<String>,
+    /// What this process may use.
+    pub limits: LimitsReport,
+}
+
+/// Limits of the process that decide about rings and open files; none where the system does not
+/// tell them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LimitsReport {
+    /// Memory that may be locked, in bytes (RLIMIT_MEMLOCK); `u64::MAX` for no limit.
+    pub locked_memory_bytes: Option<u64>,
+    /// Files that may be open (RLIMIT_NOFILE); `u64::MAX` for no limit.
+    pub open_files: Option<u64>,
+    /// The sysctl `kernel.io_uring_disabled`: 0 allows rings, 1 to a group only, 2 to nobody.
+    pub io_uring_disabled: Option<u32>,
+    /// System call filters of this process: `none`, `strict` or `filter`.
+    pub seccomp: Option<String>,
 }
 
 /// Mappings of sealed files.
@@ -150,15 +177,53 @@ impl fmt::Display for BackendReport {
             }
         }
         match self.direct {
-            true => writeln!(formatter, "direct I/O:  yes, aligned to {} bytes", self.alignment)?,
+            true => writeln!(
+                formatter,
+                "direct I/O:  yes, offsets aligned to {} bytes, memory to {}",
+                self.alignment, self.memory_alignment
+            )?,
             false => writeln!(formatter, "direct I/O:  no, through the system's cache")?,
         }
-        let device = self.device.as_deref().unwrap_or("unknown");
-        let write_cache = self.write_cache.as_deref().unwrap_or("unknown");
-        writeln!(formatter, "device:      {device} (write cache: {write_cache})")?;
+        let known = |text: &Option<String>| text.as_deref().unwrap_or("unknown").to_owned();
+        writeln!(formatter, "file system: {}", known(&self.file_system))?;
+        let rotational = match self.rotational {
+            Some(true) => "rotating",
+            Some(false) => "not rotating",
+            None => "rotation unknown",
+        };
+        writeln!(
+            formatter,
+            "device:      {} (write cache: {}, scheduler: {}, {rotational}, largest request: {})",
+            known(&self.device),
+            known(&self.write_cache),
+            known(&self.scheduler),
+            limit(self.transfer_bytes_max)
+        )?;
+        writeln!(formatter, "limits:      {}", self.limits)?;
         match self.writes_through && self.direct {
             true => write!(formatter, "durable:     one write (RWF_DSYNC)"),
             false => write!(formatter, "durable:     write, then sync"),
         }
+    }
+}
+
+impl fmt::Display for LimitsReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "locked memory: {}, open files: {}, kernel.io_uring_disabled: {}, seccomp: {}",
+            limit(self.locked_memory_bytes),
+            limit(self.open_files),
+            self.io_uring_disabled.map_or_else(|| "unknown".to_owned(), |level| level.to_string()),
+            self.seccomp.as_deref().unwrap_or("unknown")
+        )
+    }
+}
+
+fn limit(limit: Option<u64>) -> String {
+    match limit {
+        None => "unknown".to_owned(),
+        Some(u64::MAX) => "unlimited".to_owned(),
+        Some(number) => number.to_string(),
     }
 }

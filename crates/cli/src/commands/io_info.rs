@@ -14,8 +14,11 @@ use crate::failure::Failure;
 
 /// What `--help` says after the options.
 const HELP: &str = r#"JSON: {"requested","chosen","reason","degraded","kernel","ring_flags",
-       "ring_entries","ring_threads","positional_threads","direct","alignment","device",
-       "write_cache"}"#;
+       "ring_entries","ring_threads","positional_threads","direct","alignment",
+       "memory_alignment","device","write_cache","writes_through","scheduler","rotational",
+       "transfer_bytes_max","file_system","mapping":{"files","refusals","first_refusal",
+       "fallbacks"},"limits":{"locked_memory_bytes","open_files","io_uring_disabled","seccomp"}};
+       what is unknown is null, and a limit that does not exist is "unlimited""#;
 
 /// Arguments of `io-info`.
 #[derive(Debug, Args)]
@@ -42,6 +45,44 @@ pub(crate) struct IoInfo {
     alignment: u32,
     device: Option<String>,
     write_cache: Option<String>,
+    writes_through: bool,
+    memory_alignment: u32,
+    file_system: Option<String>,
+    scheduler: Option<String>,
+    rotational: Option<bool>,
+    transfer_bytes_max: Option<u64>,
+    mapping: Option<Mapping>,
+    limits: Limits,
+}
+
+#[derive(Serialize)]
+struct Mapping {
+    files: u64,
+    refusals: u64,
+    first_refusal: Option<String>,
+    fallbacks: u64,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    locked_memory_bytes: Option<Limit>,
+    open_files: Option<Limit>,
+    io_uring_disabled: Option<u32>,
+    seccomp: Option<String>,
+}
+
+/// A number, or the word `unlimited`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Limit {
+    Number(u64),
+    Word(&'static str),
+}
+
+impl From<u64> for Limit {
+    fn from(number: u64) -> Self {
+        if number == u64::MAX { Self::Word("unlimited") } else { Self::Number(number) }
+    }
 }
 
 impl From<BackendReport> for IoInfo {
@@ -60,6 +101,24 @@ impl From<BackendReport> for IoInfo {
             alignment: report.alignment,
             device: report.device,
             write_cache: report.write_cache,
+            writes_through: report.writes_through,
+            memory_alignment: report.memory_alignment,
+            file_system: report.file_system,
+            scheduler: report.scheduler,
+            rotational: report.rotational,
+            transfer_bytes_max: report.transfer_bytes_max,
+            mapping: report.mapping.map(|mapping| Mapping {
+                files: mapping.files,
+                refusals: mapping.refusals,
+                first_refusal: mapping.first_refusal,
+                fallbacks: mapping.fallbacks,
+            }),
+            limits: Limits {
+                locked_memory_bytes: report.limits.locked_memory_bytes.map(Limit::from),
+                open_files: report.limits.open_files.map(Limit::from),
+                io_uring_disabled: report.limits.io_uring_disabled,
+                seccomp: report.limits.seccomp,
+            },
         }
     }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 
+use crate::environment;
+
 /// Fewest entries that are still worth a ring.
 const ENTRIES_MIN: u32 = 32;
 
@@ -135,7 +137,10 @@ fn accept(ring: IoUring, rung: &Rung) -> Result<(IoUring, RingFacts), String> {
 /// What a failed setup means, and what to do about it.
 pub(super) fn explain(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => blocked(),
+        Some(libc::EPERM | libc::EACCES) => {
+            let limits = environment::limits();
+            blocked(limits.io_uring_disabled, limits.seccomp.as_deref())
+        }
         Some(libc::ENOSYS) => {
             "this kernel has no io_uring, or a sandbox hides it (ENOSYS); run on \
                                Linux 5.11 or later, outside the sandbox"
@@ -155,14 +160,21 @@ pub(super) fn explain(error: &io::Error) -> String {
     }
 }
 
-/// EPERM has two usual causes; the sysctl tells them apart.
-fn blocked() -> String {
-    let setting = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    match setting.as_deref().map(str::trim) {
-        Ok(level @ ("1" | "2")) => format!(
+/// EPERM has two usual causes; the sysctl and the state of the filters tell them apart.
+fn blocked(disabled: Option<u32>, seccomp: Option<&str>) -> String {
+    match (disabled, seccomp) {
+        (Some(1), _) => "io_uring is reserved to a group by the administrator (EPERM; \
+                         kernel.io_uring_disabled = 1); join the group of the sysctl \
+                         kernel.io_uring_group, or set kernel.io_uring_disabled to 0"
+            .to_owned(),
+        (Some(level @ 2..), _) => format!(
             "io_uring is switched off by the administrator (EPERM; kernel.io_uring_disabled = \
-             {level}); set it to 0 with sysctl, or for 1 join the group kernel.io_uring_group"
+             {level}); set that sysctl to 0"
         ),
+        (_, Some("none")) => "io_uring is forbidden (EPERM) although neither the sysctl \
+                              kernel.io_uring_disabled nor a seccomp filter does it; look at the \
+                              policy of the security module (SELinux, AppArmor)"
+            .to_owned(),
         _ => "io_uring is blocked by a seccomp filter (EPERM; the default of Docker and \
               containerd); allow io_uring_setup, io_uring_enter and io_uring_register in its \
               profile"
@@ -186,7 +198,20 @@ mod tests {
 
             assert!(text.contains(cure), "{text}");
         }
-        let blocked = explain(&io::Error::from_raw_os_error(libc::EPERM));
-        assert!(blocked.contains("profile") || blocked.contains("sysctl"), "{blocked}");
+    }
+
+    #[test]
+    fn what_forbids_rings_is_told_apart() {
+        for (disabled, seccomp, cause, cure) in [
+            (Some(1), Some("none"), "kernel.io_uring_disabled = 1", "kernel.io_uring_group"),
+            (Some(2), Some("filter"), "kernel.io_uring_disabled = 2", "sysctl to 0"),
+            (Some(0), Some("filter"), "seccomp filter", "io_uring_setup"),
+            (None, None, "seccomp filter", "profile"),
+            (Some(0), Some("none"), "nor a seccomp filter", "AppArmor"),
+        ] {
+            let text = blocked(disabled, seccomp);
+
+            assert!(text.contains(cause) && text.contains(cure), "{text}");
+        }
     }
 }

@@ -67,20 +67,76 @@ fn auto_degrades_where_rings_are_forbidden_and_says_why() {
     assert_eq!(bytes.as_slice(), [8; 4096]);
 }
 
+/// What a forced ring says in this process, where it does not work.
+fn forced_ring_error() -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let options = DiskOptions::new().backend(BackendChoice::Uring);
+    let error = open_disk(options, directory.path()).unwrap_err();
+    assert_eq!(error.kind(), IoErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("io_uring was asked for, but"), "{error}");
+    error.to_string()
+}
+
 #[test]
 fn a_forced_ring_fails_loudly_where_it_is_forbidden() {
     if !is_child() {
         return run_alone("restricted::a_forced_ring_fails_loudly_where_it_is_forbidden");
     }
     forbid(libc::SYS_io_uring_setup, libc::EPERM);
-    let directory = tempfile::tempdir().unwrap();
 
-    let options = DiskOptions::new().backend(BackendChoice::Uring);
-    let error = open_disk(options, directory.path()).unwrap_err();
+    let error = forced_ring_error();
 
-    assert_eq!(error.kind(), IoErrorKind::Unsupported);
-    assert!(error.to_string().contains("io_uring was asked for, but"), "{error}");
-    assert!(error.to_string().contains("profile") || error.to_string().contains("sysctl"));
+    let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    let switched_off = sysctl.is_ok_and(|level| level.trim() != "0");
+    let cure = if switched_off { "sysctl" } else { "allow io_uring_setup, io_uring_enter" };
+    assert!(error.contains(cure), "{error}");
+    let report = Bench::new(DiskOptions::new()).disk.report();
+    assert_eq!(report.limits.seccomp.as_deref(), Some("filter"), "{report}");
+}
+
+#[test]
+fn a_forced_ring_fails_loudly_where_the_kernel_has_none() {
+    if !is_child() {
+        return run_alone("restricted::a_forced_ring_fails_loudly_where_the_kernel_has_none");
+    }
+    forbid(libc::SYS_io_uring_setup, libc::ENOSYS);
+
+    let error = forced_ring_error();
+
+    assert!(error.contains("run on Linux 5.11 or later, outside the sandbox"), "{error}");
+}
+
+/// Without the right to lock memory at all. Root has that right whatever the limit, so the process
+/// becomes somebody else first.
+#[test]
+fn a_forced_ring_without_lockable_memory_names_the_limit() {
+    if !is_child() {
+        return run_alone("restricted::a_forced_ring_without_lockable_memory_names_the_limit");
+    }
+    become_nobody();
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit lives until the call returns.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) }, 0);
+
+    let report = Bench::new(DiskOptions::new()).disk.report();
+    assert_eq!(report.limits.locked_memory_bytes, Some(0), "{report}");
+    if report.chosen == BackendChoice::Uring {
+        // A kernel that counts the rings of a process against its control group instead.
+        return;
+    }
+    assert!(report.reason.contains("ulimit -l"), "{report}");
+    if backends().contains(&BackendChoice::Uring) {
+        assert!(forced_ring_error().contains("raise it (`ulimit -l`, LimitMEMLOCK) to 8 MiB"));
+    }
+}
+
+fn become_nobody() {
+    const NOBODY: u32 = 65_534;
+    // SAFETY: the call takes nothing and reports about this process.
+    if unsafe { libc::geteuid() } == 0 {
+        // SAFETY: the call takes only numbers, and changes the user of all threads.
+        assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+    }
 }
 
 #[test]
