@@ -38,6 +38,10 @@
 //! Every page is verified against a checksum that also covers its place before anyone sees it.
 //! Damage is an [`Error::Corrupt`] that names file and offset.
 //!
+//! # Features
+//!
+//! - `signals` (off by default): `ShutdownSignals`, which closes stores on SIGTERM and SIGINT.
+//!
 //! # Broken invariants
 //!
 //! What can go wrong while operating is an [`Error`]. A panic on one of the engine's own threads is
@@ -67,6 +71,8 @@ pub mod runtime;
 mod scan;
 mod segment;
 mod service;
+#[cfg(feature = "signals")]
+pub mod signals;
 mod snapshot;
 mod stats;
 mod store;

@@ -104,6 +104,17 @@ impl Store {
         &self.handle.core
     }
 
+    /// A reference that does not keep the store open.
+    #[cfg(feature = "signals")]
+    pub(crate) fn downgrade(&self) -> std::sync::Weak<Handle> {
+        Arc::downgrade(&self.handle)
+    }
+
+    #[cfg(feature = "signals")]
+    pub(crate) fn from_handle(handle: Arc<Handle>) -> Self {
+        Self { handle }
+    }
+
     /// Makes a database; it is durable when this returns.
     ///
     /// # Errors

@@ -6,4 +6,6 @@ mod fault_disk;
 mod faults;
 mod lifecycle;
 mod recovery;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
 mod support;
