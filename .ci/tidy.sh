@@ -78,6 +78,7 @@ crates/io/src/direct.rs crates/io/src/flagged.rs crates/io/src/mapping.rs crates
 crates/io/src/fork.rs crates/io/src/uring/ring.rs
 crates/io/src/memory/aligned.rs crates/io/src/memory/allocation.rs
 crates/io/src/memory/arena.rs crates/io/src/memory/chunk.rs crates/io/src/memory/prefetch.rs
+benches/src/io/raw_ring.rs benches/src/io/others.rs
 "
 for file in "${rust[@]}"; do
     case "$file" in

@@ -20,6 +20,11 @@ impl Stopwatch {
         self.elapsed().as_secs_f64()
     }
 
+    /// Whole nanoseconds, for histograms.
+    pub(crate) fn nanoseconds(self) -> u64 {
+        u64::try_from(self.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Whole microseconds, for histograms.
     pub(crate) fn microseconds(self) -> u64 {
         u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX)

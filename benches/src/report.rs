@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::table::Table;
+
 /// Repeated measurements of one thing.
 #[derive(Clone, Debug)]
 pub(crate) struct Figure {
@@ -31,6 +33,16 @@ impl Figure {
         }
     }
 
+    /// The median, and the range it comes from when there are several samples.
+    pub(crate) fn cell(&self) -> String {
+        let (low, high) = self.spread();
+        match self.samples.len() {
+            0 => "-".to_owned(),
+            1 => rounded(self.median()),
+            _ => format!("{} ({}..{})", rounded(self.median()), rounded(low), rounded(high)),
+        }
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);
@@ -42,7 +54,7 @@ impl Figure {
         self.sorted().get(self.samples.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
-    fn spread(&self) -> (f64, f64) {
+    pub(crate) fn spread(&self) -> (f64, f64) {
         let sorted = self.sorted();
         let end = |sample: Option<&f64>| sample.copied().unwrap_or(f64::NAN);
         (end(sorted.first()), end(sorted.last()))
@@ -67,6 +79,8 @@ pub(crate) struct Report {
     /// Names and values that say where this was measured.
     pub(crate) machine: Vec<(&'static str, String)>,
     pub(crate) figures: Vec<Figure>,
+    /// The figures as tables, where a list would not be read; JSON has the figures only.
+    pub(crate) tables: Vec<Table>,
 }
 
 impl Report {
@@ -83,6 +97,9 @@ impl fmt::Display for Report {
         let machine: Vec<String> =
             self.machine.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         writeln!(f, "{}", machine.join(" | "))?;
+        if !self.tables.is_empty() {
+            return self.tables.iter().try_for_each(|table| write!(f, "\n{table}"));
+        }
         let width = self.figures.iter().map(|figure| figure.name.len()).max().unwrap_or(0);
         write!(f, "{:width$}  {:>12}  {:>25}  unit", "", "median", "low .. high")?;
         for figure in &self.figures {

@@ -7,33 +7,22 @@
 //! | `open`   | how long from a cold start to the first vector? |
 //! | `hot`    | what does a cached read cost, beside a flat array and a locked hash map? |
 //! | `cold`   | how many random reads, as a share of what the device gives at that depth? |
+//! | `io`     | what does our I/O layer add to `fio`, beside the other ways to read a file? |
 //!
 //! Every measurement is repeated and alternates with its baseline; figures are medians with the
 //! smallest and largest beside them. Everything is written below `--dir`, in a directory that is
 //! removed at the end. Not here: comparisons with other engines.
 
-mod clock;
-mod cold;
-mod device;
-mod hot;
-mod import;
-mod machine;
-mod npy;
-mod open;
-mod place;
-mod report;
-mod rows;
-mod synced;
-mod tasks;
-
 use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{place::Place, report::Report};
-
-/// A benchmark ends with the first thing that goes wrong.
-pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use crate::{
+    Outcome, cold, hot, import, io, machine, open,
+    place::{self, Place},
+    report::Report,
+    synced,
+};
 
 /// Measure Nephrite beside the limits of the device it runs on
 #[derive(Debug, Parser)]
@@ -60,9 +49,12 @@ enum Command {
     Hot(hot::HotArguments),
     /// Random reads of vectors that are not
     Cold(cold::ColdArguments),
+    /// Reads and writes of one file without an engine, beside `fio` and others
+    Io(io::IoArguments),
 }
 
-fn main() -> ExitCode {
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments).and_then(|report| print(&report, arguments.json)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,12 +77,18 @@ fn print(report: &Report, json: bool) -> Outcome<()> {
 
 fn run(arguments: &Arguments) -> Outcome<Report> {
     let place = Place::prepare(&arguments.place)?;
+    let mut tables = Vec::new();
     let figures = match &arguments.command {
         Command::Import(arguments) => import::run(&place, arguments)?,
         Command::Synced(arguments) => synced::run(&place, arguments)?,
         Command::Open(arguments) => open::run(&place, arguments)?,
         Command::Hot(arguments) => hot::run(&place, arguments)?,
         Command::Cold(arguments) => cold::run(&place, arguments)?,
+        Command::Io(arguments) => {
+            let results = io::run(&place, arguments)?;
+            tables = results.tables;
+            results.figures
+        }
     };
-    Ok(Report { machine: machine::describe(&place), figures })
+    Ok(Report { machine: machine::describe(&place), figures, tables })
 }

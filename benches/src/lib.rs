@@ -1,0 +1,21 @@
+//! Benchmarks of Nephrite; the programs are in `src/bin`, one function each here.
+
+mod clock;
+mod cold;
+mod device;
+mod hot;
+mod import;
+mod io;
+mod machine;
+mod npy;
+mod open;
+mod place;
+mod report;
+mod rows;
+mod synced;
+mod table;
+pub mod targets;
+mod tasks;
+
+/// A benchmark ends with the first thing that goes wrong.
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
