@@ -1,0 +1,3 @@
+//! The programs of this package, run as children.
+
+mod hosts;
