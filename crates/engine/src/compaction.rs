@@ -78,17 +78,15 @@ impl Core {
         database.check()?;
         let oldest = inputs.last().expect("a compaction has inputs");
         let is_bottom = version.segments.last().is_some_and(|segment| Arc::ptr_eq(segment, oldest));
-        let live_before: u64 = inputs.iter().map(|segment| u64::from(segment.live_rows())).sum();
         let (mut live, tombstones) = self.merge_ids(inputs).await?;
         let tombstones = if is_bottom { Vec::new() } else { tombstones };
-        let live_count = live.len();
         let output = if live.is_empty() && tombstones.is_empty() {
             None
         } else {
             let order = inputs.first().expect("a compaction has inputs").order();
             Some(self.rewrite(database, inputs, &mut live, tombstones, order).await?)
         };
-        self.swap(database, inputs, output, live_before, live_count as u64).await
+        self.swap(database, inputs, output).await
     }
 
     /// The newest entry of every id of the inputs: live rows in the order in which they lie
@@ -137,7 +135,7 @@ impl Core {
 
     async fn write_output(
         &self,
-        sink: &SegmentSink,
+        sink: &Arc<SegmentSink>,
         identity: Identity,
         inputs: &[Arc<Segment>],
         live: &mut [LiveRow],
@@ -170,9 +168,16 @@ impl Core {
         database: &DatabaseCore,
         inputs: &[Arc<Segment>],
         output: Option<Arc<Segment>>,
-        live_before: u64,
-        live_count: u64,
     ) -> Result<(), Error> {
+        if output.is_some() {
+            self.read.disk.sync_dir(self.paths.segments_dir()).await?;
+        }
+        let swap = self.swaps.lock().await;
+        // No flush counts rows of the inputs between here and the end of the swap.
+        let live: u32 = inputs.iter().map(|input| input.live_rows()).sum();
+        if let Some(output) = &output {
+            output.live().set(live.min(output.row_count()));
+        }
         let commit = self.manifest.commit(|state| {
             let Some(record) = state.databases.get(&database.id) else {
                 return Err(Error::DatabaseNotFound { name: database.name.clone() });
@@ -203,13 +208,10 @@ impl Core {
         let version = database.version.load();
         database.publish(&mut side, version.compacted(inputs, output.clone()));
         drop(side);
-        let live_now: u64 = inputs.iter().map(|segment| u64::from(segment.live_rows())).sum();
         if let Some(output) = &output {
-            // Rows that flushes buried in the inputs since they were merged.
-            let missed = live_before.saturating_sub(live_now).min(live_count);
-            output.bury_rows(u32::try_from(missed).unwrap_or(u32::MAX));
-            inputs.iter().for_each(|input| input.replace(output));
+            inputs.iter().for_each(|input| input.live().forward_to(output.live()));
         }
+        drop(swap);
         inputs.iter().for_each(|input| input.set_obsolete(&self.garbage));
         self.garbage.added.notify(1);
         self.counters.compactions.fetch_add(1, Ordering::Relaxed); // a counter
@@ -288,7 +290,7 @@ impl RowReader {
 
 /// Lays rows out in pages and writes them in large pieces.
 struct RowWriter<'a> {
-    sink: &'a SegmentSink,
+    sink: &'a Arc<SegmentSink>,
     identity: Identity,
     buffer: Option<AlignedBuf>,
     /// First page of the buffer.
@@ -298,7 +300,7 @@ struct RowWriter<'a> {
 }
 
 impl<'a> RowWriter<'a> {
-    fn new(sink: &'a SegmentSink, identity: Identity) -> Self {
+    fn new(sink: &'a Arc<SegmentSink>, identity: Identity) -> Self {
         Self { sink, identity, buffer: None, first_page: 0, rows: 0, checksums: Vec::new() }
     }
 
@@ -337,7 +339,7 @@ impl<'a> RowWriter<'a> {
         let file = self.sink.file().await?;
         self.sink.make_room().await?;
         let offset = layout.page_offset(self.first_page);
-        self.sink.submit(file, vec![(offset, IoBuffer::Part { buffer, len })]);
+        self.sink.submit(&file, vec![(offset, IoBuffer::Part { buffer, len })]);
         Ok(())
     }
 

@@ -25,6 +25,17 @@ pub const WAL_SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(300);
 /// Default of [`Config::max_open_files`].
 pub const MAX_OPEN_FILES: u32 = 100;
+/// Smallest accepted [`Config::max_open_files`].
+pub const MAX_OPEN_FILES_MIN: u32 = 5;
+/// Most files a store has open besides those with vectors: lock, manifest, log, and what the I/O
+/// backend needs.
+pub const OTHER_FILES_MAX: u32 = 16;
+/// Fewest files with vectors that may be open.
+const SEGMENT_FILES_MIN: u32 = 5;
+/// One unused database may stay open per this many bytes of the memory limit.
+const DATABASE_SHARE_BYTES: u64 = 256 << 10;
+/// Fewest unused databases that may stay open.
+const DATABASES_OPEN_MIN: usize = 16;
 /// Log segments that may hold unflushed records before a flush is forced.
 pub const WAL_SEGMENTS_LIVE_MAX: u64 = 8;
 /// Largest share of the memory limit one memtable takes before it is flushed.
@@ -141,8 +152,12 @@ impl Config {
         self
     }
 
-    /// Segment files kept open at a time, over all databases. Default [`MAX_OPEN_FILES`], at
-    /// least 5.
+    /// Files open at a time, over all databases: a hard limit. Default [`MAX_OPEN_FILES`], at
+    /// least [`MAX_OPEN_FILES_MIN`] and at most what the process may open (RLIMIT_NOFILE).
+    ///
+    /// Lock, manifest and log take up to [`OTHER_FILES_MAX`] of them, vectors get the rest, but
+    /// never less than half: below twice that number only the files with vectors are within the
+    /// limit.
     #[must_use]
     pub fn max_open_files(mut self, files: u32) -> Self {
         self.max_open_files = files;
@@ -201,6 +216,34 @@ impl Config {
         self.memory_limit - self.memtables_total_limit()
     }
 
+    /// Segment files that may be open: what the store's other files leave of the limit.
+    pub(crate) fn segment_files_max(&self) -> usize {
+        let most = self.max_open_files.saturating_sub(OTHER_FILES_MAX).max(self.max_open_files / 2);
+        most.max(SEGMENT_FILES_MIN) as usize
+    }
+
+    /// Databases that stay open while nobody uses them.
+    pub(crate) fn databases_open_max(&self) -> usize {
+        let most = self.memory_limit / DATABASE_SHARE_BYTES;
+        usize::try_from(most).unwrap_or(usize::MAX).max(DATABASES_OPEN_MIN)
+    }
+
+    fn check_open_files(&self) -> Result<(), Error> {
+        let refuse = |reason| Err(Error::InvalidConfig { field: "max_open_files", reason });
+        if self.max_open_files < MAX_OPEN_FILES_MIN {
+            return refuse(format!("{} is below {MAX_OPEN_FILES_MIN}", self.max_open_files));
+        }
+        // A disk that is not the machine's has no such limit.
+        let allowed = nephrite_io::open_files_max().filter(|_| self.disk.is_none());
+        match allowed {
+            Some(allowed) if allowed < u64::from(self.max_open_files) => refuse(format!(
+                "{} is above {allowed}, the limit of this process (RLIMIT_NOFILE, `ulimit -n`)",
+                self.max_open_files
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks every value and every combination, as opening a store does.
     ///
     /// # Errors
@@ -236,10 +279,7 @@ impl Config {
                 ),
             );
         }
-        if self.max_open_files < 5 {
-            return refuse("max_open_files", format!("{} is below 5", self.max_open_files));
-        }
-        Ok(())
+        self.check_open_files()
     }
 }
 

@@ -6,11 +6,12 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use async_lock::{Mutex as AsyncMutex, OnceCell};
+use async_lock::Mutex as AsyncMutex;
 use event_listener::Event;
 use nephrite_format::{
     DatabaseId, FileId, IdKind, Lsn, StoreId, VectorLayout, manifest::DatabaseMeta,
@@ -30,6 +31,9 @@ use crate::{
     wal::{Visibility, Wal},
 };
 
+/// Open databases that one search for cold ones looks at.
+const CLOSE_STEPS: usize = 64;
+
 /// An open store.
 pub(crate) struct Core {
     pub(crate) config: Config,
@@ -46,6 +50,10 @@ pub(crate) struct Core {
     catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Open databases, in an order that does not depend on hashing.
     open: RwLock<BTreeMap<DatabaseId, Arc<DatabaseCore>>>,
+    /// Databases that may be open while nobody uses them.
+    databases_open_max: usize,
+    /// Where the search for cold databases goes on.
+    closing_hand: AtomicU32,
     pub(crate) memory: MemtableMemory,
     pub(crate) jobs: JobQueue,
     /// Wakes the flush task: memtables or log have grown, or a database was frozen.
@@ -53,6 +61,9 @@ pub(crate) struct Core {
     /// Wakes the compaction task.
     pub(crate) compaction_wanted: Event,
     pub(crate) garbage: Arc<Garbage>,
+    /// Held while the segments of databases change, from the manifest to the version: so who holds
+    /// it sees both alike.
+    pub(crate) swaps: AsyncMutex<()>,
     pub(crate) counters: Counters,
     pub(crate) closing: AtomicBool,
     /// The outcome of the close, for everyone who asks for it.
@@ -77,13 +88,39 @@ pub(crate) struct Counters {
     pub(crate) flushed_rows: AtomicU64,
     pub(crate) compactions: AtomicU64,
     pub(crate) write_stalls: AtomicU64,
+    pub(crate) databases_closed: AtomicU64,
+    pub(crate) flush_time: Latency,
+}
+
+/// Durations of something, for people.
+#[derive(Debug, Default)]
+pub(crate) struct Latency {
+    micros: AtomicU64,
+    micros_max: AtomicU64,
+}
+
+impl Latency {
+    pub(crate) fn note(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed); // a counter
+        self.micros_max.fetch_max(micros, Ordering::Relaxed); // a counter
+    }
+
+    pub(crate) fn total_micros(&self) -> u64 {
+        self.micros.load(Ordering::Relaxed) // a counter
+    }
+
+    pub(crate) fn max_micros(&self) -> u64 {
+        self.micros_max.load(Ordering::Relaxed) // a counter
+    }
 }
 
 /// A database in the catalog.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) meta: DatabaseMeta,
-    pub(crate) opened: OnceCell<Arc<DatabaseCore>>,
+    /// Held by who opens it.
+    opening: AsyncMutex<()>,
     /// Set by a drop before it lets go of the open database.
     pub(crate) dropped: AtomicBool,
     /// Why recovery could not apply its log records: it cannot be opened in this life of the store.
@@ -94,7 +131,7 @@ impl Entry {
     pub(crate) fn new(meta: DatabaseMeta) -> Arc<Self> {
         Arc::new(Self {
             meta,
-            opened: OnceCell::new(),
+            opening: AsyncMutex::new(()),
             dropped: AtomicBool::new(false),
             damage: OnceLock::new(),
         })
@@ -152,6 +189,23 @@ pub(crate) struct WriteSide {
     pub(crate) dropped: bool,
     /// Order of the next segment (its age).
     pub(crate) next_order: u64,
+    /// Files of failed flushes that log records may name until the next flush succeeds.
+    pub(crate) abandoned: Vec<FileId>,
+}
+
+/// Since when a database has something to flush; a hint for the flush task.
+#[derive(Debug, Default)]
+pub(crate) struct DirtySince(AtomicU64);
+
+impl DirtySince {
+    pub(crate) fn set(&self, now: Duration) {
+        let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.0.store(micros, Ordering::Relaxed); // a hint
+    }
+
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed)) // a hint
+    }
 }
 
 /// An open database.
@@ -165,6 +219,9 @@ pub(crate) struct DatabaseCore {
     pub(crate) version: Snapshot<Version>,
     write: Mutex<WriteSide>,
     pub(crate) dropped: AtomicBool,
+    pub(crate) dirty_since: DirtySince,
+    /// Asked for since the search for cold databases last passed.
+    used: AtomicBool,
 }
 
 impl DatabaseCore {
@@ -236,8 +293,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn new_sink(&self) -> SegmentSink {
-        SegmentSink::new(self.allocate_file(), &self.paths, Arc::clone(&self.read.disk))
+    pub(crate) fn new_sink(&self) -> Arc<SegmentSink> {
+        Arc::new(SegmentSink::new(self.allocate_file(), &self.read.files))
     }
 
     /// An empty memtable.
@@ -246,14 +303,60 @@ impl Core {
     }
 
     /// The open database of an entry; opens it (headers, footers and fences of its segments are
-    /// read) on first use. Cancel safe: the next caller starts over.
+    /// read) on first use and when it was closed for being cold. Cancel safe: the next caller
+    /// starts over.
     pub(crate) async fn database(&self, entry: &Arc<Entry>) -> Result<Arc<DatabaseCore>, Error> {
         if let Some(error) = entry.damage.get() {
             return Err(error.clone());
         }
-        let opened = entry.opened.get_or_try_init(|| self.open_database(entry)).await?;
-        opened.check()?;
-        Ok(Arc::clone(opened))
+        if let Some(open) = self.find_open(entry.meta.database) {
+            open.check()?;
+            return Ok(open);
+        }
+        let alone = entry.opening.lock().await;
+        let database = match self.find_open(entry.meta.database) {
+            Some(open) => open,
+            None => self.open_database(entry).await?,
+        };
+        drop(alone);
+        self.close_cold_databases();
+        database.check()?;
+        Ok(database)
+    }
+
+    /// The database, if it is open.
+    fn find_open(&self, database: DatabaseId) -> Option<Arc<DatabaseCore>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let found = Arc::clone(open.get(&database)?);
+        found.used.store(true, Ordering::Relaxed); // a hint
+        Some(found)
+    }
+
+    /// Closes databases that nobody uses while too many are open: those not asked for since the
+    /// hand last passed, without handles, snapshots or jobs, and with everything in segments.
+    pub(crate) fn close_cold_databases(&self) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut hand = self.closing_hand.load(Ordering::Relaxed); // guarded by `open`
+        let mut closed = Vec::new();
+        for _ in 0..CLOSE_STEPS {
+            if open.len() <= self.databases_open_max {
+                break;
+            }
+            let from = DatabaseId::new(hand);
+            let next = open.range(from..).next().or_else(|| open.iter().next());
+            let Some((id, database)) = next.map(|(id, database)| (*id, database)) else { break };
+            hand = id.get().wrapping_add(1);
+            // The table's is the only reference, and others are only made under its lock.
+            let idle = Arc::strong_count(database) == 1 && !database.version.load().is_dirty();
+            if idle && !database.used.swap(false, Ordering::Relaxed) {
+                closed.extend(open.remove(&id));
+            }
+        }
+        self.closing_hand.store(hand, Ordering::Relaxed);
+        drop(open);
+        let count = closed.len() as u64;
+        self.counters.databases_closed.fetch_add(count, Ordering::Relaxed); // a counter
+        drop(closed); // frees pages of the cache: not under the lock
     }
 
     async fn open_database(&self, entry: &Entry) -> Result<Arc<DatabaseCore>, Error> {
@@ -284,8 +387,10 @@ impl Core {
             id_kind: meta.id_kind,
             visibility: Arc::new(Visibility::new(record.flushed_lsn)),
             version: Snapshot::new(Arc::new(version)),
-            write: Mutex::new(WriteSide { dropped: false, next_order }),
+            write: Mutex::new(WriteSide { dropped: false, next_order, abandoned: Vec::new() }),
             dropped: AtomicBool::new(false),
+            dirty_since: DirtySince::default(),
+            used: AtomicBool::new(true),
         });
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         // A drop sets the flag before it looks here.
@@ -313,6 +418,7 @@ impl Core {
         lock: nephrite_io::FileLock,
     ) -> Self {
         let hash_seed = runtime.random_u64();
+        let databases_open_max = config.databases_open_max();
         Self {
             config,
             runtime,
@@ -326,11 +432,14 @@ impl Core {
             hash_seed,
             catalog: RwLock::new(catalog),
             open: RwLock::default(),
+            databases_open_max,
+            closing_hand: AtomicU32::new(0),
             memory: MemtableMemory::default(),
             jobs: JobQueue::default(),
             flush_wanted,
             compaction_wanted: Event::new(),
             garbage: Arc::default(),
+            swaps: AsyncMutex::new(()),
             counters: Counters::default(),
             closing: AtomicBool::new(false),
             closed: Reply::default(),

@@ -1,19 +1,24 @@
-//! Flush: a memtable becomes a segment.
+//! Flush: memtables become segments.
 //!
 //! ```text
 //! freeze -> wait until its writes are acknowledged -> rest of the rows, id run, checksums, footer
-//!        -> sync file and directory -> manifest -> publish -> log space released
+//!        -> sync file -> sync directory -> manifest -> publish -> log space released
 //! ```
 //!
-//! Runs on the flush task only, oldest memtable of a database first. A failure leaves the memtable
-//! where it is, to be tried again; nothing acknowledged depends on it, since the log keeps the
-//! records. Safe under a kill at any point: until the manifest names the segment it is an orphan
-//! that the next open removes.
+//! Runs on the flush task only, of each database the oldest memtable first. Up to
+//! [`FLUSH_TOGETHER`] databases, with no more than one large memtable's bytes in all, go through it
+//! together: their files are written and synced at the same time, directory and manifest once.
+//! A failure leaves the memtable where it is, to be tried again; nothing acknowledged depends on
+//! it, since the log keeps the records. Safe under a kill at any point: until the manifest names a
+//! segment it is an orphan that the next open removes.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+};
 
 use nephrite_format::{
-    DatabaseId, FrameSequence, Generation, Id, IdRef, Lsn, Row,
+    DatabaseId, FileId, FrameSequence, Generation, Id, IdRef, Lsn, Row,
     manifest::{Counters, FlushEdit, ManifestEdit, SegmentMeta},
 };
 use nephrite_io::IoBuffer;
@@ -28,9 +33,13 @@ use crate::{
         seal::{Identity, Ids, seal},
         sink::SegmentSink,
     },
+    together::all,
     version::Version,
     wal::LogPosition,
 };
+
+/// Databases flushed with one change of the manifest.
+const FLUSH_TOGETHER: usize = 32;
 
 /// How the ids of a memtable change what the segments hold.
 #[derive(Debug, Default)]
@@ -40,69 +49,174 @@ struct Effect {
     buried: Vec<(Arc<Segment>, u32)>,
 }
 
+/// A memtable whose segment is on disk and not yet part of its database.
+struct Prepared<'a> {
+    database: &'a Arc<DatabaseCore>,
+    memtable: Arc<Memtable>,
+    effect: Effect,
+    /// None when the memtable leaves nothing behind.
+    segment: Option<Arc<Segment>>,
+    first: Option<Lsn>,
+    last: Lsn,
+}
+
 impl Core {
-    /// Brings everything written to a database before the call into segments.
-    pub(crate) async fn flush_database(&self, database: &DatabaseCore) -> Result<(), Error> {
-        {
+    /// Brings everything written to databases before the call into segments. Goes on past
+    /// failures and returns the first.
+    pub(crate) async fn flush_databases(
+        &self,
+        databases: &[Arc<DatabaseCore>],
+    ) -> Result<(), Error> {
+        for database in databases {
             let mut side = database.lock();
-            if side.dropped {
-                return Ok(());
-            }
-            if !database.version.load().active.is_empty() {
+            if !side.dropped && !database.version.load().active.is_empty() {
                 self.freeze(database, &mut side);
             }
         }
-        self.flush_frozen(database).await
+        self.flush_frozen(databases).await
     }
 
-    /// Flushes what is frozen, oldest first.
-    pub(crate) async fn flush_frozen(&self, database: &DatabaseCore) -> Result<(), Error> {
+    /// Flushes what is frozen, of each database the oldest first, several databases at a time.
+    pub(crate) async fn flush_frozen(&self, databases: &[Arc<DatabaseCore>]) -> Result<(), Error> {
+        let started = self.runtime.now();
+        let mut outcome = Ok(());
+        let mut waiting: VecDeque<Arc<DatabaseCore>> = databases.iter().cloned().collect();
         loop {
-            let version = database.version.load();
-            let Some(memtable) = version.frozen.last() else { return Ok(()) };
-            if database.check().is_err() {
-                return Ok(());
+            let group = self.next_group(&mut waiting);
+            if group.is_empty() {
+                break;
             }
-            let flushed = self.flush_memtable(database, memtable).await;
-            self.memory.set_failure(flushed.as_ref().err().cloned());
-            match &flushed {
-                Ok(()) => self.memory.set_unwritable(None),
-                Err(error) if error.is_disk_full() || memtable.sink().failure().is_some() => {
-                    self.memory.set_unwritable(Some(error.clone()));
+            for (database, flushed) in group.iter().zip(self.flush_group(&group).await) {
+                self.note_flush(database, &flushed);
+                if flushed.is_ok() {
+                    waiting.push_back(Arc::clone(database)); // there may be a newer one
                 }
-                // Damage of one database is nobody else's business.
-                Err(_) => {}
+                outcome = outcome.and(flushed.map(drop));
             }
-            flushed?;
+        }
+        let took = self.runtime.now().saturating_sub(started);
+        self.counters.flush_time.note(took);
+        self.close_cold_databases();
+        outcome
+    }
+
+    /// Databases whose oldest frozen memtables together are worth one round.
+    fn next_group(&self, waiting: &mut VecDeque<Arc<DatabaseCore>>) -> Vec<Arc<DatabaseCore>> {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while let Some(database) = waiting.pop_front() {
+            let version = database.version.load();
+            let Some(memtable) = version.frozen.last() else { continue };
+            let more = bytes + memtable.bytes();
+            if !group.is_empty() && self.config.memtable_limit() < more {
+                waiting.push_front(database);
+                break;
+            }
+            bytes = more;
+            group.push(database);
+            if FLUSH_TOGETHER <= group.len() {
+                break;
+            }
+        }
+        group
+    }
+
+    /// Remembers whether segments can be written.
+    fn note_flush(&self, database: &DatabaseCore, flushed: &Result<bool, Error>) {
+        self.memory.set_failure(flushed.as_ref().err().cloned());
+        let sink_failed = || {
+            let version = database.version.load();
+            version.frozen.last().is_some_and(|memtable| memtable.sink().failure().is_some())
+        };
+        match flushed {
+            Ok(_) => self.memory.set_unwritable(None),
+            Err(error) if error.is_disk_full() || sink_failed() => {
+                self.memory.set_unwritable(Some(error.clone()));
+            }
+            // Damage of one database is nobody else's business.
+            Err(_) => {}
         }
     }
 
-    async fn flush_memtable(
+    /// Flushes the oldest frozen memtable of each database: written at the same time, named by one
+    /// change of the manifest.
+    async fn flush_group(&self, group: &[Arc<DatabaseCore>]) -> Vec<Result<bool, Error>> {
+        let prepared = all(group.iter().map(|database| self.prepare(database))).await;
+        let mut outcomes: Vec<Result<bool, Error>> = Vec::with_capacity(group.len());
+        let mut whole = Vec::with_capacity(group.len());
+        for prepared in prepared {
+            outcomes.push(prepared.map(|prepared| {
+                let found = prepared.is_some();
+                whole.extend(prepared);
+                found
+            }));
+        }
+        if whole.is_empty() {
+            return outcomes;
+        }
+        if let Err(error) = self.make_part(&whole).await {
+            for outcome in outcomes.iter_mut().filter(|outcome| matches!(outcome, Ok(true))) {
+                *outcome = Err(error.clone());
+            }
+        }
+        outcomes
+    }
+
+    /// Makes segments part of their databases: on disk, then for readers.
+    async fn make_part(&self, prepared: &[Prepared<'_>]) -> Result<(), Error> {
+        if prepared.iter().any(|prepared| prepared.segment.is_some()) {
+            self.read.disk.sync_dir(self.paths.segments_dir()).await?;
+        }
+        let firsts: Vec<Lsn> = prepared.iter().filter_map(|prepared| prepared.first).collect();
+        let start = self.wal.start_without(&firsts);
+        let swap = self.swaps.lock().await;
+        self.commit_flush(prepared, start).await?;
+        prepared.iter().for_each(|prepared| self.publish_flush(prepared));
+        drop(swap);
+        firsts.into_iter().for_each(|first| self.wal.forget(first));
+        self.wal.release_below(start.segment);
+        self.compaction_wanted.notify(1);
+        Ok(())
+    }
+
+    /// Writes the oldest frozen memtable of a database to its segment and syncs it.
+    async fn prepare<'a>(
         &self,
-        database: &DatabaseCore,
-        memtable: &Arc<Memtable>,
-    ) -> Result<(), Error> {
+        database: &'a Arc<DatabaseCore>,
+    ) -> Result<Option<Prepared<'a>>, Error> {
+        let version = database.version.load();
+        let Some(memtable) = version.frozen.last().map(Arc::clone) else { return Ok(None) };
+        if database.check().is_err() {
+            return Ok(None);
+        }
         self.wal.nudge();
         let last = memtable.last_lsn();
         database.visibility.reached(last, || self.wal.check()).await?;
         if memtable.sink().failure().is_some() {
-            memtable.replace_sink(self.new_sink());
+            self.replace_sink(database, &memtable).await;
         }
         let version = database.version.load();
-        let ids = ids_of(memtable, version.segments.is_empty());
+        let ids = ids_of(&memtable, version.segments.is_empty());
         let effect = self.effect(&version, &ids).await?;
         let segment = match ids.len() {
             0 => None,
-            _ => Some(self.write_segment(database, memtable, &ids).await?),
+            _ => Some(self.write_segment(database, &memtable, &ids).await?),
         };
         let first = memtable.first_lsn();
-        let start = self.wal.start_without(first.as_slice());
-        self.commit_flush(database, segment.as_ref(), &effect, last, start).await?;
-        self.publish_flush(database, memtable, segment, &effect);
-        first.into_iter().for_each(|first| self.wal.forget(first));
-        self.wal.release_below(start.segment);
-        self.compaction_wanted.notify(1);
-        Ok(())
+        Ok(Some(Prepared { database, memtable, effect, segment, first, last }))
+    }
+
+    /// A write to the memtable's file failed: starts over in another one. The old one goes at once
+    /// (on a full disk its space is what is needed), or once no log record needs it any more.
+    async fn replace_sink(&self, database: &DatabaseCore, memtable: &Memtable) {
+        let old = memtable.replace_sink(self.new_sink());
+        // Writes that are still in flight would bring the file's blocks back.
+        let _ = old.drain().await;
+        if memtable.has_bulk() {
+            old.close().await;
+            database.lock().abandoned.push(old.id());
+        } else if old.remove().await.is_err() {
+            self.garbage.add(old.id());
+        }
     }
 
     /// Writes and syncs the segment of a memtable.
@@ -127,16 +241,15 @@ impl Core {
             side.next_order - 1
         };
         let (rows, last) = (memtable.rows(), memtable.last_lsn());
-        self.counters.flushed_rows.fetch_add(u64::from(rows), Ordering::Relaxed); // a counter
         let tail = seal(&identity, ids, rows, checksums, last, order)?;
         self.finish_segment(&sink, identity, tail).await
     }
 
-    /// Writes header and tail of a segment whose rows were handed to its file, syncs it and opens
-    /// it for reading.
+    /// Writes header and tail of a segment whose rows were handed to its file, syncs and closes it.
+    /// Its directory entry is the caller's to sync.
     pub(crate) async fn finish_segment(
         &self,
-        sink: &SegmentSink,
+        sink: &Arc<SegmentSink>,
         identity: Identity,
         mut tail: crate::segment::seal::Tail,
     ) -> Result<Arc<Segment>, Error> {
@@ -147,9 +260,11 @@ impl Core {
             (0, IoBuffer::Owned(identity.header_page()?)),
             (tail.offset, IoBuffer::Owned(bytes)),
         ];
-        sink.submit(file, writes);
+        sink.submit(&file, writes);
+        drop(file);
         sink.drain().await?;
-        sink.sync().await?;
+        sink.sync_file().await?;
+        sink.finish().await;
         Ok(Arc::new(Segment::from_tail(&self.read, identity, tail)?))
     }
 
@@ -188,26 +303,29 @@ impl Core {
 
     async fn commit_flush(
         &self,
-        database: &DatabaseCore,
-        segment: Option<&Arc<Segment>>,
-        effect: &Effect,
-        flushed_lsn: Lsn,
+        prepared: &[Prepared<'_>],
         start: LogPosition,
     ) -> Result<(), Error> {
         let counters = self.counters(start);
         let commit = self.manifest.commit(|state| {
-            let Some(record) = state.databases.get(&database.id) else {
-                return Err(Error::DatabaseNotFound { name: database.name.clone() });
-            };
-            let mut edit = FlushEdit {
-                database: database.id,
-                flushed_lsn,
-                live_records: effect.live_records,
-                added: segment.iter().map(|segment| segment.meta()).collect(),
-                removed: Vec::new(),
-            };
-            effect.update_metas(&record.segments, &mut edit);
-            Ok((vec![ManifestEdit::Flush(edit), ManifestEdit::Counters(counters)], ()))
+            let mut edits = Vec::with_capacity(prepared.len() + 1);
+            for flush in prepared {
+                let database = flush.database;
+                let Some(record) = state.databases.get(&database.id) else {
+                    return Err(Error::DatabaseNotFound { name: database.name.clone() });
+                };
+                let mut edit = FlushEdit {
+                    database: database.id,
+                    flushed_lsn: flush.last,
+                    live_records: flush.effect.live_records,
+                    added: flush.segment.iter().map(|segment| segment.meta()).collect(),
+                    removed: Vec::new(),
+                };
+                flush.effect.update_metas(&record.segments, &mut edit);
+                edits.push(ManifestEdit::Flush(edit));
+            }
+            edits.push(ManifestEdit::Counters(counters));
+            Ok((edits, ()))
         });
         commit.await
     }
@@ -215,7 +333,7 @@ impl Core {
     /// The numbers that the manifest keeps, with the log starting at `start`.
     pub(crate) fn counters(&self, start: LogPosition) -> Counters {
         Counters {
-            next_file: nephrite_format::FileId::new(self.next_file.load(Ordering::Relaxed)),
+            next_file: FileId::new(self.next_file.load(Ordering::Relaxed)),
             next_database: DatabaseId::new(
                 u32::try_from(self.next_database.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
             ),
@@ -226,23 +344,28 @@ impl Core {
         }
     }
 
-    fn publish_flush(
-        &self,
-        database: &DatabaseCore,
-        memtable: &Arc<Memtable>,
-        segment: Option<Arc<Segment>>,
-        effect: &Effect,
-    ) {
+    /// Under the lock on swaps.
+    fn publish_flush(&self, flush: &Prepared<'_>) {
+        let Prepared { database, memtable, effect, segment, .. } = flush;
         let mut side = database.lock();
         let version = database.version.load();
-        database.publish(&mut side, version.flushed(memtable, segment, effect.live_records));
+        let version = version.flushed(memtable, segment.clone(), effect.live_records);
+        database.publish(&mut side, version);
+        let abandoned = std::mem::take(&mut side.abandoned);
         drop(side);
         for (segment, rows) in &effect.buried {
-            segment.bury_rows(*rows);
+            segment.live().newest().bury(*rows);
         }
         memtable.set_sealed();
+        abandoned.into_iter().for_each(|file| self.garbage.add(file));
+        let sink = memtable.sink();
+        if segment.is_none() && sink.is_created() {
+            self.garbage.add(sink.id()); // rows were written ahead, but all were deleted again
+        }
         self.memory.shrink(memtable.bytes());
         self.counters.flushes.fetch_add(1, Ordering::Relaxed); // a counter
+        let rows = segment.as_ref().map_or(0, |segment| segment.row_count());
+        self.counters.flushed_rows.fetch_add(u64::from(rows), Ordering::Relaxed); // a counter
     }
 }
 
@@ -257,10 +380,14 @@ impl Effect {
     /// The manifest keeps the live rows of older segments up to date, so that garbage is known
     /// after a restart.
     fn update_metas(&self, known: &[SegmentMeta], edit: &mut FlushEdit) {
+        let mut rows_of: BTreeMap<FileId, u32> = BTreeMap::new();
         for (segment, rows) in &self.buried {
-            let Some(meta) = known.iter().find(|meta| meta.file == segment.file()) else {
-                continue; // compacted meanwhile
-            };
+            // A compaction may have put another segment in its place meanwhile.
+            let sum = rows_of.entry(segment.live().newest().file()).or_default();
+            *sum = sum.saturating_add(*rows);
+        }
+        for meta in known {
+            let Some(rows) = rows_of.get(&meta.file) else { continue };
             edit.removed.push(meta.file);
             let live_rows = meta.live_rows.saturating_sub(*rows);
             edit.added.push(SegmentMeta { live_rows, ..meta.clone() });

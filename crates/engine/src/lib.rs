@@ -76,6 +76,7 @@ pub mod signals;
 mod snapshot;
 mod stats;
 mod store;
+mod together;
 mod vector;
 mod verify;
 mod version;

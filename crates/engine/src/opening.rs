@@ -316,7 +316,8 @@ impl Opening {
         })?;
         let pager = Pager::new(PagerConfig::within(cache_bytes))?;
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
-        let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.max_open_files);
+        let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.segment_files_max());
+        let files = Arc::new(files);
         let pinned_max = (cache_bytes / PINNED_SHARE_BYTES).clamp(1, PINNED_MAX);
         let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit()));
         let read = ReadContext { store, disk, files, pager, pinned_max, metadata };
@@ -420,7 +421,7 @@ impl Core {
     /// being read: the records stay in the log and in memory.
     async fn flush_recovered(&self) -> Result<(), Error> {
         for database in self.open_databases() {
-            match self.flush_database(&database).await {
+            match self.flush_databases(&[database]).await {
                 Err(error) if error.is_disk_full() => return Ok(()),
                 Err(error) if recovery::is_damage(&error) => {}
                 flushed => flushed?,

@@ -8,10 +8,8 @@
 //! A caller's future only waits for the answer, so dropping it cancels nothing half-way.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
     sync::{Arc, PoisonError, atomic::Ordering},
-    task::Poll,
+    time::Duration,
 };
 
 use nephrite_format::{DatabaseId, manifest::DatabaseMeta, manifest::ManifestEdit};
@@ -21,7 +19,13 @@ use crate::{
     core::{Core, DatabaseCore, Entry},
     error::Error,
     jobs::{Job, Reply},
+    together::either,
 };
+
+/// Looks for databases that are due to be flushed, per flush interval.
+const FLUSH_TICKS: u32 = 8;
+/// Least time between two such looks.
+const FLUSH_TICK_MIN: Duration = Duration::from_millis(10);
 
 /// Databases made with one change of the manifest.
 const CREATE_TOGETHER: usize = 64;
@@ -29,7 +33,10 @@ const CREATE_TOGETHER: usize = 64;
 impl Core {
     /// The flush task.
     pub(crate) async fn run_flushes(self: Arc<Self>) {
-        let mut last_interval = self.runtime.now();
+        let interval = self.config.flush_interval;
+        // Databases fall due at their own times: a look now and then finds those that are.
+        let tick = (interval / FLUSH_TICKS).max(FLUSH_TICK_MIN).min(interval);
+        let mut next_look = self.runtime.now().saturating_add(tick);
         loop {
             let added = self.jobs.added.listen();
             let wanted = self.flush_wanted.listen();
@@ -39,13 +46,11 @@ impl Core {
                 }
                 continue;
             }
-            let interval = self.config.flush_interval;
-            let due = last_interval.saturating_add(interval);
             let now = self.runtime.now();
-            if !interval.is_zero() && due <= now {
-                last_interval = now;
-                // The failure is kept for writers to see; the next interval tries again.
-                let _ = self.flush_all().await;
+            if !interval.is_zero() && next_look <= now {
+                next_look = now.saturating_add(tick);
+                // The failure is kept for writers to see; the next look tries again.
+                let _ = self.flush_databases(&self.due_databases(now.saturating_add(tick))).await;
                 continue;
             }
             if self.flush_what_is_pressing().await {
@@ -54,10 +59,20 @@ impl Core {
             if interval.is_zero() {
                 either(added, wanted).await;
             } else {
-                let timeout = self.runtime.sleep(due.saturating_sub(now));
+                let timeout = self.runtime.sleep(next_look.saturating_sub(now));
                 either(either(added, wanted), timeout).await;
             }
         }
+    }
+
+    /// Databases whose oldest write will have waited for the flush interval at `then`.
+    fn due_databases(&self, then: Duration) -> Vec<Arc<DatabaseCore>> {
+        let mut databases = self.open_databases();
+        databases.retain(|database| {
+            let due = database.dirty_since.get().saturating_add(self.config.flush_interval);
+            due <= then && database.version.load().is_dirty()
+        });
+        databases
     }
 
     /// Runs a job; `true` after the last one.
@@ -65,7 +80,9 @@ impl Core {
         match job {
             Job::Create { meta, reply } => self.create_databases(meta, reply).await,
             Job::Drop { name, reply } => reply.set(self.drop_database(&name).await),
-            Job::Flush { database, reply } => reply.set(self.flush_database(&database).await),
+            Job::Flush { database, reply } => {
+                reply.set(self.flush_databases(&[database]).await);
+            }
             Job::FlushAll { reply } => reply.set(self.flush_all().await),
             Job::Close => {
                 let outcome = self.end().await;
@@ -111,32 +128,25 @@ impl Core {
     }
 
     /// Flushes every open database; goes on past failures and returns the first.
-    async fn flush_all(&self) -> Result<(), Error> {
-        let mut outcome = Ok(());
-        for database in self.open_databases() {
-            if database.version.load().is_dirty() {
-                let flushed = self.flush_database(&database).await;
-                outcome = outcome.and(flushed);
-            }
-        }
-        outcome
+    pub(crate) async fn flush_all(&self) -> Result<(), Error> {
+        let mut databases = self.open_databases();
+        databases.retain(|database| database.version.load().is_dirty());
+        self.flush_databases(&databases).await
     }
 
     /// Flushes frozen memtables, and more when memory or log run full. `true` when something was
     /// flushed.
     async fn flush_what_is_pressing(&self) -> bool {
-        let mut flushed = false;
-        let databases = self.open_databases();
-        for database in &databases {
-            if !database.version.load().frozen.is_empty() {
-                flushed |= self.flush_frozen(database).await.is_ok();
-            }
-        }
+        let mut databases = self.open_databases();
+        databases.retain(|database| database.version.load().is_dirty());
+        let is_frozen = |database: &&Arc<DatabaseCore>| !database.version.load().frozen.is_empty();
+        let frozen: Vec<_> = databases.iter().filter(is_frozen).cloned().collect();
+        let mut flushed = !frozen.is_empty() && self.flush_frozen(&frozen).await.is_ok();
         if WAL_SEGMENTS_LIVE_MAX <= self.wal.closed_segments() {
             flushed |= self.flush_log_holders(&databases).await;
         }
         if self.memtable_room() / 2 < self.memory.bytes() {
-            flushed |= self.flush_largest(&databases).await;
+            flushed |= self.flush_largest(databases).await;
         }
         flushed
     }
@@ -144,17 +154,17 @@ impl Core {
     /// Flushes the databases whose records keep the oldest log segment from being recycled.
     async fn flush_log_holders(&self, databases: &[Arc<DatabaseCore>]) -> bool {
         let Some(oldest) = self.wal.oldest_closed() else { return false };
-        let mut flushed = false;
-        for database in databases {
-            let first = database.version.load().memtables().filter_map(|m| m.first_lsn()).min();
-            if first.is_some_and(|first| first <= oldest) {
-                flushed |= self.flush_database(database).await.is_ok();
-            }
+        let holds = |database: &&Arc<DatabaseCore>| {
+            let first = database.version.load().memtables().filter_map(|it| it.first_lsn()).min();
+            first.is_some_and(|first| first <= oldest)
+        };
+        let holders: Vec<_> = databases.iter().filter(holds).cloned().collect();
+        if !holders.is_empty() {
+            return self.flush_databases(&holders).await.is_ok();
         }
         // What held it back may have been dropped since.
-        flushed
-            || self.wal.start_without(&[]).segment > self.log_start().await
-                && self.commit_log_start().await.is_ok()
+        self.wal.start_without(&[]).segment > self.log_start().await
+            && self.commit_log_start().await.is_ok()
     }
 
     /// Where recovery would start by what the manifest says.
@@ -171,15 +181,25 @@ impl Core {
         Ok(())
     }
 
-    async fn flush_largest(&self, databases: &[Arc<DatabaseCore>]) -> bool {
-        let bytes = |database: &&Arc<DatabaseCore>| {
+    /// Flushes the largest databases, enough of them to make room for a while.
+    async fn flush_largest(&self, databases: Vec<Arc<DatabaseCore>>) -> bool {
+        let bytes = |database: &Arc<DatabaseCore>| {
             database.version.load().memtables().map(|memtable| memtable.bytes()).sum::<u64>()
         };
-        let dirty = databases.iter().filter(|database| database.version.load().is_dirty());
-        match dirty.max_by_key(bytes) {
-            Some(largest) => self.flush_database(largest).await.is_ok(),
-            None => false,
+        let mut sizes: Vec<(u64, Arc<DatabaseCore>)> =
+            databases.into_iter().map(|database| (bytes(&database), database)).collect();
+        sizes.sort_by_key(|(bytes, database)| (std::cmp::Reverse(*bytes), database.id));
+        let excess = self.memory.bytes().saturating_sub(self.config.memtables_total_limit() / 4);
+        let mut gathered = 0;
+        let mut largest = Vec::new();
+        for (bytes, database) in sizes {
+            if excess <= gathered {
+                break;
+            }
+            gathered += bytes;
+            largest.push(database);
         }
+        !largest.is_empty() && self.flush_databases(&largest).await.is_ok()
     }
 
     /// Makes a database, and those that wait to be made behind it, with one change of the manifest.
@@ -238,28 +258,32 @@ impl Core {
         self.catalog_mut().remove(name);
         entry.dropped.store(true, Ordering::Release);
         match self.forget_open(id) {
-            Some(database) => self.discard(&database),
+            Some(database) => self.discard(&database).await,
             None => files.into_iter().for_each(|file| self.garbage.add(file)),
         }
         Ok(())
     }
 
     /// Lets go of what a dropped database holds; files go when their last reader does.
-    fn discard(&self, database: &DatabaseCore) {
-        let mut side = database.lock();
-        side.dropped = true;
-        database.dropped.store(true, Ordering::Release);
-        let version = database.version.load();
-        let active = self.new_memtable(database.layout, database.id_kind);
-        let empty = version.emptied(active);
-        database.publish(&mut side, empty);
-        drop(side);
+    async fn discard(&self, database: &DatabaseCore) {
+        let (version, abandoned) = {
+            let mut side = database.lock();
+            side.dropped = true;
+            database.dropped.store(true, Ordering::Release);
+            let version = database.version.load();
+            let fresh = self.new_memtable(database.layout, database.id_kind);
+            database.publish(&mut side, version.emptied(fresh));
+            (version, std::mem::take(&mut side.abandoned))
+        };
+        abandoned.into_iter().for_each(|file| self.garbage.add(file));
         for memtable in version.memtables() {
             memtable.set_sealed();
             self.memory.shrink(memtable.bytes());
             memtable.first_lsn().into_iter().for_each(|first| self.wal.forget(first));
-            if memtable.sink().is_created() {
-                self.garbage.add(memtable.sink().id());
+            let sink = memtable.sink();
+            if sink.is_created() {
+                sink.close().await;
+                self.garbage.add(sink.id());
             }
         }
         for segment in &version.segments {
@@ -290,16 +314,4 @@ impl Core {
             let _ = self.read.disk.remove_file(&self.paths.segment(file)).await;
         }
     }
-}
-
-/// Waits for whichever comes first.
-pub(crate) async fn either(first: impl Future<Output = ()>, second: impl Future<Output = ()>) {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    poll_fn(|context| {
-        if first.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
-        }
-        second.as_mut().poll(context)
-    })
-    .await;
 }

@@ -14,6 +14,8 @@ use crate::core::{Core, DatabaseCore};
 pub struct StoreStats {
     pub databases: u64,
     pub databases_open: u64,
+    /// Databases that were closed because nobody used them.
+    pub databases_closed: u64,
     pub memory_limit_bytes: u64,
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
@@ -30,8 +32,13 @@ pub struct StoreStats {
     pub files_open: u64,
     pub files_opened: u64,
     pub files_evicted: u64,
+    /// Files under construction that were synced and closed to keep the limit.
+    pub files_parked: u64,
     pub flushes: u64,
     pub rows_flushed: u64,
+    /// Time spent in rounds of flushes, and in the longest of them.
+    pub flush_micros: u64,
+    pub flush_micros_max: u64,
     pub compactions: u64,
     pub write_stalls: u64,
     /// Calls that wait for the flush task; flushes of the same thing count once.
@@ -55,6 +62,7 @@ impl StoreStats {
         Self {
             databases: core.catalog().len() as u64,
             databases_open: core.open_count() as u64,
+            databases_closed: get(&core.counters.databases_closed),
             memory_limit_bytes: core.config.memory_limit,
             memtable_bytes: core.memory.bytes(),
             cache_bytes: pager.bytes_arena as u64,
@@ -69,8 +77,11 @@ impl StoreStats {
             files_open: core.read.files.open_count(),
             files_opened: get(&core.read.files.opens),
             files_evicted: get(&core.read.files.evictions),
+            files_parked: get(&core.read.files.parked),
             flushes: get(&core.counters.flushes),
             rows_flushed: get(&core.counters.flushed_rows),
+            flush_micros: core.counters.flush_time.total_micros(),
+            flush_micros_max: core.counters.flush_time.max_micros(),
             compactions: get(&core.counters.compactions),
             write_stalls: get(&core.counters.write_stalls),
             jobs_waiting: core.jobs.len() as u64,

@@ -250,7 +250,7 @@ impl Drop for Handle {
         let close = async move {
             let _ = Self::close_core(&core).await;
         };
-        self.core.runtime.finish(Box::pin(crate::service::either(close, timeout)));
+        self.core.runtime.finish(Box::pin(crate::together::either(close, timeout)));
         self.core.runtime.settle();
     }
 }

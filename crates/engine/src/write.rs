@@ -174,6 +174,9 @@ impl Core {
         let mut side = database.lock();
         database.check()?;
         let memtable = self.writable_memtable(database, &mut side);
+        if memtable.is_empty() {
+            database.dirty_since.set(self.runtime.now());
+        }
         if let Condition::Unchanged { memory_lsn, flushes } = condition {
             let version = database.version.load();
             let newer =
@@ -262,6 +265,9 @@ impl Core {
             bulk: bulk.then_some(memtable),
         };
         let first_of_memtable = memtable.first_lsn().is_none();
+        if bulk {
+            memtable.note_bulk();
+        }
         let staged = self.wal.stage(&record, first_of_memtable, |target| {
             if let (Change::Rows(ids, vectors), true) = (change, bulk) {
                 self.encode_bulk(target, database, memtable, ids, vectors, first_row);

@@ -20,6 +20,22 @@ pub(crate) fn kernel() -> Option<String> {
     None
 }
 
+/// How many files this process may have open at a time, where the system tells (Linux).
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn open_files_max() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// How many files this process may have open at a time: not looked up on this platform.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn open_files_max() -> Option<u64> {
+    None
+}
+
 /// A block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Device {

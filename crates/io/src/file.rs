@@ -5,6 +5,7 @@
 //! may have dropped the data and marked it clean, so a later success would be a lie.
 //! Does not: run operations (see `positional` and `uring`) or cache open files (the engine's work).
 
+use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -127,6 +128,16 @@ struct Inner {
     writes_through: bool,
     mapped: Option<Arc<MappedFile>>,
     poison: OnceLock<IoError>,
+    /// Fields are dropped in their order: this one after the file was closed.
+    held: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+/// Which file of the machine a handle is of: the same for every handle of one file, another for a
+/// file that has taken its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    device: u64,
+    number: u64,
 }
 
 /// What stands behind a handle.
@@ -196,15 +207,9 @@ impl FileHandle {
         direct: Option<DirectIo>,
         writes_through: bool,
     ) -> Self {
-        let inner = Inner {
-            kind,
-            path: path.to_owned(),
-            writable: options.writes(),
-            direct,
-            writes_through,
-            mapped: None,
-            poison: OnceLock::new(),
-        };
+        let (writable, path) = (options.writes(), path.to_owned());
+        let (mapped, poison, held) = (None, OnceLock::new(), OnceLock::new());
+        let inner = Inner { kind, path, writable, direct, writes_through, mapped, poison, held };
         Self { inner: Arc::new(inner) }
     }
 
@@ -221,6 +226,33 @@ impl FileHandle {
     /// What offsets and lengths must be multiples of, in bytes; 1 when not direct.
     pub fn alignment(&self) -> u32 {
         self.inner.direct.map_or(1, |direct| direct.offset_alignment)
+    }
+
+    /// Which file it is, where the operating system tells (Unix).
+    pub fn identity(&self) -> Option<FileIdentity> {
+        let FileKind::Os(file) = &self.inner.kind else { return None };
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let metadata = file.metadata().ok()?;
+            Some(FileIdentity { device: metadata.dev(), number: metadata.ino() })
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = file;
+            None
+        }
+    }
+
+    /// Whether other handles or operations in flight hold the file open as well.
+    pub fn is_shared(&self) -> bool {
+        1 < Arc::strong_count(&self.inner)
+    }
+
+    /// Drops `guard` once the file has been closed: for who counts open files. The first guard
+    /// stays; a second one is dropped at once.
+    pub fn hold_until_closed(&self, guard: Box<dyn Any + Send + Sync>) {
+        let _ = self.inner.held.set(guard);
     }
 
     /// The first failed write or sync of this file, if there was one.

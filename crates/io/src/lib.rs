@@ -99,8 +99,9 @@ pub use disk::{
     write_synced,
 };
 pub use durable::DurableWrites;
+pub use environment::open_files_max;
 pub use error::{IoError, IoErrorKind, IoOperation};
-pub use file::{FileHandle, OpenOptions};
+pub use file::{FileHandle, FileIdentity, OpenOptions};
 pub use options::{
     DEFAULT_CALLER_RINGS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_RING_ENTRIES, DEFAULT_RING_THREADS,
     DiskOptions,

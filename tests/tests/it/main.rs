@@ -5,6 +5,7 @@
 mod concurrency;
 mod damage;
 mod kill_loop;
+mod many_databases;
 mod model;
 mod recovery;
 mod seed_crashes;

@@ -240,8 +240,7 @@ impl Crowd {
     #[track_caller]
     fn check_descriptors(&self) {
         let open = descriptors_below(&self.segments());
-        // A read in flight keeps the file that was closed for a newer one.
-        let most = self.open_max as usize + 8;
+        let most = self.open_max as usize;
         assert!(open <= most, "{open} segment files are open where {} may be", self.open_max);
         assert!(self.store.stats().files_open <= u64::from(self.open_max));
     }

@@ -46,6 +46,8 @@ pub(crate) struct Memtable {
     sealed: AtomicBool,
     /// The first file failed: log records may name rows in it that never arrive there.
     moved: AtomicBool,
+    /// Log records name rows in the segment file.
+    bulk: AtomicBool,
     /// Rows that [`Self::make_rows_durable`] has made durable.
     durable_rows: AtomicU32,
     chunk_bytes: AtomicU64,
@@ -84,16 +86,22 @@ pub(crate) struct RowBytes {
 }
 
 impl Memtable {
-    pub(crate) fn new(layout: VectorLayout, kind: IdKind, sink: SegmentSink, seed: u64) -> Self {
+    pub(crate) fn new(
+        layout: VectorLayout,
+        kind: IdKind,
+        sink: Arc<SegmentSink>,
+        seed: u64,
+    ) -> Self {
         Self {
             layout,
-            sink: RwLock::new(Arc::new(sink)),
+            sink: RwLock::new(sink),
             index: RwLock::new(MemIndex::new(kind, seed)),
             chunks: RwLock::new(Vec::new()),
             tail: Mutex::new(Tail::default()),
             written: Mutex::new(Written::default()),
             sealed: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            bulk: AtomicBool::new(false),
             durable_rows: AtomicU32::new(0),
             chunk_bytes: AtomicU64::new(0),
             index_bytes: AtomicU64::new(0),
@@ -254,13 +262,23 @@ impl Memtable {
     }
 
     /// Starts over in another file. The old one stays on disk while the log may name its rows.
-    pub(crate) fn replace_sink(&self, sink: SegmentSink) -> Arc<SegmentSink> {
+    pub(crate) fn replace_sink(&self, sink: Arc<SegmentSink>) -> Arc<SegmentSink> {
         let mut written = lock(&self.written);
         written.bytes = 0;
         self.moved.store(true, Ordering::Release);
         self.durable_rows.store(0, Ordering::Release);
         let mut current = self.sink.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut current, Arc::new(sink))
+        std::mem::replace(&mut current, sink)
+    }
+
+    /// A log record that names rows in the segment file is about to be staged.
+    pub(crate) fn note_bulk(&self) {
+        self.bulk.store(true, Ordering::Release); // before the record can be in the log
+    }
+
+    /// Whether log records may name rows in the segment file.
+    pub(crate) fn has_bulk(&self) -> bool {
+        self.bulk.load(Ordering::Acquire)
     }
 
     /// Bytes of memory held.
@@ -273,11 +291,16 @@ impl Memtable {
     ///
     /// Cancel safety: ranges are claimed and submitted without an await between.
     pub(crate) async fn write_behind(&self) -> Result<(), Error> {
-        if self.full_chunk_bytes() == 0 {
+        if self.full_chunk_bytes() == 0 || self.sealed.load(Ordering::Acquire) {
             return Ok(());
         }
         let sink = self.sink();
-        let file = sink.file().await?;
+        let file = match sink.file().await {
+            Ok(file) => file,
+            // Its database was dropped meanwhile.
+            Err(_) if self.sealed.load(Ordering::Acquire) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         sink.make_room().await?;
         let mut written = lock(&self.written);
         if sink.id() != self.sink().id() {
@@ -288,7 +311,7 @@ impl Memtable {
         sink.claim(&writes);
         drop(written);
         if !writes.is_empty() {
-            sink.submit_claimed(file, writes);
+            sink.submit_claimed(&file, writes);
         }
         Ok(())
     }
@@ -346,7 +369,7 @@ impl Memtable {
             sink.claim(&writes);
             let done = target <= written.bytes;
             drop(written);
-            sink.submit_claimed(file, writes);
+            sink.submit_claimed(&file, writes);
             if done {
                 break;
             }

@@ -105,11 +105,11 @@ impl Core {
 
     /// Flushes to make room for more records. On a full disk the rest stays in memory, which held
     /// it before the crash, so that the store can be read; it is not tried again meanwhile.
-    async fn flush_replayed(&self, database: &DatabaseCore) -> Result<(), Error> {
+    async fn flush_replayed(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
         if self.memory.failure().is_some() {
             return Ok(());
         }
-        match self.flush_database(database).await {
+        match self.flush_databases(&[Arc::clone(database)]).await {
             Err(error) if is_damage(&error) || error.is_disk_full() => Ok(()),
             flushed => flushed,
         }

@@ -6,8 +6,10 @@
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
 //! | `memory_index` | fences and filters, and the memory they take |
 //! | `reader` | an open segment: from ids to rows |
+//! | `live_rows` | how many of its rows are not garbage |
 //! | `pages` | from page numbers to pinned, verified pages |
 
+mod live_rows;
 mod memory_index;
 mod pages;
 pub(crate) mod reader;

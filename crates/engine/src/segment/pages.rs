@@ -90,6 +90,7 @@ impl Segment {
         let buffer = IoBuffer::Owned(aligned(count as usize * page_bytes)?);
         let offset = self.offset(Kind::Vector, first);
         let buffer = nephrite_io::read(&*context.disk, &file, offset, buffer).await?;
+        drop(file); // nobody waits for a file while holding one
         for (bytes, page) in buffer.as_slice().chunks_exact(page_bytes).zip(first..) {
             let check = self.check_for(context, Kind::Vector, page).await?;
             let place = self.identity.page(self.offset(Kind::Vector, page));
@@ -160,6 +161,7 @@ impl Segment {
                     let (Some(check), Some(file)) = (check, &file) else {
                         // A load that waits for something else would hold a frame meanwhile.
                         drop(load);
+                        drop(file.take()); // nobody waits for a file while holding one
                         check = match self.try_check_for(context, kind, page).await? {
                             Ok(check) => Some(check),
                             Err(full) => return Ok(Err(full)),
@@ -318,33 +320,50 @@ pub(super) async fn prefetch(
     if missing.len() < 2 {
         return Ok(()); // nothing to gain over loading it when it is used
     }
-    let mut files: Vec<(FileId, FileHandle)> = Vec::new();
-    for (segment, ..) in &missing {
-        if files.last().is_none_or(|(id, _)| *id != segment.file()) {
-            files.push((segment.file(), context.files.get(segment.file()).await?));
-        }
-    }
-    let file_of = |segment: &Segment| {
-        let at = files.partition_point(|(id, _)| *id < segment.file());
-        &files[at].1
-    };
+    let files = open_files(context, &missing).await?;
     let mut tables: Vec<(&Arc<Segment>, u32)> =
         missing.iter().map(|(segment, _, table_page)| (*segment, *table_page)).collect();
     tables.dedup_by_key(|(segment, page)| (segment.file(), *page));
     let loads = tables.iter().filter_map(|(segment, page)| {
-        segment.begin_load(file_of(segment), Kind::Table, *page, Check::Table)
+        segment.begin_load(file_of(&files, segment)?, Kind::Table, *page, Check::Table)
     });
     submit(context, loads.collect());
+    drop(files); // nobody waits for a file while holding one
     let mut checks = Vec::with_capacity(missing.len());
     for (segment, page, _) in &missing {
         checks.push(segment.check_for(context, kind, *page).await?);
     }
+    let files = open_files(context, &missing).await?;
     // From the first frame taken to the submission nothing waits.
     let loads = missing.iter().zip(checks).filter_map(|((segment, page, _), check)| {
-        segment.begin_load(file_of(segment), kind, *page, check)
+        segment.begin_load(file_of(&files, segment)?, kind, *page, check)
     });
     submit(context, loads.collect());
     Ok(())
+}
+
+/// The files of segments, ascending, as far as they can be had without waiting for others to close:
+/// pages of the rest are loaded when they are used.
+async fn open_files(
+    context: &ReadContext,
+    segments: &[(&Arc<Segment>, u32, u32)],
+) -> Result<Vec<(FileId, FileHandle)>, Error> {
+    let mut files: Vec<(FileId, FileHandle)> = Vec::new();
+    let mut last = None;
+    for (segment, ..) in segments {
+        if last.replace(segment.file()) == Some(segment.file()) {
+            continue;
+        }
+        if let Some(file) = context.files.try_get(segment.file()).await? {
+            files.push((segment.file(), file));
+        }
+    }
+    Ok(files)
+}
+
+fn file_of<'a>(files: &'a [(FileId, FileHandle)], segment: &Segment) -> Option<&'a FileHandle> {
+    let at = files.binary_search_by_key(&segment.file(), |(id, _)| *id).ok()?;
+    Some(&files[at].1)
 }
 
 fn submit(context: &ReadContext, requests: Vec<Request>) {

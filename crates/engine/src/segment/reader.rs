@@ -4,10 +4,7 @@
 //! through the cache (`pages`).
 //! Cancel safety: reads change nothing.
 
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError, Weak,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use event_listener::Event;
 use nephrite_format::{
@@ -21,6 +18,7 @@ use nephrite_io::{Disk, FileHandle, IoBuffer};
 use nephrite_pager::{CachedFile, PageGuard, Pager};
 
 use super::{
+    live_rows::LiveRows,
     memory_index::{IndexPlace, MemoryIndex, MetadataMemory},
     pages::{Kind, prefetch},
     seal::{Identity, Tail},
@@ -40,7 +38,7 @@ const ID_PAGES_AT_ONCE: u32 = 32;
 pub(crate) struct ReadContext {
     pub(crate) store: StoreId,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) files: OpenFiles,
+    pub(crate) files: Arc<OpenFiles>,
     pub(crate) pager: Arc<Pager>,
     /// Vectors that one call keeps pinned; further ones are copied.
     pub(crate) pinned_max: usize,
@@ -59,10 +57,7 @@ pub(crate) struct Segment {
     pub(super) vectors: Arc<CachedFile>,
     /// Id pages, then checksum table pages.
     pub(super) small: Arc<CachedFile>,
-    /// Rows that no newer segment or tombstone hides; what the manifest says, kept up to date.
-    pub(super) live_rows: AtomicU32,
-    /// Set when a compaction replaced this segment.
-    pub(super) replacement: OnceLock<Weak<Self>>,
+    pub(super) live: Arc<LiveRows>,
     /// Told, when the last reader is gone, that the file may be removed. Set when the segment is
     /// no longer part of a database.
     pub(super) garbage: OnceLock<Arc<Garbage>>,
@@ -124,7 +119,7 @@ impl Segment {
         let block = u32::try_from(BLOCK_BYTES).expect("4096");
         let small = context.pager.open_file(block, small_pages)?;
         let name = segment_name(meta.file).into();
-        let live_rows = AtomicU32::new(meta.live_rows);
+        let live = LiveRows::new(meta.file, meta.live_rows);
         Ok(Self {
             identity,
             name,
@@ -133,8 +128,7 @@ impl Segment {
             index,
             vectors,
             small,
-            live_rows,
-            replacement: OnceLock::new(),
+            live,
             garbage: OnceLock::new(),
         })
     }
@@ -145,28 +139,13 @@ impl Segment {
     }
 
     pub(crate) fn live_rows(&self) -> u32 {
-        self.live_rows.load(Ordering::Relaxed) // a gauge; changed by one flush at a time
+        self.live.count()
     }
 
-    /// Rows that a newer segment or tombstone hides from now on. A segment that was compacted
-    /// meanwhile passes it on to the one that replaced it.
-    pub(crate) fn bury_rows(&self, rows: u32) {
-        match self.replacement.get().map(Weak::upgrade) {
-            Some(Some(replacement)) => replacement.bury_rows(rows),
-            Some(None) => {} // compacted and let go: its replacement counted when it was made
-            None => {
-                // Relaxed: a gauge. Saturating: two histories of one row may both count it.
-                let _ = self.live_rows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-                    Some(live.saturating_sub(rows))
-                });
-            }
-        }
-    }
-
-    /// The segment is no longer part of its database; `replacement` holds its live rows.
-    pub(crate) fn replace(&self, replacement: &Arc<Self>) {
-        let first = self.replacement.set(Arc::downgrade(replacement)).is_ok();
-        assert!(first, "a segment is compacted once");
+    /// Rows that no newer segment or tombstone hides; goes on counting in the segment that replaces
+    /// this one.
+    pub(crate) fn live(&self) -> &Arc<LiveRows> {
+        &self.live
     }
 
     pub(crate) fn row_count(&self) -> u32 {

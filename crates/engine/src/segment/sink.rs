@@ -1,24 +1,30 @@
 //! The file of a segment while it is being written: made on first use, written behind the writers.
 //!
-//! Guarantee: after [`SegmentSink::drain`] returned `Ok`, every byte submitted before is in the
-//! file (not yet synced). The first failed write is kept and returned by every later call.
-//! Not here: what is written, syncing, the manifest.
+//! Guarantees: after [`SegmentSink::drain`] returned `Ok`, every byte submitted before is in the
+//! file (not yet synced). The first failed write or sync is kept and returned by every later call.
+//! The file may be *parked* while nobody writes to it: synced, closed, and opened again when it is
+//! needed, if it is still the same file.
+//! Not here: what is written, syncing before a promise, the manifest.
 //! Cancel safety: a dropped `drain` or `make_room` leaves the writes running and accounted for.
+//! Lock rule: `open` is held while the file is opened or parked; nothing else is locked under it
+//! but the table of open files.
 
 use std::{
-    path::PathBuf,
+    ops::Deref,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
-use async_lock::OnceCell;
+use async_lock::Mutex as AsyncMutex;
 use event_listener::Event;
 use nephrite_format::FileId;
-use nephrite_io::{Disk, FileHandle, IoBuffer, IoError, OpenOptions, Operation, Request};
+use nephrite_io::{
+    FileHandle, FileIdentity, IoBuffer, IoError, IoErrorKind, OpenOptions, Operation, Request,
+};
 
-use crate::{error::Error, paths::StorePaths};
+use crate::{error::Error, files::OpenFiles, paths::segment_name};
 
 /// Bytes in flight to one segment file before its writers wait: deep enough for the device (eight
 /// writes of 1 MiB reach the sequential bandwidth), small enough to bound memory.
@@ -28,21 +34,49 @@ const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct SegmentSink {
     id: FileId,
-    path: PathBuf,
-    directory: PathBuf,
-    disk: Arc<dyn Disk>,
-    file: OnceCell<FileHandle>,
+    files: Arc<OpenFiles>,
+    open: AsyncMutex<Option<FileHandle>>,
+    /// Set, under `open`, before the file may exist.
+    created: AtomicBool,
+    identity: OnceLock<FileIdentity>,
+    /// [`SinkFile`]s that exist. Grows under `open`.
+    users: AtomicU32,
     entry_durable: AtomicBool,
     in_flight: Arc<InFlight>,
 }
 
-#[derive(Debug, Default)]
+/// The file, kept open by whoever is about to write to it.
+#[derive(Debug)]
+pub(crate) struct SinkFile {
+    handle: FileHandle,
+    sink: Arc<SegmentSink>,
+}
+
+impl Deref for SinkFile {
+    type Target = FileHandle;
+
+    fn deref(&self) -> &FileHandle {
+        &self.handle
+    }
+}
+
+impl Drop for SinkFile {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire in `park`: what this user claimed is counted there.
+        if self.sink.users.fetch_sub(1, Ordering::Release) == 1 {
+            self.sink.files.writer_rests();
+        }
+    }
+}
+
+#[derive(Debug)]
 struct InFlight {
     /// Bytes submitted and not completed. Release on completion pairs with Acquire in the waits,
     /// so that a waiter that sees zero also sees the error slot.
     bytes: AtomicU64,
     failed: Mutex<Option<IoError>>,
     changed: Event,
+    files: Arc<OpenFiles>,
 }
 
 impl InFlight {
@@ -50,12 +84,18 @@ impl InFlight {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn fail(&self, error: IoError) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get_or_insert(error);
+    }
+
     fn complete(&self, bytes: u64, result: Result<(), IoError>) {
         if let Err(error) = result {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert(error);
+            self.fail(error);
         }
-        self.bytes.fetch_sub(bytes, Ordering::Release);
+        if self.bytes.fetch_sub(bytes, Ordering::Release) == bytes {
+            self.files.writer_rests();
+        }
         self.changed.notify(usize::MAX);
     }
 
@@ -72,15 +112,21 @@ impl InFlight {
 }
 
 impl SegmentSink {
-    pub(crate) fn new(id: FileId, paths: &StorePaths, disk: Arc<dyn Disk>) -> Self {
+    pub(crate) fn new(id: FileId, files: &Arc<OpenFiles>) -> Self {
         Self {
             id,
-            path: paths.segment(id),
-            directory: paths.segments_dir().to_owned(),
-            disk,
-            file: OnceCell::new(),
+            files: Arc::clone(files),
+            open: AsyncMutex::new(None),
+            created: AtomicBool::new(false),
+            identity: OnceLock::new(),
+            users: AtomicU32::new(0),
             entry_durable: AtomicBool::new(false),
-            in_flight: Arc::default(),
+            in_flight: Arc::new(InFlight {
+                bytes: AtomicU64::new(0),
+                failed: Mutex::default(),
+                changed: Event::new(),
+                files: Arc::clone(files),
+            }),
         }
     }
 
@@ -88,16 +134,82 @@ impl SegmentSink {
         self.id
     }
 
-    /// The file, created on first use. Ids are never used twice: a file that exists was made by an
-    /// earlier call whose future was dropped.
-    pub(crate) async fn file(&self) -> Result<&FileHandle, Error> {
-        let create = || self.disk.open(&self.path, OpenOptions::read_write().create());
-        Ok(self.file.get_or_try_init(create).await?)
+    /// The file, created on first use and opened again when it was parked. Ids are never used
+    /// twice: a file that exists was made by an earlier call whose future was dropped.
+    /// The caller holds no file.
+    pub(crate) async fn file(self: &Arc<Self>) -> Result<SinkFile, Error> {
+        let mut open = self.open.lock().await;
+        if let Some(handle) = &*open {
+            return Ok(self.used(handle));
+        }
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        let permit = self.files.permit().await;
+        let known = self.identity.get().is_some();
+        let options = OpenOptions::read_write();
+        let options = if known { options } else { options.create() };
+        // Acquire/Release: whoever sees the flag also sees that the file may exist.
+        self.created.store(true, Ordering::Release);
+        let handle = self.files.disk.open(&self.files.paths.segment(self.id), options).await?;
+        handle.hold_until_closed(Box::new(permit));
+        self.check_same(&handle)?;
+        let file = self.used(&handle);
+        *open = Some(handle);
+        drop(open);
+        self.files.add_writer(self);
+        Ok(file)
     }
 
-    /// Whether the file exists.
+    fn check_same(&self, handle: &FileHandle) -> Result<(), Error> {
+        let Some(found) = handle.identity() else { return Ok(()) };
+        if *self.identity.get_or_init(|| found) == found {
+            return Ok(());
+        }
+        let what = "another file has taken its name while it was being written";
+        Err(Error::corrupt(segment_name(self.id), 0, what))
+    }
+
+    /// Under `open`.
+    fn used(self: &Arc<Self>, handle: &FileHandle) -> SinkFile {
+        self.users.fetch_add(1, Ordering::Relaxed); // ordered by the lock for `park`
+        SinkFile { handle: handle.clone(), sink: Arc::clone(self) }
+    }
+
+    /// Whether the file may exist.
     pub(crate) fn is_created(&self) -> bool {
-        self.file.get().is_some()
+        self.created.load(Ordering::Acquire)
+    }
+
+    /// Syncs and closes the file if nobody writes to it; `false` when it stays open. A failed sync
+    /// is the failure of this sink.
+    pub(crate) async fn park(&self) -> bool {
+        let Some(mut open) = self.open.try_lock() else { return false };
+        let Some(handle) = &*open else { return false };
+        // Nobody else gets the file while the lock is held.
+        let rests = self.users.load(Ordering::Acquire) == 0
+            && self.in_flight.bytes.load(Ordering::Acquire) == 0;
+        if !rests {
+            return false;
+        }
+        if let Err(error) = nephrite_io::sync(&*self.files.disk, handle).await {
+            self.in_flight.fail(error);
+        }
+        *open = None;
+        true
+    }
+
+    /// Closes the finished file; from now on it is opened for reading, if it is still the same.
+    pub(crate) async fn finish(&self) {
+        self.close().await;
+        if let Some(identity) = self.identity.get() {
+            self.files.remember(self.id, *identity);
+        }
+    }
+
+    /// Closes the file, which was synced, or is of no use any more.
+    pub(crate) async fn close(&self) {
+        *self.open.lock().await = None;
     }
 
     /// Counts writes as in flight before they are submitted, so that nobody who waits for the file
@@ -108,26 +220,26 @@ impl SegmentSink {
     }
 
     /// Starts writes; they complete in any order.
-    pub(crate) fn submit(&self, file: &FileHandle, writes: Vec<(u64, IoBuffer)>) {
+    pub(crate) fn submit(&self, file: &SinkFile, writes: Vec<(u64, IoBuffer)>) {
         self.claim(&writes);
         self.submit_claimed(file, writes);
     }
 
     /// Starts writes that were claimed.
-    pub(crate) fn submit_claimed(&self, file: &FileHandle, writes: Vec<(u64, IoBuffer)>) {
+    pub(crate) fn submit_claimed(&self, file: &SinkFile, writes: Vec<(u64, IoBuffer)>) {
         let requests: Vec<Request> = writes
             .into_iter()
             .map(|(offset, buffer)| {
                 let bytes = buffer.len() as u64;
                 let in_flight = Arc::clone(&self.in_flight);
                 Request {
-                    file: file.clone(),
+                    file: file.handle.clone(),
                     operation: Operation::Write { offset, buffer },
                     on_complete: Box::new(move |done| in_flight.complete(bytes, done.result)),
                 }
             })
             .collect();
-        self.disk.submit(requests);
+        self.files.disk.submit(requests);
     }
 
     /// Waits until more may be submitted.
@@ -140,19 +252,37 @@ impl SegmentSink {
         self.in_flight.wait_until(0).await
     }
 
-    /// Makes everything drained durable, the directory entry included.
-    pub(crate) async fn sync(&self) -> Result<(), Error> {
+    /// Makes everything drained durable; the directory entry too if the caller wants it now.
+    pub(crate) async fn sync_file(self: &Arc<Self>) -> Result<(), Error> {
         let file = self.file().await?;
-        nephrite_io::sync(&*self.disk, file).await?;
+        if let Err(error) = nephrite_io::sync(&*self.files.disk, &file).await {
+            self.in_flight.fail(error.clone());
+            return Err(error.into());
+        }
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Makes everything drained durable, the directory entry included.
+    pub(crate) async fn sync(self: &Arc<Self>) -> Result<(), Error> {
+        self.sync_file().await?;
         // Acquire/Release: whoever sees the flag also sees the synced directory.
         if !self.entry_durable.load(Ordering::Acquire) {
-            self.disk.sync_dir(&self.directory).await?;
+            self.files.disk.sync_dir(self.files.paths.segments_dir()).await?;
             self.entry_durable.store(true, Ordering::Release);
         }
         Ok(())
     }
 
-    /// The first failed write: the file takes no more.
+    /// Removes the file, which nothing names.
+    pub(crate) async fn remove(&self) -> Result<(), IoError> {
+        self.close().await;
+        match self.files.disk.remove_file(&self.files.paths.segment(self.id)).await {
+            Err(error) if error.kind() == IoErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// The first failed write or sync: the file takes no more.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.in_flight.failure().map(Error::from)
     }

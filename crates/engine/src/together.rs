@@ -1,0 +1,40 @@
+//! Waiting for several futures at once on one task.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+};
+
+/// Waits for whichever comes first.
+pub(crate) async fn either(first: impl Future<Output = ()>, second: impl Future<Output = ()>) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|context| {
+        if first.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        second.as_mut().poll(context)
+    })
+    .await;
+}
+
+/// Waits for all; their outcomes in the same order. Every wake-up polls all that are not done: for
+/// a few dozen futures that do I/O.
+pub(crate) async fn all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<Option<Pin<Box<F>>>> =
+        futures.into_iter().map(|future| Some(Box::pin(future))).collect();
+    let mut outcomes: Vec<Option<F::Output>> = pending.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (slot, outcome) in pending.iter_mut().zip(&mut outcomes) {
+            if let Some(future) = slot
+                && let Poll::Ready(done) = future.as_mut().poll(context)
+            {
+                *outcome = Some(done);
+                *slot = None;
+            }
+        }
+        if pending.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outcomes.into_iter().map(|outcome| outcome.expect("every future is done")).collect()
+}
