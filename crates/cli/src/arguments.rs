@@ -181,7 +181,7 @@ fn run_command(arguments: Arguments) -> Result<(), Failure> {
     let outcome = dispatch(arguments.command, &mut context);
     // What was printed before a failure is handed over as well.
     let flushed = context.output.flush();
-    outcome.and(flushed)
+    context.shutdown.settle(outcome.and(flushed))
 }
 
 /// Prints help, the version, or what was not understood.

@@ -9,17 +9,19 @@ use crate::arguments::GlobalOptions;
 use crate::configuration::Configuration;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::shutdown::Shutdown;
 
 /// Configuration and output of one run.
 pub(crate) struct Context {
     pub(crate) configuration: Configuration,
     pub(crate) output: Output,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Context {
     pub(crate) fn new(global: &GlobalOptions, configuration: Configuration) -> Self {
         let output = Output::new(global.json, global.quiet);
-        Self { configuration, output }
+        Self { configuration, output, shutdown: Shutdown::default() }
     }
 
     /// The engine's configuration.
@@ -36,12 +38,20 @@ impl Context {
             );
             return Err(Failure::NotFound(sentence));
         }
-        Ok(Store::open(path, self.config())?)
+        self.watch(|| Store::open(path, self.config()))
     }
 
     /// Opens a store, or makes it, with its directory, when there is none.
     pub(crate) fn open_or_create(&self, path: &Path) -> Result<Store, Failure> {
-        Ok(Store::open_or_create(path, self.config())?)
+        self.watch(|| Store::open_or_create(path, self.config()))
+    }
+
+    /// A store that is closed when a signal comes.
+    pub(crate) fn watch(
+        &self,
+        open: impl FnOnce() -> Result<Store, nephrite::Error>,
+    ) -> Result<Store, Failure> {
+        self.shutdown.watch(open)
     }
 
     /// Opens a store and one of its databases; both must exist.

@@ -6,12 +6,15 @@
 //! | 1    | error: one sentence on standard error |
 //! | 2    | damage was found in a store |
 //! | 3    | a store, database or id does not exist |
+//! | 128+n | ended by signal n: 130 for SIGINT, 143 for SIGTERM |
 //! | 64   | the command line or the configuration was not understood |
 //!
 //! Checked by: the unit tests below for the mapping, `tests/it` for the codes of each command.
 
 use std::fmt;
 use std::process::ExitCode;
+
+use nephrite::signals::Signal;
 
 use crate::vectors::VectorFileError;
 
@@ -22,7 +25,8 @@ Exit codes:
   1   error: one sentence on standard error
   2   damage found: by verify, or met by another command
   3   not found: a store, a database or an id
-  64  the command line or the configuration was not understood";
+  64  the command line or the configuration was not understood
+  130, 143  stopped by SIGINT or SIGTERM; what was written before is stored";
 
 /// Exit code of a command line that is not understood (EX_USAGE of sysexits).
 pub(crate) const USAGE_CODE: u8 = 64;
@@ -42,6 +46,13 @@ pub(crate) enum Failure {
     ReportedMissing,
     /// The command has already printed what is damaged.
     ReportedDamage,
+    /// A signal stopped the command; its store was closed in order.
+    Interrupted {
+        /// Which one.
+        signal: Signal,
+        /// What to say about it.
+        sentence: String,
+    },
     /// Whoever read our standard output has gone; nothing is left to tell.
     OutputClosed,
 }
@@ -58,17 +69,28 @@ impl Failure {
             Self::Damage(_) | Self::ReportedDamage => 2,
             Self::NotFound(_) | Self::ReportedMissing => 3,
             Self::Usage(_) => USAGE_CODE,
+            Self::Interrupted { signal, .. } => 128 + signal.number(),
         }
     }
 
     /// What to print on standard error; none when the command has spoken already.
     pub(crate) fn sentence(&self) -> Option<&str> {
         match self {
-            Self::Error(text) | Self::Damage(text) | Self::NotFound(text) | Self::Usage(text) => {
-                Some(text)
-            }
+            Self::Error(text)
+            | Self::Damage(text)
+            | Self::NotFound(text)
+            | Self::Usage(text)
+            | Self::Interrupted { sentence: text, .. } => Some(text),
             Self::ReportedMissing | Self::ReportedDamage | Self::OutputClosed => None,
         }
+    }
+
+    /// The end by a signal; `sentence` is what the command met because of it.
+    pub(crate) fn interrupted(signal: Signal, sentence: Option<&str>) -> Self {
+        let met = sentence.map_or_else(String::new, |text| format!(" ({text})"));
+        let sentence =
+            format!("stopped by {signal}: what was written before it is stored and flushed{met}");
+        Self::Interrupted { signal, sentence }
     }
 
     /// An error whose text is built in place.
@@ -110,11 +132,13 @@ mod tests {
             (Failure::ReportedDamage, 2),
             (Failure::NotFound(text()), 3),
             (Failure::Usage(text()), 64),
+            (Failure::interrupted(Signal::Interrupt, None), 130),
+            (Failure::interrupted(Signal::Terminate, None), 143),
             (Failure::ReportedMissing, 3),
         ];
         for (failure, code) in cases {
             assert_eq!(failure.code(), code, "{failure:?}");
-            assert!(EXIT_CODES.contains(&format!("\n  {code} ")), "{code} is documented");
+            assert!(EXIT_CODES.contains(&code.to_string()), "{code} is documented");
         }
     }
 

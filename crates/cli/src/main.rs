@@ -17,6 +17,7 @@ mod figures;
 mod output;
 mod progress;
 mod records;
+mod shutdown;
 mod size;
 mod vectors;
 

@@ -7,6 +7,9 @@ mod damage;
 mod databases;
 mod demo;
 mod files;
+#[cfg(unix)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test that called")]
+mod interrupted;
 #[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test that called")]
 mod run;
 mod usage;

@@ -31,7 +31,7 @@ type LastWrites = BTreeMap<Writer, u64>;
 
 impl Demo<'_> {
     pub(super) fn kill_and_check(&mut self, dimension: u32) -> Result<(), Failure> {
-        let store = Store::open(self.place.store(), self.context.config())?;
+        let store = self.context.open(&self.place.store())?;
         for database in 0..DATABASES {
             store.create_database(&database_name(database), DatabaseOptions::new(dimension))?;
         }
@@ -40,7 +40,7 @@ impl Demo<'_> {
         for round in 0..ROUNDS {
             let acknowledged = self.run_child_and_kill(round, dimension)?;
             let stopwatch = Stopwatch::start();
-            let store = Store::open(self.place.store(), self.context.config())?;
+            let store = self.context.open(&self.place.store())?;
             let seconds = stopwatch.seconds();
             let figures = &mut self.report.kill;
             figures.rounds += 1;
@@ -166,7 +166,7 @@ impl Demo<'_> {
 
     /// The last look: every vector of the main database in a scan, then every byte on disk.
     pub(super) fn check_everything(&mut self) -> Result<(), Failure> {
-        let store = Store::open(self.place.store(), self.context.config())?;
+        let store = self.context.open(&self.place.store())?;
         let database = store.database(MAIN)?;
         let quiet = self.context.output.quiet();
         let mut progress = Progress::bar("checking", self.expected.count(), quiet);

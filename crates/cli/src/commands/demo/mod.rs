@@ -110,7 +110,8 @@ pub(crate) fn run(arguments: &DemoArguments, context: &mut Context) -> Result<()
 
 impl Demo<'_> {
     fn tour(&mut self, dimension: u32) -> Result<(), Failure> {
-        let store = Store::create(self.place.store(), self.context.config())?;
+        let config = self.context.config();
+        let store = self.context.watch(|| Store::create(self.place.store(), config))?;
         self.backend(&store)?;
         let database = store.create_database(MAIN, DatabaseOptions::new(dimension))?;
         self.load(&store, &database)?;

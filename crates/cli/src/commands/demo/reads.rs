@@ -53,7 +53,7 @@ impl Demo<'_> {
     pub(super) fn read_cold(&mut self) -> Result<Store, Failure> {
         let rows = self.expected.rows;
         let stopwatch = Stopwatch::start();
-        let store = Store::open(self.place.store(), self.context.config())?;
+        let store = self.context.open(&self.place.store())?;
         let database = store.database(MAIN)?;
         let id = mix(u64::MAX) % rows;
         let first = database.get(id)?;

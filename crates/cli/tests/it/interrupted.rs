@@ -1,0 +1,115 @@
+//! SIGINT and SIGTERM in the middle of a command: what it says, its exit code, what is stored.
+//! Unix only: Windows has no signal that one process can send to another.
+
+use std::io::Write;
+use std::process::{Child, Output, Stdio};
+
+use crate::run::{Place, command};
+
+const ROWS: u64 = 300_000;
+
+fn start(place: &Place, line: &str) -> Child {
+    command(&place.path("."))
+        .args(line.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let command = format!("kill -{name} {}", child.id());
+    assert!(std::process::Command::new("sh").args(["-c", &command]).status().unwrap().success());
+}
+
+fn end(child: Child) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+/// Until the store is there: its manifest comes last.
+fn wait_for_import(place: &Place) {
+    let has_manifest = || {
+        let names = std::fs::read_dir(place.path("s")).into_iter().flatten().flatten();
+        let is_manifest = |name: &str| name.starts_with("manifest-") && !name.ends_with(".tmp");
+        names.map(|entry| entry.file_name()).any(|name| name.to_str().is_some_and(is_manifest))
+    };
+    while !has_manifest() {
+        std::thread::yield_now();
+    }
+}
+
+fn write_vectors(place: &Place) {
+    let mut file = Vec::new();
+    for row in 0..ROWS {
+        file.extend_from_slice(&2_u32.to_le_bytes());
+        #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]
+        let value = row as f32;
+        file.extend_from_slice(&value.to_le_bytes());
+        file.extend_from_slice(&(-value).to_le_bytes());
+    }
+    place.write("rows.fvecs", file);
+}
+
+#[test]
+fn an_interrupted_import_keeps_what_it_says() {
+    for (name, code) in [("TERM", 143), ("INT", 130)] {
+        let place = Place::new();
+        write_vectors(&place);
+        let child = start(&place, "import s d rows.fvecs --durability synced --batch 1");
+        wait_for_import(&place);
+        signal(&child, name);
+        let (ended, stderr) = end(child);
+        assert_eq!(ended, Some(code), "{stderr}");
+        assert!(stderr.contains(&format!("stopped by SIG{name}")), "{stderr}");
+        let said: u64 = stderr
+            .split_once("the ")
+            .and_then(|(_, rest)| rest.split_once(" rows before it"))
+            .map_or(0, |(rows, _)| rows.parse().unwrap());
+        let listed = place.json("list s");
+        let there = listed["databases"].as_array().or(listed.as_array()).unwrap().len();
+        if there == 0 {
+            assert_eq!(said, 0, "the signal came before the database was made: {stderr}");
+            continue;
+        }
+        let stats = place.json("stats s d");
+        let found = stats["vectors"].as_u64().unwrap();
+        assert!(said <= found && found <= said + 1, "{found} rows are there, {said} were promised");
+        assert!(found < ROWS, "the import was stopped before its end");
+        assert_eq!(stats["memtable_bytes"], 0, "the store was closed, not recovered");
+    }
+}
+
+#[test]
+fn a_command_that_waits_for_input_ends_too() {
+    let place = Place::new();
+    place.ok("create s d --dim 2");
+    let mut child = start(&place, "put s d");
+    let mut input = child.stdin.take().unwrap();
+    // More than a pipe holds, so that the command has certainly read some of it.
+    let mut lines = String::new();
+    for id in 0..20_000 {
+        lines.push_str(&format!("{{\"id\":{id},\"vector\":[1.5,-2.0]}}\n"));
+    }
+    input.write_all(lines.as_bytes()).unwrap();
+    signal(&child, "INT");
+    let (code, stderr) = end(child);
+    drop(input);
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stderr.contains("stopped by SIGINT"), "{stderr}");
+    assert!(0 < place.json("stats s d")["vectors"].as_u64().unwrap());
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let place = Place::new();
+    write_vectors(&place);
+    let child = start(&place, "import s d rows.fvecs --durability synced --batch 1");
+    wait_for_import(&place);
+    signal(&child, "INT");
+    signal(&child, "TERM");
+    let (code, stderr) = end(child);
+    assert!(matches!(code, Some(130 | 143)), "{code:?}: {stderr}");
+    assert_eq!(place.run("verify s").code, 0, "whatever was cut off, the store is whole");
+}
