@@ -11,6 +11,7 @@ mod npy;
 mod open;
 mod place;
 mod report;
+pub mod rivals;
 mod rows;
 mod synced;
 mod table;

@@ -143,8 +143,13 @@ impl Random {
         usize::try_from(scaled).expect("below a usize")
     }
 
+    /// In [0, 1).
+    pub(crate) fn next_share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// In [-1, 1), with all 24 bits of the fraction.
-    fn next_f32(&mut self) -> f32 {
+    pub(crate) fn next_f32(&mut self) -> f32 {
         let bits = u32::try_from(self.next() >> 40).expect("24 bits are left");
         bits as f32 / (1 << 23) as f32 - 1.0
     }
@@ -157,7 +162,7 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-fn shuffle(numbers: &mut [u64], random: &mut Random) {
+pub(crate) fn shuffle(numbers: &mut [u64], random: &mut Random) {
     for end in (1..numbers.len()).rev() {
         numbers.swap(end, random.below(end + 1));
     }

@@ -1,3 +1,4 @@
 //! The programs of this package, run as children.
 
 mod hosts;
+mod programs;

@@ -1,0 +1,7 @@
+//! See [`nephrite_benches::rivals`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nephrite_benches::rivals::main()
+}

@@ -1,0 +1,207 @@
+//! One rival through all workloads, once.
+
+use std::{fs, path::Path};
+
+use super::{
+    limit::Limit,
+    rival::{Kind, Rival, Shape, Wait},
+    zipf::Zipf,
+};
+use crate::{
+    Outcome,
+    clock::Stopwatch,
+    place::{Place, evict},
+    rows::{Random, shuffle},
+};
+
+/// Names and units; a sample names its workload by its place here.
+pub(super) const WORKLOADS: [(&str, &str); 13] = [
+    ("load ascending", "vectors/s"),
+    ("load shuffled", "vectors/s"),
+    ("space", "x vectors"),
+    ("open to first get", "ms"),
+    ("scan", "vectors/s"),
+    ("hot get, 1 thread", "vectors/s"),
+    ("hot get, 2 threads", "vectors/s"),
+    ("cold get, uniform", "vectors/s"),
+    ("cold get, zipf 0.99", "vectors/s"),
+    ("cold get_many(100)", "vectors/s"),
+    ("1 writer", "updates/s"),
+    ("16 writers", "updates/s"),
+    ("64 writers", "updates/s"),
+];
+const LOAD: usize = 0;
+const SHUFFLED: usize = 1;
+const SPACE: usize = 2;
+const OPEN: usize = 3;
+const SCAN: usize = 4;
+const HOT: usize = 5;
+const HOT_MANY: usize = 6;
+const COLD: usize = 7;
+const ZIPF: usize = 8;
+const MANY: usize = 9;
+const UPDATES: [(usize, usize); 3] = [(10, 1), (11, 16), (12, 64)];
+
+/// Vectors per batch of a load.
+const BATCH: usize = 1000;
+/// Ids per `get_many`.
+const MANY_IDS: usize = 100;
+
+/// One rival, and what is asked of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cycle<'a> {
+    pub(super) place: &'a Place,
+    pub(super) kind: Kind,
+    pub(super) shape: Shape,
+    pub(super) zipf: &'a Zipf,
+    pub(super) reads: u64,
+    pub(super) updates: u64,
+    pub(super) depth: usize,
+    pub(super) seed: u64,
+}
+
+/// Workloads and what they gave.
+type Samples = Vec<(usize, f64)>;
+
+impl Cycle<'_> {
+    pub(super) fn run(&self) -> Outcome<Samples> {
+        let mut samples = vec![(SHUFFLED, self.load("shuffled", true)?.1)];
+        self.place.remove("shuffled")?;
+        let (rival, rate) = self.load("store", false)?;
+        samples.push((LOAD, rate));
+        self.hot(&*rival, &mut samples)?;
+        drop(rival);
+        if self.kind.persists {
+            self.reopened(&mut samples)?;
+        }
+        self.place.remove("store")?;
+        Ok(samples)
+    }
+
+    /// A store with all vectors, opened with room for them; vectors per second until all are
+    /// durable. Making the vectors is not counted.
+    fn load(&self, name: &str, shuffled: bool) -> Outcome<(Box<dyn Rival>, f64)> {
+        let mut ids: Vec<u64> = (0..self.shape.vectors).collect();
+        if shuffled {
+            shuffle(&mut ids, &mut Random::new(2));
+        }
+        self.place.remove(name)?;
+        let roomy = Shape { memory_bytes: self.shape.bytes() * 2 + (256 << 20), ..self.shape };
+        let rival = (self.kind.open)(&self.place.join(name), &roomy)?;
+        let mut vectors = Vec::with_capacity(BATCH * self.shape.dimension);
+        let mut seconds = 0.0;
+        for batch in ids.chunks(BATCH) {
+            vectors.clear();
+            batch.iter().for_each(|id| self.shape.make(*id, &mut vectors));
+            let watch = Stopwatch::start();
+            rival.put(batch, &vectors, Wait::Accepted)?;
+            seconds += watch.seconds();
+        }
+        let watch = Stopwatch::start();
+        rival.sync()?;
+        seconds += watch.seconds();
+        Ok((rival, self.shape.vectors as f64 / seconds))
+    }
+
+    /// Everything fits in memory; a first scan brings it there.
+    fn hot(&self, rival: &dyn Rival, samples: &mut Samples) -> Outcome<()> {
+        self.scan(rival)?;
+        for (workload, threads) in [(HOT, 1), (HOT_MANY, 2)] {
+            let plans = self.plans(threads, None);
+            rival.get_by_workers(&plans)?; // what a scan left out of the cache
+            let watch = Stopwatch::start();
+            rival.get_by_workers(&plans)?;
+            samples.push((workload, count(&plans) / watch.seconds()));
+        }
+        Ok(())
+    }
+
+    /// What is measured of a store that was closed: its files, opening, and then little memory.
+    fn reopened(&self, samples: &mut Samples) -> Outcome<()> {
+        let path = self.place.join("store");
+        samples.push((SPACE, disk_bytes(&path)? as f64 / self.shape.bytes() as f64));
+        evict(&path)?;
+        let limit = Limit::enter(self.shape.memory_bytes);
+        if let Err(error) = &limit {
+            eprintln!("rivals: MEMORY IS NOT LIMITED ({error}): cold figures are not cold");
+        }
+        let watch = Stopwatch::start();
+        let rival = (self.kind.open)(&path, &self.shape)?;
+        rival.get(Random::new(self.seed).next() % self.shape.vectors)?;
+        samples.push((OPEN, watch.seconds() * 1e3));
+        for (workload, zipf) in [(COLD, None), (ZIPF, Some(self.zipf))] {
+            let plans = self.plans(self.depth, zipf);
+            let watch = Stopwatch::start();
+            rival.get_by_workers(&plans)?;
+            samples.push((workload, count(&plans) / watch.seconds()));
+        }
+        samples.push((MANY, self.many(&*rival)?));
+        samples.push((SCAN, self.scan(&*rival)?));
+        for (workload, writers) in UPDATES {
+            let plans = self.disjoint_plans(writers);
+            let watch = Stopwatch::start();
+            rival.put_by_workers(&plans, &self.shape)?;
+            samples.push((workload, count(&plans) / watch.seconds()));
+        }
+        drop((rival, limit));
+        Ok(())
+    }
+
+    fn many(&self, rival: &dyn Rival) -> Outcome<f64> {
+        let plans = self.plans(1, None);
+        let watch = Stopwatch::start();
+        plans[0].chunks(MANY_IDS).try_for_each(|ids| rival.get_many(ids))?;
+        Ok(count(&plans) / watch.seconds())
+    }
+
+    fn scan(&self, rival: &dyn Rival) -> Outcome<f64> {
+        let watch = Stopwatch::start();
+        let found = rival.scan()?;
+        if found != self.shape.vectors {
+            return Err(format!("a scan found {found} of {} vectors", self.shape.vectors).into());
+        }
+        Ok(found as f64 / watch.seconds())
+    }
+
+    /// Ids to read for each worker.
+    fn plans(&self, workers: usize, zipf: Option<&Zipf>) -> Vec<Vec<u64>> {
+        let each = self.reads / workers as u64;
+        let plan = |worker: usize| {
+            let mut random = Random::new(self.seed << 32 | worker as u64);
+            let draw = |_| match zipf {
+                Some(zipf) => zipf.draw(&mut random),
+                None => random.next() % self.shape.vectors,
+            };
+            (0..each).map(draw).collect()
+        };
+        (0..workers).map(plan).collect()
+    }
+
+    /// Ids to store for each writer; no two store the same.
+    fn disjoint_plans(&self, writers: usize) -> Vec<Vec<u64>> {
+        let writers = writers as u64;
+        let each = self.shape.vectors / writers;
+        let plan = |writer: u64| {
+            let mut random = Random::new(!(self.seed << 32 | writer));
+            (0..self.updates).map(|_| random.next() % each * writers + writer).collect()
+        };
+        (0..writers).map(plan).collect()
+    }
+}
+
+fn count(plans: &[Vec<u64>]) -> f64 {
+    plans.iter().map(Vec::len).sum::<usize>() as f64
+}
+
+/// What the files below a directory take on disk: LMDB's file, for one, has holes.
+fn disk_bytes(directory: &Path) -> Outcome<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let own = if metadata.is_dir() { disk_bytes(&entry.path())? } else { 0 };
+        bytes += own + metadata.blocks() * 512;
+    }
+    Ok(bytes)
+}
