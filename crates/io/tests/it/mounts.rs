@@ -9,10 +9,14 @@ use std::path::Path;
 use nephrite_io::{DiskOptions, IoErrorKind, OpenOptions, block_on, open_disk, read, sync, write};
 
 use crate::child::{is_child, run_alone_with_mounts};
-use crate::support::{Bench, backends, buffer, buffer_of};
+use crate::support::{Bench, backends, buffer, buffer_of, skipped};
 
 fn is_left_out() -> bool {
-    std::env::var_os("NEPHRITE_TEST_WITHOUT_MOUNTS").is_some()
+    let is_left_out = std::env::var_os("NEPHRITE_TEST_WITHOUT_MOUNTS").is_some();
+    if is_left_out {
+        skipped("no mounts");
+    }
+    is_left_out
 }
 
 /// Keeps this process's mounts from those that it was forked from.

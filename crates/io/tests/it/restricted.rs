@@ -7,46 +7,8 @@ use nephrite_io::{
 };
 
 use crate::child::{is_child, run_alone};
+use crate::filter::forbid;
 use crate::support::{Bench, assert_balanced, backends, buffer, buffer_of};
-
-/// Makes a system call fail with an errno, for all threads of this process, for ever.
-fn forbid(system_call: libc::c_long, errno: i32) {
-    let number = u32::try_from(system_call).unwrap();
-    let errno = u32::try_from(errno).unwrap();
-    let statement = |code: u32, k: u32| libc::sock_filter {
-        code: u16::try_from(code).unwrap(),
-        jt: 0,
-        jf: 0,
-        k,
-    };
-    let filter = [
-        // Loads the number of the system call, which is the first field of `seccomp_data`.
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter {
-            jf: 1,
-            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number)
-        },
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno),
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len()).unwrap(),
-        filter: filter.as_ptr().cast_mut(),
-    };
-    // SAFETY: the call takes only numbers.
-    let outcome = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    assert_eq!(outcome, 0);
-    // SAFETY: the program and its filter live until the call returns; the kernel copies them.
-    let outcome = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_TSYNC,
-            &raw const program,
-        )
-    };
-    assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
-}
 
 #[test]
 fn auto_degrades_where_rings_are_forbidden_and_says_why() {
@@ -113,6 +75,9 @@ fn a_forced_ring_without_lockable_memory_names_the_limit() {
     if !is_child() {
         return run_alone("restricted::a_forced_ring_without_lockable_memory_names_the_limit");
     }
+    if !backends().contains(&BackendChoice::Uring) {
+        return;
+    }
     become_nobody();
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit lives until the call returns.
@@ -125,9 +90,7 @@ fn a_forced_ring_without_lockable_memory_names_the_limit() {
         return;
     }
     assert!(report.reason.contains("ulimit -l"), "{report}");
-    if backends().contains(&BackendChoice::Uring) {
-        assert!(forced_ring_error().contains("raise it (`ulimit -l`, LimitMEMLOCK) to 8 MiB"));
-    }
+    assert!(forced_ring_error().contains("raise it (`ulimit -l`, LimitMEMLOCK) to 8 MiB"));
 }
 
 fn become_nobody() {
@@ -158,6 +121,9 @@ fn a_sandbox_that_lets_rings_be_set_up_but_not_used_is_noticed() {
         return run_alone(
             "restricted::a_sandbox_that_lets_rings_be_set_up_but_not_used_is_noticed",
         );
+    }
+    if !backends().contains(&BackendChoice::Uring) {
+        return;
     }
     forbid(libc::SYS_io_uring_enter, libc::EPERM);
 

@@ -24,8 +24,15 @@ pub(crate) fn backends() -> Vec<BackendChoice> {
     let mut backends = vec![BackendChoice::Positional, BackendChoice::Mmap];
     if uring {
         backends.push(BackendChoice::Uring);
+    } else if cfg!(target_os = "linux") {
+        skipped("no rings");
     }
     backends
+}
+
+/// Says that something is left out, which the checks count.
+pub(crate) fn skipped(what: &str) {
+    println!("\nSKIPPED: {what}");
 }
 
 pub(crate) fn benches() -> Vec<Bench> {
@@ -33,7 +40,12 @@ pub(crate) fn benches() -> Vec<Bench> {
 }
 
 impl Bench {
+    /// Where little memory may be locked, NEPHRITE_TEST_RING_ENTRIES keeps rings small.
     pub(crate) fn new(options: DiskOptions) -> Self {
+        let options = match std::env::var("NEPHRITE_TEST_RING_ENTRIES") {
+            Ok(entries) => options.ring_entries(entries.parse().unwrap()),
+            Err(_) => options,
+        };
         let directory = tempfile::tempdir().unwrap();
         let disk = open_disk(options, directory.path()).unwrap();
         Self { disk, directory }

@@ -25,6 +25,7 @@ type Outcome = Pin<Box<dyn Future<Output = Completed>>>;
 /// None where this machine is said to have no rings (see `tests/it/support.rs`).
 fn bench() -> Option<Bench> {
     if std::env::var_os("NEPHRITE_TEST_WITHOUT_URING").is_some() {
+        println!("\nSKIPPED: no rings");
         return None;
     }
     let directory = tempfile::tempdir().unwrap();
