@@ -28,6 +28,9 @@ const RETRY_LIMIT: u32 = 128;
 /// request follow each other. `examples/readbench` with `block=` above and below this shows it.
 pub(crate) const TRANSFER_BYTES_MAX: usize = 1024 * 1024;
 
+// One call of Linux moves at most 2 GiB less one page, and says so by a short count.
+const _: () = assert!(TRANSFER_BYTES_MAX <= 0x7FFF_F000);
+
 /// What to ask the operating system for next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {

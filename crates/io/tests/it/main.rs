@@ -7,6 +7,7 @@ mod durable;
 mod files;
 mod flood;
 mod mapping;
+mod mistakes;
 mod same_results;
 mod shutdown;
 mod sim;

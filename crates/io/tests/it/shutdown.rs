@@ -114,7 +114,7 @@ mod alone {
             let bench = Bench::new(DiskOptions::new().backend(backend));
             let file = bench.file_with("file", &[4; 4096]);
             drop(read(&*bench.disk, &file, 0, buffer(4096)));
-            drop(bench);
+            bench.drop_without_shutdown();
             assert_no_thread_is_left();
         }
     }

@@ -10,10 +10,12 @@ use nephrite_io::{
 };
 use tempfile::TempDir;
 
-/// A disk in a directory that goes away with it.
+/// A disk in a directory that goes away with it. At the end of every scenario it is shut down, and
+/// its counters are checked.
 pub(crate) struct Bench {
     pub(crate) disk: Arc<dyn Disk>,
     directory: TempDir,
+    shuts_down: bool,
 }
 
 /// The backends that must work here. A Linux machine that blocks rings must say so by failing, not
@@ -48,7 +50,12 @@ impl Bench {
         };
         let directory = tempfile::tempdir().unwrap();
         let disk = open_disk(options, directory.path()).unwrap();
-        Self { disk, directory }
+        Self { disk, directory, shuts_down: true }
+    }
+
+    /// Lets go of the disk as a program does that forgets to shut it down.
+    pub(crate) fn drop_without_shutdown(mut self) {
+        self.shuts_down = false;
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -76,6 +83,16 @@ impl Bench {
 
     pub(crate) fn name(&self) -> String {
         self.disk.report().chosen.to_string()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if self.shuts_down && !std::thread::panicking() {
+            // Where the drain timed out, the test knows; what was given up is counted all the same.
+            let _ = block_on(self.disk.shutdown());
+            assert_balanced(self.disk.stats());
+        }
     }
 }
 
