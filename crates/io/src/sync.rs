@@ -36,13 +36,13 @@ pub(crate) use loom::{
 pub(crate) use {
     crossbeam_queue::ArrayQueue,
     std::sync::Condvar,
-    std::sync::atomic::{AtomicU8, AtomicUsize, fence},
+    std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, fence},
 };
 
 #[cfg(all(target_os = "linux", loom))]
 pub(crate) use {
     loom::sync::Condvar,
-    loom::sync::atomic::{AtomicU8, AtomicUsize, fence},
+    loom::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, fence},
     queue::ArrayQueue,
 };
 

@@ -13,8 +13,7 @@
 //!   kernel cancels operations of threads that end, and loads that others wait for must not lie
 //!   with a thread that is away in its caller's code.
 //! - While the thread sleeps in the ring or parks, a waker of its future wakes it; while it is
-//!   awake, a waker costs no system call. Ordering is that of `wake`: set the flag, then wake;
-//!   announce, then look at the flag.
+//!   awake, a waker costs no system call (`notify`).
 //! - A sync, alone in the ring, is a plain system call of this thread: in the ring it would go to a
 //!   worker thread of the kernel.
 //! - When the ring is lost, requests go to the positional threads, as on ring threads.
@@ -29,7 +28,6 @@ use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -37,12 +35,12 @@ use super::callers::Callers;
 use super::driver::{Driver, DriverContext, Turn};
 use super::intake::Intake;
 use super::latch::EndLatch;
+use super::notify::Notify;
 use super::ring::Ring;
 use super::wake::Wake;
 use crate::completion::block_on;
 use crate::fork;
 use crate::request::{Class, Request};
-use crate::stats::Counters;
 use crate::threads;
 
 thread_local! {
@@ -64,25 +62,6 @@ pub(crate) struct CallerCore {
     /// The waker of the outermost `run`, kept for the next one.
     notify: Cell<Option<Arc<Notify>>>,
     process: u32,
-}
-
-/// Wakes the thread of a ring out of its sleep, and only then.
-struct Notify {
-    set: AtomicBool,
-    intake: Arc<Intake>,
-    counters: Arc<Counters>,
-}
-
-impl std::task::Wake for Notify {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Release pairs with the Acquire before a poll: the poll sees what this waker's owner did.
-        self.set.store(true, Ordering::Release);
-        self.intake.wake().wake(&self.counters);
-    }
 }
 
 impl CallerCore {
@@ -254,12 +233,11 @@ impl CallerCore {
             let mut future = pin!(future);
             let mut context = Context::from_waker(&waker);
             loop {
-                notify.set.store(false, Ordering::Relaxed);
+                notify.begin_poll();
                 if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                     break value;
                 }
-                // Acquire: see `wake_by_ref`.
-                while !notify.set.load(Ordering::Acquire) {
+                while !notify.is_set() {
                     self.step(&notify);
                 }
             }
@@ -270,7 +248,7 @@ impl CallerCore {
     }
 
     fn step(self: &Rc<Self>, notify: &Notify) {
-        let is_set = || notify.set.load(Ordering::Acquire);
+        let is_set = || notify.is_set();
         if self.load() == 0 {
             self.intake.wake().park_unless(is_set);
         } else {
@@ -280,7 +258,7 @@ impl CallerCore {
 
     fn new_notify(&self) -> Notify {
         let (intake, counters) = (Arc::clone(&self.intake), Arc::clone(&self.callers.counters));
-        Notify { set: AtomicBool::new(false), intake, counters }
+        Notify::new(intake, counters)
     }
 
     /// Waits for the end of everything in flight.

@@ -27,6 +27,7 @@ mod flight;
 mod intake;
 mod kernel;
 mod latch;
+mod notify;
 mod ring;
 mod setup;
 mod table;

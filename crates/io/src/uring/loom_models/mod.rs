@@ -3,3 +3,4 @@
 mod driver;
 mod intake;
 mod latch;
+mod notify;
