@@ -1,9 +1,15 @@
 //! The same API for threads: every call blocks the calling thread until it is done.
 //!
+//! Calls that read pages drive their reads on a ring of the calling thread, where it can have one
+//! (see [`nephrite_io::drive`]): nothing is handed to another thread and back. The others wait for
+//! tasks of the engine, which have threads of their own, and so does `verify`, whose callback is
+//! user code: loads that others wait for must not lie with a thread that runs it.
+//!
 //! Must not be called on an async executor's thread: it would block the executor.
 
 use std::path::Path;
 
+use nephrite_io::drive;
 use pollster::block_on;
 
 use crate::{
@@ -249,7 +255,7 @@ impl Database {
         let id = id.into();
         match self.0.try_get(id)? {
             Some(found) => Ok(found),
-            None => block_on(self.0.get(id)),
+            None => drive(self.0.disk(), self.0.get(id)),
         }
     }
 
@@ -258,7 +264,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn get_many(&self, ids: &[IdRef<'_>]) -> Result<Vec<Option<VectorRef>>, Error> {
-        block_on(self.0.get_many(ids))
+        drive(self.0.disk(), self.0.get_many(ids))
     }
 
     /// See [`crate::Database::contains`].
@@ -266,7 +272,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn contains<'a>(&self, id: impl Into<IdRef<'a>>) -> Result<bool, Error> {
-        block_on(self.0.contains(id))
+        drive(self.0.disk(), self.0.contains(id))
     }
 
     /// See [`crate::Database::count`].
@@ -274,7 +280,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn count(&self) -> Result<u64, Error> {
-        block_on(self.0.count())
+        drive(self.0.disk(), self.0.count())
     }
 
     /// See [`crate::Database::snapshot`].
@@ -322,7 +328,7 @@ impl Snapshot {
     /// # Errors
     /// As there.
     pub fn get<'a>(&self, id: impl Into<IdRef<'a>>) -> Result<Option<VectorRef>, Error> {
-        block_on(self.0.get(id))
+        drive(self.0.disk(), self.0.get(id))
     }
 
     /// See [`crate::Snapshot::get_many`].
@@ -330,7 +336,7 @@ impl Snapshot {
     /// # Errors
     /// As there.
     pub fn get_many(&self, ids: &[IdRef<'_>]) -> Result<Vec<Option<VectorRef>>, Error> {
-        block_on(self.0.get_many(ids))
+        drive(self.0.disk(), self.0.get_many(ids))
     }
 
     /// See [`crate::Snapshot::contains`].
@@ -338,7 +344,7 @@ impl Snapshot {
     /// # Errors
     /// As there.
     pub fn contains<'a>(&self, id: impl Into<IdRef<'a>>) -> Result<bool, Error> {
-        block_on(self.0.contains(id))
+        drive(self.0.disk(), self.0.contains(id))
     }
 
     /// See [`crate::Snapshot::count`].
@@ -346,7 +352,7 @@ impl Snapshot {
     /// # Errors
     /// As there.
     pub fn count(&self) -> Result<u64, Error> {
-        block_on(self.0.count())
+        drive(self.0.disk(), self.0.count())
     }
 
     /// See [`crate::Snapshot::scan`].
@@ -372,7 +378,10 @@ impl Iterator for Scan {
         if self.failed {
             return None;
         }
-        let next = block_on(self.inner.next()).transpose();
+        let next = {
+            let disk = self.inner.disk();
+            drive(&*disk, self.inner.next()).transpose()
+        };
         self.failed = matches!(next, Some(Err(_)));
         next
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nephrite_format::{IdKind, IdRef, Lsn};
+use nephrite_io::Disk;
 
 use crate::{
     batch::{Batch, Ids},
@@ -33,6 +34,11 @@ pub struct Database {
 impl Database {
     pub(crate) fn new(handle: Arc<Handle>, core: Arc<DatabaseCore>) -> Self {
         Self { handle, core }
+    }
+
+    /// Where its pages are read from.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.handle.core().read.disk
     }
 
     /// Its name.

@@ -8,6 +8,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use nephrite_format::{Id, Row};
+use nephrite_io::Disk;
 
 use crate::{
     error::Error,
@@ -63,6 +64,11 @@ impl Scan {
             from: From::Segment(Arc::clone(segment), 0),
         }));
         Self { snapshot, sources, located: Vec::new(), ready: VecDeque::new() }
+    }
+
+    /// Where its pages are read from.
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.snapshot.handle.core().read.disk)
     }
 
     /// The next id and its vector; `None` at the end.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use nephrite_format::{IdRef, Lsn};
+use nephrite_io::Disk;
 
 use crate::{
     core::DatabaseCore, error::Error, lookup::View, scan::Scan, store::Handle, vector::VectorRef,
@@ -36,6 +37,11 @@ impl Snapshot {
         drop(side);
         let (handle, database) = (Arc::clone(handle), Arc::clone(database));
         Self(Arc::new(SnapshotInner { handle, database, version, at }))
+    }
+
+    /// Where its pages are read from.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.0.handle.core().read.disk
     }
 
     fn view(&self) -> View<'_> {
