@@ -37,6 +37,8 @@ mod bench {
     /// `O_DIRECT` on the machines that have rings.
     const O_DIRECT: i32 = libc::O_DIRECT;
 
+    type Way = fn(&Reads) -> Result<(), Failure>;
+
     struct Reads {
         disk: std::sync::Arc<dyn Disk>,
         file: FileHandle,
@@ -73,7 +75,7 @@ mod bench {
         }
         let ring = CallerRing::new(&disk)?;
         let reads = Reads { disk, file, plain: options.open(&path)?, ring, block, blocks, count };
-        let ways: [(&str, fn(&Reads) -> Result<(), Failure>); 4] = [
+        let ways: [(&str, Way); 4] = [
             ("pread", Reads::plain),
             ("drive", Reads::driven),
             ("caller ring", Reads::on_ring),

@@ -134,6 +134,36 @@ impl Positional {
         }
     }
 
+    /// Carries out a read of a buffered file whose bytes the system has in its cache, on the
+    /// calling thread and without a wait. Gives back what that is not the way for.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn read_cached_here(&self, mut request: Request) -> Option<Request> {
+        use crate::request::Operation;
+        use crate::transfer::TRANSFER_BYTES_MAX;
+
+        if request.file.is_direct() || request.check().is_err() {
+            return Some(request);
+        }
+        let Operation::Read { offset, buffer } = &mut request.operation else {
+            return Some(request);
+        };
+        let offset = *offset;
+        let bytes = buffer.as_mut_slice().expect("a checked read has a writable buffer");
+        if bytes.is_empty() || TRANSFER_BYTES_MAX < bytes.len() {
+            return Some(request);
+        }
+        let asked = bytes.len();
+        let count = crate::flagged::read_cached_at(request.file.os(), bytes, offset);
+        if !count.is_ok_and(|count| count == asked) {
+            return Some(request);
+        }
+        let counters = &self.context.counters;
+        if let Some(Accepted { ticket, buffer, transfer }) = Ticket::accept(request, counters) {
+            ticket.finish(counters, transfer.action(), Ok(()), buffer);
+        }
+        None
+    }
+
     /// Carries a request out on the calling thread.
     #[cfg(target_os = "linux")]
     pub(crate) fn run_here(&self, request: Request) {

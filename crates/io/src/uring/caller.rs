@@ -15,7 +15,7 @@
 //! - While the thread sleeps in the ring or parks, a waker of its future wakes it; while it is
 //!   awake, a waker costs no system call (`notify`).
 //! - A sync, alone in the ring, is a plain system call of this thread: in the ring it would go to a
-//!   worker thread of the kernel.
+//!   worker thread of the kernel. So is a read, alone, of what the system has in its cache.
 //! - When the ring is lost, requests go to the positional threads, as on ring threads.
 //! - A forked child finds the ring's memory gone and does not touch it.
 //!
@@ -192,10 +192,17 @@ impl CallerCore {
         self.settle(stuck_count);
     }
 
-    /// A sync without company: a system call of this thread instead of a hop to a kernel worker.
+    /// A request without company that needs no ring: a sync is a system call of this thread
+    /// instead of a hop to a kernel worker, and a read of a buffered file is tried without a wait,
+    /// which is cheaper than the ring where the system has the bytes in its cache.
     fn run_alone(&self) -> bool {
         let mut inbox = self.inbox.borrow_mut();
-        let lone = inbox.len() == 1 && inbox[0].operation.class() == Class::Sync;
+        let lone = inbox.len() == 1
+            && match inbox[0].operation.class() {
+                Class::Sync => true,
+                Class::Read => !inbox[0].file.is_direct(),
+                Class::Write => false,
+            };
         let is_idle = || {
             let driver = self.driver.try_borrow();
             driver.is_ok_and(|driver| driver.as_ref().is_some_and(|driver| driver.load() == 0))
@@ -203,10 +210,20 @@ impl CallerCore {
         if !lone || !is_idle() {
             return false;
         }
-        let request = inbox.pop();
+        let request = inbox.pop().expect("there is one");
         drop(inbox);
-        request.into_iter().for_each(|request| self.callers.positional.run_here(request));
-        true
+        let positional = &self.callers.positional;
+        if request.operation.class() == Class::Sync {
+            positional.run_here(request);
+            return true;
+        }
+        match positional.read_cached_here(request) {
+            None => true,
+            Some(request) => {
+                self.inbox.borrow_mut().push(request);
+                false
+            }
+        }
     }
 
     /// After a turn: the ring may no longer be busy, or no longer be.

@@ -93,6 +93,29 @@ fn every_operation_gives_the_same_results_on_a_callers_ring() {
     }
 }
 
+#[test]
+fn a_lone_read_of_cached_bytes_does_not_enter_the_ring() {
+    let Some(bench) = ring(DiskOptions::new()) else { return };
+    std::fs::write(bench.path("file"), [7; 10_000]).unwrap();
+    let options = OpenOptions::read_only().direct(false);
+    let file = block_on(bench.disk.open(&bench.path("file"), options)).unwrap();
+    let read_at = |offset, len| {
+        drive(&*bench.disk, async { read(&*bench.disk, &file, offset, buffer(len)).await })
+    };
+    // The first read may find the pages not yet readable without a wait.
+    read_at(0, 10_000).unwrap();
+    let before = bench.disk.stats();
+
+    assert_eq!(read_at(3, 9_000).unwrap().as_slice(), [7; 9_000]);
+    let after = bench.disk.stats();
+    let past = read_at(9_000, 2_000).unwrap_err();
+
+    assert_eq!(after.ring_enters, before.ring_enters);
+    assert_eq!((after.reads - before.reads, after.bytes_read - before.bytes_read), (1, 9_000));
+    assert_eq!((past.kind(), past.offset()), (IoErrorKind::UnexpectedEof, Some(9_000)));
+    assert_balanced(bench.disk.stats());
+}
+
 /// A future that is ready when another thread has woken it often enough.
 struct Woken(Arc<AtomicUsize>, usize, mpsc::Sender<Waker>);
 
