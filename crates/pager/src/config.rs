@@ -3,6 +3,7 @@
 use crate::error::PagerError;
 use crate::extents::UNITS_MAX;
 use crate::frame::{Frame, UNIT_BYTES};
+use crate::policy::CachePolicy;
 
 /// The default of [`PagerConfig::largest_page_bytes`], and the most it can be: 64 KiB.
 pub const LARGEST_PAGE_BYTES: u32 = 65_536;
@@ -16,6 +17,7 @@ pub struct PagerConfig {
     cache_bytes: usize,
     largest_page_bytes: u32,
     pin_limit_bytes: Option<usize>,
+    policy: CachePolicy,
 }
 
 impl PagerConfig {
@@ -24,7 +26,12 @@ impl PagerConfig {
     /// What describes the frames comes on top: 16 bytes for each 4096 (0.4 %), counted in
     /// `PagerStats::bytes_metadata`; [`PagerConfig::within`] counts it in.
     pub fn new(cache_bytes: usize) -> Self {
-        Self { cache_bytes, largest_page_bytes: LARGEST_PAGE_BYTES, pin_limit_bytes: None }
+        Self {
+            cache_bytes,
+            largest_page_bytes: LARGEST_PAGE_BYTES,
+            pin_limit_bytes: None,
+            policy: CachePolicy::default(),
+        }
     }
 
     /// A cache that takes `total_bytes` bytes with what describes its frames. Page tables are made
@@ -50,6 +57,13 @@ impl PagerConfig {
         self
     }
 
+    /// How the cache decides which page goes. The default is that of [`CachePolicy`].
+    #[must_use]
+    pub fn policy(mut self, policy: CachePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<Sizes, PagerError> {
         let largest_units = frame_units(self.largest_page_bytes, LARGEST_PAGE_BYTES)?;
         let minimum_bytes = usize::from(largest_units) * UNIT_BYTES;
@@ -69,7 +83,7 @@ impl PagerConfig {
             None => cache_bytes / UNIT_BYTES / 4 * 3 + cache_bytes / UNIT_BYTES % 4 * 3 / 4,
         };
         let pin_limit = wanted.clamp(usize::from(largest_units), cache_bytes / UNIT_BYTES) as u64;
-        Ok(Sizes { units, largest_units, pin_limit_units: pin_limit })
+        Ok(Sizes { units, largest_units, pin_limit_units: pin_limit, policy: self.policy })
     }
 }
 
@@ -79,6 +93,7 @@ pub(crate) struct Sizes {
     pub(crate) units: u32,
     pub(crate) largest_units: u8,
     pub(crate) pin_limit_units: u64,
+    pub(crate) policy: CachePolicy,
 }
 
 /// The units of a page, if it is a page size at all.
@@ -104,7 +119,10 @@ mod tests {
 
         let one = PagerConfig::new(4096).largest_page_bytes(4096).validate().unwrap();
 
-        assert_eq!(one, Sizes { units: 1, largest_units: 1, pin_limit_units: 1 });
+        assert_eq!(
+            one,
+            Sizes { units: 1, largest_units: 1, pin_limit_units: 1, policy: CachePolicy::Clock }
+        );
     }
 
     #[test]

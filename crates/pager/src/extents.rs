@@ -9,18 +9,21 @@
 //! none. A class that needs a frame takes, in this order: one of its free frames; an unassigned
 //! extent; an extent of another class that has gone cold (asked once for every extent's worth of
 //! its own evictions, so that a class that is busy grows and an idle one shrinks); a victim of its
-//! own by the eviction policy; any extent of another class without pinned frames.
+//! own by the eviction policy; any extent of another class without pinned frames. A scan that has
+//! had its share takes a frame that a scan filled, before all but unassigned extents.
 //!
-//! Guarantee: no memory is taken after the start but for lists of extent numbers; a frame that is
-//! pinned or loading is never moved, so its extent stays as it is. Fragmentation is bounded: the
-//! space of an extent that no frame fits into (19 % for 52 KiB frames, 0 to 6 % for most sizes).
+//! Guarantee: no memory is taken after the start but for lists of extent numbers and what a policy
+//! remembers, both bounded by the number of frames; a frame that is pinned or loading is never
+//! moved, so its extent stays as it is. Fragmentation is bounded: the space of an extent that no
+//! frame fits into (19 % for 52 KiB frames, 0 to 6 % for most sizes).
 //! Does not: guarantee a victim to a class when every extent holds a pinned frame of another class.
 //! All methods run under one lock, taken for misses and for frames freed, never for hits.
 //! Tested below; the loom model `free_list` runs two allocators and one that frees.
 
-use crate::clock::{Clock, Policy, Ring};
-use crate::frame::{Frame, FrameNo, UNIT_BYTES};
+use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_state::Word;
+use crate::policy::{AnyPolicy, BATCH_MAX, CachePolicy, Policy, Ring, Use, batch_of, is_cold};
+use crate::scan_queue::ScanQueue;
 
 /// The largest frame in units: 64 KiB.
 pub(crate) const UNITS_MAX: u8 = 16;
@@ -47,6 +50,16 @@ pub(crate) struct Extents {
     /// Of frames of one unit, two units, ...
     classes: Vec<Class>,
     hand: usize,
+    /// Of the search that is going on; empty otherwise.
+    victims: Vec<(FrameNo, Word)>,
+}
+
+/// What a frame is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand {
+    pub(crate) units: u8,
+    pub(crate) page: Owner,
+    pub(crate) purpose: Use,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +70,26 @@ struct Extent {
     free: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Class {
     extents: Vec<u32>,
     /// Exactly the extents of the class that have free frames.
     open: Vec<u32>,
-    policy: Clock,
+    policy: AnyPolicy,
+    scans: ScanQueue,
     evictions_since_growth: u32,
+}
+
+impl Class {
+    fn new(policy: CachePolicy) -> Self {
+        Self {
+            extents: Vec::new(),
+            open: Vec::new(),
+            policy: AnyPolicy::new(policy),
+            scans: ScanQueue::default(),
+            evictions_since_growth: 0,
+        }
+    }
 }
 
 /// What an allocation did.
@@ -85,7 +111,7 @@ pub(crate) struct ClassCounts {
 
 impl Extents {
     /// Books for an arena of `units`, of which the largest frame takes `largest_units`.
-    pub(crate) fn new(units: u32, largest_units: u8) -> Self {
+    pub(crate) fn new(units: u32, largest_units: u8, policy: CachePolicy) -> Self {
         let extent_units = extent_units(units, largest_units);
         let count = units.div_ceil(extent_units);
         let empty = Extent { frame_units: 0, free: 0 };
@@ -94,26 +120,34 @@ impl Extents {
             units,
             extents: vec![empty; count as usize],
             unassigned: (0..count).rev().collect(),
-            classes: (0..UNITS_MAX).map(|_| Class::default()).collect(),
+            classes: (0..UNITS_MAX).map(|_| Class::new(policy)).collect(),
             hand: 0,
+            victims: Vec::with_capacity(BATCH_MAX),
         }
     }
 
-    /// Finds a frame of `frame_units`, free or evicting: the caller owns it. What was evicted on
-    /// the way is added to `evicted`, also when no frame was found.
+    /// Finds a frame, free or evicting: the caller owns it. What was evicted on the way is added to
+    /// `evicted`, also when no frame was found.
     pub(crate) fn allocate(
         &mut self,
         frames: &[Frame],
-        frame_units: u8,
+        demand: Demand,
         evicted: &mut Evicted,
     ) -> Option<FrameNo> {
+        let units = demand.units;
         let found = self
-            .take_free(frame_units)
-            .or_else(|| self.assign_extent(frame_units))
-            .or_else(|| self.grow(frames, frame_units, evicted))
-            .or_else(|| self.evict(frames, frame_units, evicted))
-            .or_else(|| self.steal(frames, frame_units, evicted))?;
-        self.class(frame_units).policy.inserted(&frames[found.index()]);
+            .reuse_scanned(frames, demand, evicted)
+            .or_else(|| self.take_free(units))
+            .or_else(|| self.assign_extent(units))
+            .or_else(|| self.grow(frames, units, evicted))
+            .or_else(|| self.evict(frames, units, evicted))
+            .or_else(|| self.steal(frames, units, evicted))?;
+        self.with_class(frames, units, |class, ring| {
+            class.policy.inserted(found, demand.page, ring);
+            if demand.purpose == Use::Scan {
+                class.scans.inserted(found, ring);
+            }
+        });
         Some(found)
     }
 
@@ -165,7 +199,10 @@ impl Extents {
     pub(crate) fn bytes(&self) -> usize {
         let lists: usize =
             self.classes.iter().map(|class| class.extents.capacity() + class.open.capacity()).sum();
-        (lists + self.unassigned.capacity()) * size_of::<u32>()
+        let policies: usize =
+            self.classes.iter().map(|class| class.policy.bytes() + class.scans.bytes()).sum();
+        policies
+            + (lists + self.unassigned.capacity()) * size_of::<u32>()
             + self.extents.capacity() * size_of::<Extent>()
             + self.classes.capacity() * size_of::<Class>()
     }
@@ -241,28 +278,69 @@ impl Extents {
         }
         self.class(frame_units).evictions_since_growth = 0;
         let extent = self.next_foreign(frame_units)?;
-        let warm = self.frames_of(extent, frames).filter(|frame| !Clock::is_cold(frame)).count();
+        let warm = self.frames_of(extent, frames).filter(|frame| !is_cold(frame)).count();
         if warm != 0 || !self.is_movable(extent, frames) {
             return None;
         }
         self.take_over(extent, frames, frame_units, evicted)
     }
 
+    /// For a scan: a frame that a scan filled, once scans have their share.
+    fn reuse_scanned(
+        &mut self,
+        frames: &[Frame],
+        demand: Demand,
+        evicted: &mut Evicted,
+    ) -> Option<FrameNo> {
+        if demand.purpose == Use::Point || !self.unassigned.is_empty() {
+            return None;
+        }
+        let reuse = |class: &mut Class, ring: &ClassRing<'_>| class.scans.reuse(ring);
+        let (frame, before) = self.with_class(frames, demand.units, reuse)?;
+        evicted.count(before, demand.units);
+        Some(frame)
+    }
+
+    /// Takes a victim, and frees a few more ahead of demand.
     fn evict(
         &mut self,
         frames: &[Frame],
         frame_units: u8,
         evicted: &mut Evicted,
     ) -> Option<FrameNo> {
-        let mut policy = std::mem::take(&mut self.class(frame_units).policy);
-        let ring = ClassRing { books: self, frames, frame_units };
-        let victim = policy.victim(&ring);
-        let class = self.class(frame_units);
-        class.policy = policy;
-        let (frame, before) = victim?;
-        class.evictions_since_growth += 1;
-        evicted.count(before, frame_units);
-        Some(frame)
+        let mut victims = std::mem::take(&mut self.victims);
+        self.with_class(frames, frame_units, |class, ring| {
+            let wanted = batch_of(ring.positions());
+            class.policy.victims(ring, wanted, &mut |frame, before| victims.push((frame, before)));
+        });
+        for &(frame, before) in &victims {
+            evicted.count(before, frame_units);
+            self.class(frame_units).evictions_since_growth += 1;
+            if frame != victims[0].0 {
+                self.free(frames, frame);
+            }
+        }
+        let first = victims.first().map(|&(frame, _)| frame);
+        victims.clear();
+        self.victims = victims;
+        first
+    }
+
+    /// Runs `work` on a class, which looks at the books meanwhile.
+    fn with_class<R>(
+        &mut self,
+        frames: &[Frame],
+        frame_units: u8,
+        work: impl FnOnce(&mut Class, &ClassRing<'_>) -> R,
+    ) -> R {
+        let stand_in = Class::new(CachePolicy::Clock);
+        let mut class = std::mem::replace(self.class(frame_units), stand_in);
+        let extents = std::mem::take(&mut class.extents);
+        let ring = ClassRing { books: self, extents: &extents, frames, frame_units };
+        let result = work(&mut class, &ring);
+        class.extents = extents;
+        *self.class(frame_units) = class;
+        result
     }
 
     /// Takes the coldest of a few foreign extents that can be had at all.
@@ -276,7 +354,7 @@ impl Extents {
         for _ in 0..self.extents.len() {
             let Some(extent) = self.next_foreign(frame_units) else { break };
             if self.is_movable(extent, frames) && 0 < self.slots(extent, frame_units) {
-                let warm = self.frames_of(extent, frames).filter(|frame| !Clock::is_cold(frame));
+                let warm = self.frames_of(extent, frames).filter(|frame| !is_cold(frame));
                 candidates.push((warm.count(), extent));
             }
             if candidates.len() == STEAL_CANDIDATES {
@@ -362,6 +440,7 @@ impl Evicted {
 /// The frames of one class in the order of their extents.
 struct ClassRing<'a> {
     books: &'a Extents,
+    extents: &'a [u32],
     frames: &'a [Frame],
     frame_units: u8,
 }
@@ -370,25 +449,28 @@ impl ClassRing<'_> {
     fn slots_per_extent(&self) -> usize {
         (self.books.extent_units / u32::from(self.frame_units)) as usize
     }
-
-    fn extents(&self) -> &[u32] {
-        &self.books.classes[usize::from(self.frame_units) - 1].extents
-    }
 }
 
 impl Ring for ClassRing<'_> {
     fn positions(&self) -> usize {
-        self.extents().len() * self.slots_per_extent()
+        self.extents.len() * self.slots_per_extent()
     }
 
     fn frame_at(&self, position: usize) -> Option<(FrameNo, &Frame)> {
-        let extent = self.extents()[position / self.slots_per_extent()];
+        let extent = self.extents[position / self.slots_per_extent()];
         let slot = u32::try_from(position % self.slots_per_extent()).ok()?;
         if self.books.slots(extent, self.frame_units) <= slot {
             return None;
         }
         let number = self.books.frame_no(extent, slot, self.frame_units);
         Some((number, &self.frames[number.index()]))
+    }
+
+    fn frame_of(&self, number: FrameNo) -> Option<&Frame> {
+        let extent = self.books.extents.get((number.0 / self.books.extent_units) as usize)?;
+        let first = (number.0 % self.books.extent_units).is_multiple_of(self.frame_units.into());
+        let ours = extent.frame_units == self.frame_units && first;
+        ours.then(|| &self.frames[number.index()])
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use nephrite_io::memory::prefetch_value;
 
+use crate::extents::Demand;
 use crate::frame::{Frame, FrameNo, Owner};
 use crate::frame_state::Word;
 use crate::frame_wait::FrameWait;
@@ -25,6 +26,7 @@ use crate::guard::{FramePin, PageGuard};
 use crate::load::{Load, LoadWait};
 use crate::load_table::LoadCell;
 use crate::page_table::PageTable;
+use crate::policy::Use;
 use crate::shared::{Credit, Shared};
 use crate::sync::{Arc, lock};
 
@@ -53,13 +55,6 @@ pub enum Lookup {
     Wait(LoadWait),
     /// Too much is pinned or loading: wait, then look up again. Give up guards you do not need.
     Full(FrameWait),
-}
-
-/// Whether a look-up counts as a use of the page.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Point,
-    Scan,
 }
 
 /// A try to pin a page that may be resident.
@@ -95,8 +90,10 @@ impl CachedFile {
         self.look_up(page, Use::Point)
     }
 
-    /// Looks a page up for a scan: like [`CachedFile::get`], but a hit does not count as a use, so
-    /// that a scan keeps no page in the cache that point look-ups would let go.
+    /// Looks a page up for a scan: like [`CachedFile::get`], but a hit does not count as a use, and
+    /// a miss takes a frame that a scan filled before, once a sixteenth of the frames are such. So
+    /// a scan neither keeps pages in the cache that point look-ups would let go, nor drives out
+    /// what they use.
     pub fn get_for_scan(self: &StdArc<Self>, page: u32) -> Lookup {
         self.look_up(page, Use::Scan)
     }
@@ -213,7 +210,9 @@ impl CachedFile {
             if !cfg!(planted_bug = "flight_unchecked") && self.contains(page) {
                 continue;
             }
-            let frame = self.shared.allocate(self.frame_units, &mut news)?;
+            let units = self.frame_units;
+            let demand = Demand { units, page: self.owner(page), purpose };
+            let frame = self.shared.allocate(demand, &mut news)?;
             let cell = Arc::new(LoadCell::new());
             shard.insert(self.owner(page), Arc::clone(&cell));
             self.begin(page, frame);

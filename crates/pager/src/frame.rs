@@ -49,8 +49,14 @@ impl Owner {
     const NOBODY: Self = Self(u64::MAX);
 
     #[inline]
-    pub(crate) fn new(file_key: u32, page: u32) -> Self {
-        Self((u64::from(file_key) << 32) | u64::from(page))
+    pub(crate) const fn new(file_key: u32, page: u32) -> Self {
+        Self(((file_key as u64) << 32) | page as u64)
+    }
+
+    /// A number to spread owners over large tables: all of its bits are mixed.
+    pub(crate) fn wide_hash(self) -> u64 {
+        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
     }
 
     /// A number to spread owners over locks.

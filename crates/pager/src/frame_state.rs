@@ -318,6 +318,16 @@ impl Word {
         self.0 & PINS
     }
 
+    /// The number of the load, counted in sixteen bits.
+    pub(crate) fn version(self) -> u16 {
+        u16::try_from((self.0 & VERSION) >> VERSION_SHIFT).expect("sixteen bits")
+    }
+
+    /// The number that the next load will have.
+    pub(crate) fn next_version(self) -> u16 {
+        self.version().wrapping_add(1)
+    }
+
     /// Hits since the load, up to three.
     pub(crate) fn uses(self) -> u8 {
         u8::try_from((self.0 & USES) >> USES_SHIFT).expect("two bits")

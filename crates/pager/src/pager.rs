@@ -118,6 +118,9 @@ const _: () = assert!(UNIT_BYTES == 4096);
 
 #[cfg(test)]
 #[cfg(not(loom))]
+mod limits;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod stress;
 #[cfg(test)]
 #[cfg(not(loom))]

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::budget::PinBudget;
 use crate::config::Sizes;
 use crate::error::PagerError;
-use crate::extents::{Evicted, Extents};
+use crate::extents::{Demand, Evicted, Extents};
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_array::FrameArray;
 use crate::frame_memory::FrameMemory;
@@ -99,7 +99,7 @@ impl Shared {
             counters: Counters::default(),
             keys: Mutex::new(FileKeys::default()),
             sizes,
-            extents: Mutex::new(Extents::new(sizes.units, sizes.largest_units)),
+            extents: Mutex::new(Extents::new(sizes.units, sizes.largest_units, sizes.policy)),
             budget: PinBudget::new(sizes.pin_limit_units),
             waiters: Arc::new(FrameWaiters::new()),
             collect_hand: AtomicU32::new(0),
@@ -166,10 +166,11 @@ impl Shared {
         wait
     }
 
-    /// Finds a frame for a page of `units` and takes the units from the pin budget, both or
+    /// Finds a frame for a page and takes its units from the pin budget, both or
     /// neither. The caller owns the frame. Takes the lock of the frame books; announces nothing
     /// itself.
-    pub(crate) fn allocate(&self, units: u8, news: &mut News<'_>) -> Option<FrameNo> {
+    pub(crate) fn allocate(&self, demand: Demand, news: &mut News<'_>) -> Option<FrameNo> {
+        let units = demand.units;
         // Asked before a page is evicted for nothing. Nothing is taken here: an attempt that fails
         // must not take from others and give back, or two of them would wake each other for ever.
         if !self.has_room(units, news) {
@@ -177,7 +178,7 @@ impl Shared {
         }
         let mut evicted = Evicted::default();
         let mut extents = lock(&self.extents);
-        let found = extents.allocate(&self.frames, units, &mut evicted);
+        let found = extents.allocate(&self.frames, demand, &mut evicted);
         self.budget.give(evicted.charged_units);
         let taken = found.filter(|_| self.budget.take(units));
         if let (Some(frame), None) = (found, taken) {

@@ -3,6 +3,8 @@
 use super::*;
 use crate::frame::Owner;
 
+const ONE_UNIT: Demand = Demand { units: 1, page: Owner::new(7, 7), purpose: Use::Point };
+
 struct Cache {
     frames: Vec<Frame>,
     books: Extents,
@@ -13,14 +15,19 @@ impl Cache {
     fn new(units: u32, largest_units: u8) -> Self {
         Self {
             frames: (0..units).map(|_| Frame::new()).collect(),
-            books: Extents::new(units, largest_units),
+            books: Extents::new(units, largest_units, CachePolicy::Clock),
             evicted: Evicted::default(),
         }
     }
 
     /// Allocates a frame and makes it resident, without pins.
     fn load(&mut self, units: u8) -> Option<FrameNo> {
-        let number = self.books.allocate(&self.frames, units, &mut self.evicted)?;
+        self.load_for(units, Use::Point)
+    }
+
+    fn load_for(&mut self, units: u8, purpose: Use) -> Option<FrameNo> {
+        let demand = Demand { units, page: Owner::new(7, 7), purpose };
+        let number = self.books.allocate(&self.frames, demand, &mut self.evicted)?;
         let frame = &self.frames[number.index()];
         frame.state.begin_load(units);
         frame.assign(Owner::new(0, number.0));
@@ -83,7 +90,7 @@ fn a_free_frame_is_used_before_a_page_is_evicted() {
 fn a_frame_put_back_is_free_again() {
     let mut cache = Cache::new(1, 1);
     for resident in [false, true] {
-        let frame = cache.books.allocate(&cache.frames, 1, &mut cache.evicted).unwrap();
+        let frame = cache.books.allocate(&cache.frames, ONE_UNIT, &mut cache.evicted).unwrap();
         assert_eq!(cache.books.counts(1).free, 0, "{resident}");
 
         cache.books.put_back(&cache.frames, frame);
@@ -148,8 +155,50 @@ fn a_hot_class_keeps_its_extents_from_a_busy_one() {
 
 #[test]
 fn books_count_their_memory() {
-    let books = Extents::new(1 << 18, 16);
+    let books = Extents::new(1 << 18, 16, CachePolicy::Clock);
 
     assert!(4096 * size_of::<Extent>() <= books.bytes());
     assert_eq!((books.unassigned(), books.extent_bytes()), (4096, 256 << 10));
+}
+
+#[test]
+fn one_search_frees_several_frames_ahead_of_demand() {
+    let mut cache = Cache::new(1024, 1);
+    while cache.books.counts(1).frames < 1024 || cache.books.counts(1).free != 0 {
+        cache.load(1).unwrap();
+    }
+
+    cache.load(1).unwrap();
+
+    assert_eq!(cache.evicted.pages, 16);
+    (0..15).for_each(|_| assert!(cache.load(1).is_some()));
+    assert_eq!((cache.evicted.pages, cache.books.counts(1).free), (16, 0));
+}
+
+#[test]
+fn scans_go_round_in_their_share_of_a_class() {
+    let mut cache = Cache::new(64, 1);
+    (0..64).for_each(|_| assert!(cache.load(1).is_some()));
+
+    let mut scanned: Vec<_> =
+        (0..200).map(|_| cache.load_for(1, Use::Scan).unwrap().index()).collect();
+
+    scanned.sort_unstable();
+    scanned.dedup();
+    assert_eq!(scanned.len(), 4, "a sixteenth of 64");
+}
+
+#[test]
+fn a_scanned_page_that_is_used_stays() {
+    let mut cache = Cache::new(64, 1);
+    (0..64).for_each(|_| assert!(cache.load(1).is_some()));
+    let used = cache.load_for(1, Use::Scan).unwrap();
+    hit(&cache.frames[used.index()]);
+    let pinned = cache.load_for(1, Use::Scan).unwrap();
+    cache.pin(pinned);
+
+    for _ in 0..40 {
+        let taken = cache.load_for(1, Use::Scan).unwrap();
+        assert!(taken != used && taken != pinned);
+    }
 }

@@ -4,9 +4,12 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::check;
-use crate::extents::{Evicted, Extents};
-use crate::frame::{Frame, FrameNo};
+use crate::extents::{Demand, Evicted, Extents};
+use crate::frame::{Frame, FrameNo, Owner};
+use crate::policy::{CachePolicy, Use};
 use crate::sync::lock;
+
+const ANY_PAGE: Demand = Demand { units: 1, page: Owner::new(0, 0), purpose: Use::Point };
 
 struct Books {
     frames: Vec<Frame>,
@@ -16,7 +19,7 @@ struct Books {
 impl Books {
     fn allocate(&self) -> Option<FrameNo> {
         let mut evicted = Evicted::default();
-        let frame = lock(&self.extents).allocate(&self.frames, 1, &mut evicted)?;
+        let frame = lock(&self.extents).allocate(&self.frames, ANY_PAGE, &mut evicted)?;
         self.frames[frame.index()].state.begin_load(1);
         Some(frame)
     }
@@ -32,7 +35,7 @@ fn no_frame_is_given_twice_or_lost() {
     check(|| {
         let books = Arc::new(Books {
             frames: (0..2).map(|_| Frame::new()).collect(),
-            extents: Mutex::new(Extents::new(2, 1)),
+            extents: Mutex::new(Extents::new(2, 1, CachePolicy::Clock)),
         });
         let first = books.allocate().expect("two frames are free");
 

@@ -13,7 +13,7 @@ use nephrite_io::memory::Region;
 use pollster::block_on;
 
 use super::Pager;
-use crate::{CachedFile, Load, LoadError, LoadWait, Lookup, PageGuard, PagerConfig};
+use crate::{CachePolicy, CachedFile, Load, LoadError, LoadWait, Lookup, PageGuard, PagerConfig};
 
 /// Look-ups of each thread.
 const LOOKUPS: u32 = if cfg!(miri) { 60 } else { 20_000 };
@@ -199,6 +199,13 @@ fn two_frames_and_many_readers() {
 #[test]
 fn a_dozen_frames_and_two_files() {
     read_shared_files(PagerConfig::new(12 * 4096).largest_page_bytes(4096), &[4096, 4096], 40);
+}
+
+#[test]
+fn a_dozen_frames_under_the_second_policy() {
+    let config = PagerConfig::new(12 * 4096).largest_page_bytes(4096).policy(CachePolicy::S3Fifo);
+
+    read_shared_files(config, &[4096, 4096], 40);
 }
 
 #[test]

@@ -4,3 +4,5 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod hit_path;
+#[cfg(target_os = "linux")]
+mod open;

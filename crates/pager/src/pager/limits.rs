@@ -1,0 +1,115 @@
+//! The limits: tiny caches, everything pinned, a guard that is never dropped, scans of everything.
+//! Each under every policy.
+
+use std::sync::Arc;
+
+use super::Pager;
+use crate::{CachePolicy, CachedFile, Lookup, PageGuard, PagerConfig, PagerError};
+
+fn cache(frames: usize, policy: CachePolicy) -> Arc<Pager> {
+    let bytes = frames * 4096;
+    let config = PagerConfig::new(bytes).largest_page_bytes(4096).pin_limit_bytes(bytes);
+    Pager::new(config.policy(policy)).unwrap()
+}
+
+/// Looks a page up as a point or a scan, loading it if need be; `None` when all is pinned. Also
+/// tells whether it was a hit.
+fn read(file: &Arc<CachedFile>, page: u32, scan: bool) -> Option<(PageGuard, bool)> {
+    match if scan { file.get_for_scan(page) } else { file.get(page) } {
+        Lookup::Hit(guard) => Some((guard, true)),
+        Lookup::Full(_) => None,
+        Lookup::Wait(_) => panic!("page {page} is being loaded by nobody"),
+        Lookup::Load(mut load) => {
+            let wait = load.wait();
+            let mut buffer = load.take_buffer();
+            buffer.fill(u8::try_from(page % 251).unwrap());
+            load.complete(buffer, Ok(()));
+            Some((pollster::block_on(wait).unwrap(), false))
+        }
+    }
+}
+
+fn point(file: &Arc<CachedFile>, page: u32) -> Option<(PageGuard, bool)> {
+    let found = read(file, page, false);
+    if let Some((guard, _)) = &found {
+        assert_eq!(u32::from(guard[4095]), page % 251);
+    }
+    found
+}
+
+#[test]
+fn a_cache_of_no_frame_is_refused_at_open() {
+    let config = PagerConfig::new(4095).largest_page_bytes(4096);
+
+    let error = Pager::new(config).unwrap_err();
+
+    assert!(matches!(error, PagerError::TooSmall { minimum_bytes: 4096, .. }), "{error}");
+}
+
+#[test]
+fn one_frame_and_two_frames_serve_every_page() {
+    for (frames, policy) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
+        let pager = cache(frames, CachePolicy::ALL[policy]);
+        let file = pager.open_file(4096, 50).unwrap();
+        for round in 0..3 {
+            for page in 0..50 {
+                assert!(point(&file, page).is_some(), "{frames} frames, round {round}");
+                assert!(read(&file, 49 - page, true).is_some(), "{frames} frames, round {round}");
+            }
+        }
+    }
+}
+
+#[test]
+fn when_all_is_pinned_look_ups_say_so_and_go_on_afterwards() {
+    for policy in CachePolicy::ALL {
+        let pager = cache(4, policy);
+        let file = pager.open_file(4096, 50).unwrap();
+        let mut held: Vec<_> = (0..4).map(|page| point(&file, page).unwrap()).collect();
+
+        assert!(point(&file, 9).is_none() && read(&file, 9, true).is_none());
+        assert!(point(&file, 3).is_some(), "what is pinned can be read");
+        held.pop();
+
+        assert!(point(&file, 9).is_some());
+        assert_eq!(pager.stats().refusals, 2);
+    }
+}
+
+#[test]
+fn a_guard_held_for_ever_costs_its_frame_and_no_more() {
+    for policy in CachePolicy::ALL {
+        let pager = cache(3, policy);
+        let file = pager.open_file(4096, 200).unwrap();
+        let (held, _) = point(&file, 17).unwrap();
+
+        for round in 0..5 {
+            (0..200).for_each(|page| assert!(point(&file, page).is_some(), "round {round}"));
+        }
+
+        assert_eq!((held[0], held[4095]), (17, 17));
+        assert_eq!(pager.stats().frames_pinned, 1);
+    }
+}
+
+#[test]
+fn a_scan_of_everything_keeps_what_points_use() {
+    let pages = if cfg!(miri) { 200 } else { 4000 };
+    for policy in CachePolicy::ALL {
+        let pager = cache(128, policy);
+        let file = pager.open_file(4096, pages).unwrap();
+        let hot = |round: u32| (round * 37) % 100;
+        (0..400).for_each(|round| drop(point(&file, hot(round))));
+
+        // A scan of everything, and a point read for every four pages of it.
+        let mut hits = 0;
+        for page in 0..pages {
+            assert!(read(&file, page, true).is_some());
+            if page % 4 == 0 {
+                hits += u32::from(point(&file, hot(page)).unwrap().1);
+            }
+        }
+
+        assert!(pages / 4 * 99 / 100 <= hits, "{policy}: {hits} of {} point reads", pages / 4);
+    }
+}
