@@ -26,6 +26,7 @@ wait_unmarked|pager::frame_wait|deadlock
 flight_unchecked|pager::single_flight|one load for two readers
 hit_unchecked|pager::whole_path|stale or foreign page
 orphan_leaks|pager::orphan|leaked
+trace_uncounted|trace::every_read_is_taken_or_counted|a read was lost uncounted
 snapshot_early|snapshot_cell::a_reader_sees_every_store_that_has_returned|right: (2, 2)
 "
 

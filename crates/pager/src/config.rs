@@ -1,9 +1,12 @@
 //! Configuration of the cache, and its validation into numbers that cannot be wrong afterwards.
 
+use std::sync::Arc;
+
 use crate::error::PagerError;
 use crate::extents::UNITS_MAX;
 use crate::frame::{Frame, UNIT_BYTES};
 use crate::policy::CachePolicy;
+use crate::trace::TraceRecorder;
 
 /// The default of [`PagerConfig::largest_page_bytes`], and the most it can be: 64 KiB.
 pub const LARGEST_PAGE_BYTES: u32 = 65_536;
@@ -18,6 +21,7 @@ pub struct PagerConfig {
     largest_page_bytes: u32,
     pin_limit_bytes: Option<usize>,
     policy: CachePolicy,
+    trace: Option<Arc<TraceRecorder>>,
 }
 
 impl PagerConfig {
@@ -31,6 +35,7 @@ impl PagerConfig {
             largest_page_bytes: LARGEST_PAGE_BYTES,
             pin_limit_bytes: None,
             policy: CachePolicy::default(),
+            trace: None,
         }
     }
 
@@ -62,6 +67,18 @@ impl PagerConfig {
     pub fn policy(mut self, policy: CachePolicy) -> Self {
         self.policy = policy;
         self
+    }
+
+    /// Records what is read of the pages of this cache. Off by default.
+    #[must_use]
+    pub fn trace(mut self, recorder: Arc<TraceRecorder>) -> Self {
+        self.trace = Some(recorder);
+        self
+    }
+
+    /// The recorder of what is read.
+    pub(crate) fn take_trace(&mut self) -> Option<Arc<TraceRecorder>> {
+        self.trace.take()
     }
 
     pub(crate) fn validate(&self) -> Result<Sizes, PagerError> {

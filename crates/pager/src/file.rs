@@ -29,6 +29,7 @@ use crate::page_table::PageTable;
 use crate::policy::Use;
 use crate::shared::{Credit, Shared};
 use crate::sync::{Arc, lock};
+use crate::trace::{PageRead, TRACE_UNIT_BYTES, TraceRecorder};
 
 /// The pages of one immutable file in the cache.
 ///
@@ -41,6 +42,20 @@ pub struct CachedFile {
     page_count: u32,
     page_bytes: u32,
     frame_units: u8,
+    trace: Option<FileTrace>,
+}
+
+/// The recorder of reads, and the number that this file has there.
+#[derive(Debug)]
+pub(crate) struct FileTrace {
+    recorder: StdArc<TraceRecorder>,
+    number: u32,
+}
+
+impl FileTrace {
+    pub(crate) fn new(recorder: &StdArc<TraceRecorder>) -> Self {
+        Self { recorder: StdArc::clone(recorder), number: recorder.number_file() }
+    }
 }
 
 /// The answer to a look-up.
@@ -72,11 +87,12 @@ impl CachedFile {
         key: u32,
         page_count: u32,
         page: (u32, u8),
+        trace: Option<FileTrace>,
     ) -> Self {
         let (page_bytes, frame_units) = page;
         let table_bytes = PageTable::directory_bytes(page_count) as u64;
         shared.counters.table_bytes.fetch_add(table_bytes, Relaxed);
-        Self { shared, table, key, page_count, page_bytes, frame_units }
+        Self { shared, table, key, page_count, page_bytes, frame_units, trace }
     }
 
     /// Looks a page up. Never blocks on I/O or on other users of the cache.
@@ -130,6 +146,28 @@ impl CachedFile {
             prefetch_value(self.shared.frame(number));
             self.shared.memory.prefetch(number, near);
         }
+    }
+
+    /// Tells the trace, if there is one, that these bytes of the page are being read. Look-ups do
+    /// not tell by themselves: only the reader knows what it wants, and that it wants it once.
+    #[inline]
+    pub fn trace_read(&self, page: u32, part: Range<u32>) {
+        if let Some(trace) = &self.trace {
+            self.record(trace, page, part);
+        }
+    }
+
+    #[cold]
+    fn record(&self, trace: &FileTrace, page: u32, part: Range<u32>) {
+        let units =
+            |bytes: u32| u16::try_from(bytes.div_ceil(TRACE_UNIT_BYTES)).unwrap_or(u16::MAX);
+        trace.recorder.record(PageRead {
+            file: trace.number,
+            page,
+            start: u16::try_from(part.start / TRACE_UNIT_BYTES).unwrap_or(u16::MAX),
+            length: units(part.end.saturating_sub(part.start)),
+            page_units: self.frame_units,
+        });
     }
 
     /// Whether the page is in the cache: a hint, it may be gone or here a moment later.

@@ -36,8 +36,7 @@ impl HitCounter {
     /// Counts one hit.
     #[inline]
     pub(crate) fn count(&self) {
-        let number = THREAD_NUMBER.try_with(|number| number.0).unwrap_or(usize::MAX);
-        match self.cells.get(number) {
+        match thread_number().and_then(|number| self.cells.get(number)) {
             // Relaxed load and store: this thread is the only writer of its cell.
             Some(Cell(cell)) => {
                 cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -64,6 +63,12 @@ impl HitCounter {
 static NUMBERS: Mutex<(Vec<usize>, usize)> = Mutex::new((Vec::new(), 0));
 
 struct ThreadNumber(usize);
+
+/// A number that no other thread has now; none for a thread that is just ending.
+#[inline]
+pub(crate) fn thread_number() -> Option<usize> {
+    THREAD_NUMBER.try_with(|number| number.0).ok()
+}
 
 thread_local! {
     static THREAD_NUMBER: ThreadNumber = ThreadNumber::take();

@@ -51,6 +51,7 @@ mod shared;
 pub mod snapshot;
 mod stats;
 mod sync;
+mod trace;
 
 #[cfg(test)]
 #[cfg(loom)]
@@ -65,3 +66,4 @@ pub use load::{Load, LoadWait};
 pub use pager::Pager;
 pub use policy::CachePolicy;
 pub use stats::{ClassStats, PagerStats};
+pub use trace::{PageRead, TRACE_UNIT_BYTES, TraceRecorder};

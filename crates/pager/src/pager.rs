@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::config::{PagerConfig, frame_units};
 use crate::error::PagerError;
 use crate::extents::UNITS_MAX;
-use crate::file::CachedFile;
+use crate::file::{CachedFile, FileTrace};
 use crate::frame::UNIT_BYTES;
 use crate::frame_array::FrameArray;
 use crate::page_table::PageTable;
 use crate::shared::Shared;
 use crate::stats::{ClassStats, PagerStats};
 use crate::sync::{Arc, lock};
+use crate::trace::TraceRecorder;
 
 /// A page cache of fixed size.
 ///
@@ -21,6 +22,7 @@ use crate::sync::{Arc, lock};
 #[derive(Debug)]
 pub struct Pager {
     shared: Arc<Shared>,
+    trace: Option<StdArc<TraceRecorder>>,
 }
 
 impl Pager {
@@ -29,9 +31,9 @@ impl Pager {
     /// # Errors
     ///
     /// [`PagerError`] when the size cannot work, or when the system has no memory.
-    pub fn new(config: PagerConfig) -> Result<StdArc<Self>, PagerError> {
-        let shared = Shared::new(config.validate()?)?;
-        Ok(StdArc::new(Self { shared: Arc::new(shared) }))
+    pub fn new(mut config: PagerConfig) -> Result<StdArc<Self>, PagerError> {
+        let (trace, shared) = (config.take_trace(), Shared::new(config.validate()?)?);
+        Ok(StdArc::new(Self { shared: Arc::new(shared), trace }))
     }
 
     /// Adds a file of `page_count` pages of `page_bytes` bytes. Nothing of it is resident yet.
@@ -53,7 +55,9 @@ impl Pager {
         let table = PageTable::new(page_count).ok_or(PagerError::TableMemory { bytes })?;
         let key = lock(&self.shared.keys).take()?;
         let shared = Arc::clone(&self.shared);
-        Ok(StdArc::new(CachedFile::new(shared, table, key, page_count, (page_bytes, units))))
+        let trace = self.trace.as_ref().map(FileTrace::new);
+        let file = CachedFile::new(shared, table, key, page_count, (page_bytes, units), trace);
+        Ok(StdArc::new(file))
     }
 
     /// Counters and sizes now. Looks at every frame.

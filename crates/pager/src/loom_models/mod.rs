@@ -22,6 +22,7 @@
 //! | `whole_path` | `hit_unchecked` |
 //! | `orphan` | `orphan_leaks` |
 //! | `snapshot_cell` | `snapshot_early` |
+//! | `trace` | `trace_uncounted` |
 //!
 //! One more, `orphan_uncounted`, is a use after free: Miri catches it (`crates/pager/miri.sh`).
 //!
@@ -33,6 +34,7 @@ mod free_list;
 mod pager;
 mod pin_budget;
 mod snapshot_cell;
+mod trace;
 
 /// Runs a model with room for the longest paths. `LOOM_MAX_PREEMPTIONS` bounds it.
 fn check(model: impl Fn() + Send + Sync + 'static) {

@@ -11,7 +11,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use pollster::block_on;
 
 use super::Pager;
-use crate::{CachedFile, FrameWait, Load, LoadError, LoadWait, Lookup, PageGuard, PagerConfig};
+use crate::{
+    CachedFile, FrameWait, Load, LoadError, LoadWait, Lookup, PageGuard, PageRead, PagerConfig,
+    TraceRecorder,
+};
 
 const PAGE: u32 = 4096;
 
@@ -642,6 +645,22 @@ fn prefetching_changes_nothing_whatever_it_is_asked_for() {
     }
 
     assert_eq!(pager.stats(), before);
+}
+
+#[test]
+fn a_trace_tells_what_was_read_of_which_file() {
+    let recorder = Arc::new(TraceRecorder::new(100));
+    let config = PagerConfig::new(1 << 20).trace(Arc::clone(&recorder));
+    let pager = Pager::new(config).unwrap();
+    let (first, second) = (pager.open_file(4096, 9).unwrap(), pager.open_file(12_288, 9).unwrap());
+
+    first.trace_read(3, 512..1024);
+    second.trace_read(8, 0..12_288);
+
+    let mut reads = Vec::new();
+    assert_eq!(recorder.take(&mut reads), 0);
+    let whole = PageRead { file: 1, page: 8, start: 0, length: 192, page_units: 3 };
+    assert_eq!(reads, [PageRead { file: 0, page: 3, start: 8, length: 8, page_units: 1 }, whole]);
 }
 
 #[test]
