@@ -25,6 +25,7 @@
 //! | [`wal`] | records inside a log frame |
 //! | [`id_run`] | sorted id pages, fences, the dense form |
 //! | [`segment`] | footer and checksum table of a sealed segment |
+//! | [`trace`] | recorded reads of pages |
 //! | [`manifest`] | edits inside a manifest frame |
 #![forbid(unsafe_code)]
 
@@ -42,6 +43,7 @@ pub mod ids;
 pub mod layout;
 pub mod manifest;
 pub mod segment;
+pub mod trace;
 pub mod vector;
 pub mod wal;
 

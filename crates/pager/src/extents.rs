@@ -93,12 +93,14 @@ impl Class {
 }
 
 /// What an allocation did.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Evicted {
     /// Pages that lost their frame.
     pub(crate) pages: u64,
     /// Units of the pin budget that came with them. The caller gives them back.
     pub(crate) charged_units: u64,
+    /// Which pages, if somebody wants to know.
+    named: Option<Vec<Owner>>,
 }
 
 /// The state of one size class, for statistics.
@@ -297,7 +299,7 @@ impl Extents {
         }
         let reuse = |class: &mut Class, ring: &ClassRing<'_>| class.scans.reuse(ring);
         let (frame, before) = self.with_class(frames, demand.units, reuse)?;
-        evicted.count(before, demand.units);
+        evicted.count(&frames[frame.index()], before, demand.units);
         Some(frame)
     }
 
@@ -314,7 +316,7 @@ impl Extents {
             class.policy.victims(ring, wanted, &mut |frame, before| victims.push((frame, before)));
         });
         for &(frame, before) in &victims {
-            evicted.count(before, frame_units);
+            evicted.count(&frames[frame.index()], before, frame_units);
             self.class(frame_units).evictions_since_growth += 1;
             if frame != victims[0].0 {
                 self.free(frames, frame);
@@ -414,10 +416,10 @@ impl Extents {
             if self.extents[extent as usize].free & (1 << slot) != 0 {
                 continue;
             }
-            let state = &frames[self.frame_no(extent, slot, old_units).index()].state;
-            let before = state.claim()?;
-            evicted.count(before, old_units);
-            state.release();
+            let frame = &frames[self.frame_no(extent, slot, old_units).index()];
+            let before = frame.state.claim()?;
+            evicted.count(frame, before, old_units);
+            frame.state.release();
             self.mark_free(extent, slot);
         }
         let old_class = self.class(old_units);
@@ -429,8 +431,21 @@ impl Extents {
 }
 
 impl Evicted {
-    fn count(&mut self, before: Word, units: u8) {
+    /// Nothing yet; what is evicted will be named.
+    pub(crate) fn naming_pages() -> Self {
+        Self { named: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// What was evicted.
+    pub(crate) fn into_pages(self) -> Vec<Owner> {
+        self.named.unwrap_or_default()
+    }
+
+    fn count(&mut self, frame: &Frame, before: Word, units: u8) {
         self.pages += 1;
+        if let Some(named) = &mut self.named {
+            named.push(frame.owner());
+        }
         if before.is_charged() {
             self.charged_units += u64::from(units);
         }

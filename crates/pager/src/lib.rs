@@ -45,6 +45,7 @@ mod load_table;
 mod page_table;
 mod pager;
 mod policy;
+pub mod replay;
 mod s3_fifo;
 mod scan_queue;
 mod shared;

@@ -38,10 +38,13 @@ pub struct PageRead {
     pub page_units: u8,
 }
 
+/// A read and its place in the order of all.
+type Numbered = (u64, PageRead);
+
 /// Takes the reads of one cache.
 #[derive(Debug)]
 pub struct TraceRecorder {
-    shards: Box<[Mutex<Vec<(u64, PageRead)>>]>,
+    shards: Box<[Mutex<Vec<Numbered>>]>,
     shard_capacity: usize,
     next_read: AtomicU64,
     dropped: AtomicU64,

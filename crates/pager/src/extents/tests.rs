@@ -108,7 +108,7 @@ fn eviction_tells_what_was_charged() {
 
     cache.load(3).unwrap();
 
-    assert_eq!(cache.evicted, Evicted { pages: 1, charged_units: 3 });
+    assert_eq!(cache.evicted, Evicted { pages: 1, charged_units: 3, named: None });
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn an_extent_changes_its_class_only_without_pins() {
     cache.frames[frames[9].index()].state.unpin().unwrap();
 
     assert_eq!(cache.load(16), Some(FrameNo(0)));
-    assert_eq!(cache.evicted, Evicted { pages: 16, charged_units: 16 });
+    assert_eq!(cache.evicted, Evicted { pages: 16, charged_units: 16, named: None });
     assert_eq!((cache.books.counts(1).extents, cache.books.counts(16).frames), (0, 1));
 }
 
