@@ -32,6 +32,7 @@ pub struct DiskOptions {
     pub(crate) direct: bool,
     pub(crate) durable_writes: DurableWrites,
     pub(crate) caller_rings: u32,
+    pub(crate) submission_polling: Option<Duration>,
 }
 
 impl Default for DiskOptions {
@@ -45,6 +46,7 @@ impl Default for DiskOptions {
             direct: true,
             durable_writes: DurableWrites::Auto,
             caller_rings: DEFAULT_CALLER_RINGS,
+            submission_polling: None,
         }
     }
 }
@@ -109,6 +111,16 @@ impl DiskOptions {
         Self { caller_rings, ..self }
     }
 
+    /// Lets a kernel thread per ring poll for submissions (SQPOLL) until it has found none for this
+    /// long, in whole milliseconds from 1 ms to 60 s. It spares the ring threads system calls and
+    /// costs a whole processor while it polls; once it has gone to sleep, waking it makes a
+    /// submission slower than without it, so it does harm where requests come in bursts. Default:
+    /// none. Rings of callers never have one.
+    #[must_use]
+    pub fn submission_polling(self, idle: Duration) -> Self {
+        Self { submission_polling: Some(idle), ..self }
+    }
+
     /// What is out of range, as a clause.
     pub(crate) fn fault(&self) -> Option<String> {
         let (entries, threads) = (self.ring_entries, self.ring_threads);
@@ -119,6 +131,10 @@ impl DiskOptions {
             return Some(format!(
                 "ring_entries is {entries} and must be a power of two from 32 to 4096"
             ));
+        }
+        let idle = self.submission_polling.map(|idle| idle.as_millis());
+        if idle.is_some_and(|idle| !(1..=60_000).contains(&idle)) {
+            return Some("submission_polling must be from 1 ms to 60 s".to_owned());
         }
         if 1024 < self.caller_rings {
             return Some(format!("caller_rings is {} and must be at most 1024", self.caller_rings));

@@ -101,6 +101,8 @@ pub struct BackendReport {
     pub caller_rings: u32,
     /// Set when a thread could not get such a ring although it was allowed to: why.
     pub caller_refusal: Option<String>,
+    /// Set when [`crate::DiskOptions::submission_polling`] was asked for and refused: why.
+    pub polling_refusal: Option<String>,
     /// What memory of direct transfers must be aligned to, in bytes; 1 when buffered.
     pub memory_alignment: u32,
     /// The device's request scheduler; `none` reorders nothing.
@@ -159,6 +161,9 @@ impl fmt::Display for BackendReport {
                 "rings:       {} with {} entries ({flags})",
                 self.ring_threads, self.ring_entries
             )?;
+        }
+        if let Some(reason) = &self.polling_refusal {
+            writeln!(formatter, "polling:     no: {reason}")?;
         }
         match &self.caller_refusal {
             Some(reason) => writeln!(formatter, "callers:     no rings of their own: {reason}")?,

@@ -154,6 +154,7 @@ fn settle(
         write_cache: device.and_then(|device| device.write_cache),
         caller_rings: disk.rings().map_or(0, |_| options.caller_rings),
         caller_refusal: None,
+        polling_refusal: disk.rings().and_then(Rings::polling_refusal),
         writes_through: disk.write_through() != WriteThrough::Never,
         mapping: None,
     });

@@ -55,6 +55,10 @@ impl Rings {
         match self.never {}
     }
 
+    pub(crate) fn polling_refusal(&self) -> Option<String> {
+        match self.never {}
+    }
+
     pub(crate) fn entries(&self) -> u32 {
         match self.never {}
     }

@@ -441,6 +441,7 @@ impl Disk for SimDisk {
         BackendReport {
             caller_rings: 0,
             caller_refusal: None,
+            polling_refusal: None,
             requested: BackendChoice::Simulated,
             chosen: BackendChoice::Simulated,
             reason: "the machine is simulated".to_owned(),

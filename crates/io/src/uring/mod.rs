@@ -202,6 +202,11 @@ impl Rings {
         self.facts.flags.iter().map(|flag| (*flag).to_owned()).collect()
     }
 
+    /// Why no kernel thread polls for submissions although one was asked for.
+    pub(crate) fn polling_refusal(&self) -> Option<String> {
+        self.facts.polling_refusal.clone()
+    }
+
     /// Submission entries per ring.
     pub(crate) fn entries(&self) -> u32 {
         self.facts.entries
@@ -247,9 +252,13 @@ fn start_shard(
     let intake = Arc::new(Intake::new(wake));
     let context = context(Arc::clone(&intake));
     let (sender, receiver) = oneshot();
-    let entries = options.ring_entries;
+    let (entries, polling) = (options.ring_entries, options.submission_polling);
     let handle = threads::spawn(format!("nephrite-ring-{index}"), move || {
-        match Ring::build(entries) {
+        let built = match polling {
+            Some(idle) => Ring::build_polled(entries, idle),
+            None => Ring::build(entries),
+        };
+        match built {
             Ok(ring) => {
                 let facts = ring.facts().clone();
                 let driver = Driver::new(context, ring);

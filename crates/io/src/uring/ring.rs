@@ -12,6 +12,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
@@ -30,6 +31,8 @@ pub(super) struct Ring {
     ring: ManuallyDrop<IoUring>,
     facts: RingFacts,
     flags: EnterFlags,
+    /// Whether a kernel thread takes entries by itself.
+    polled: bool,
     /// Where the kernel puts the eventfd's value; its address is in the ring while armed.
     wake_value: NonNull<[u8; 8]>,
     wake_armed: bool,
@@ -39,6 +42,11 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn build(entries: u32) -> Result<Self, String> {
         Self::wrap(setup::build(entries)?)
+    }
+
+    /// The same with a kernel thread that polls for submissions, where that is allowed.
+    pub(super) fn build_polled(entries: u32, idle: Duration) -> Result<Self, String> {
+        Self::wrap(setup::build_polled(entries, idle)?)
     }
 
     /// The same without waiting for lockable memory that others are about to give back.
@@ -55,7 +63,8 @@ impl Ring {
         }
         let wake_value = NonNull::from(Box::leak(Box::new([0; 8])));
         let (ring, unsubmitted) = (ManuallyDrop::new(ring), VecDeque::new());
-        Ok(Self { ring, facts, flags, wake_value, wake_armed: false, unsubmitted })
+        let polled = ring.params().is_setup_sqpoll();
+        Ok(Self { ring, facts, flags, polled, wake_value, wake_armed: false, unsubmitted })
     }
 
     pub(super) fn facts(&self) -> &RingFacts {
@@ -64,6 +73,20 @@ impl Ring {
 
     pub(super) fn descriptor(&self) -> RawFd {
         self.ring.as_raw_fd()
+    }
+
+    /// What wakes the kernel thread that polls, if there is one and it sleeps.
+    fn wake_up(&mut self) -> EnterFlags {
+        if !self.polled {
+            return EnterFlags::empty();
+        }
+        // The new tail must be out before the look at the flag: the kernel thread announces its
+        // sleep, then looks at the tail once more.
+        fence(Ordering::SeqCst);
+        match self.ring.submission().need_wakeup() {
+            true => EnterFlags::SQ_WAKEUP,
+            false => EnterFlags::empty(),
+        }
     }
 
     fn queued(&mut self) -> u32 {
@@ -132,20 +155,21 @@ impl Kernel for Ring {
 
     fn enter(&mut self, completions: u32, timeout: Option<Duration>) -> io::Result<()> {
         let queued = self.queued();
+        let base = self.flags | self.wake_up();
         let outcome = match timeout {
             // SAFETY: no argument structure; the entries name memory that the table owns.
             None => unsafe {
                 self.ring.submitter().enter::<libc::sigset_t>(
                     queued,
                     completions,
-                    self.flags.bits(),
+                    base.bits(),
                     None,
                 )
             },
             Some(timeout) => {
                 let timespec = Timespec::from(timeout);
                 let arguments = SubmitArgs::new().timespec(&timespec);
-                let flags = self.flags | EnterFlags::EXT_ARG;
+                let flags = base | EnterFlags::EXT_ARG;
                 let submitter = self.ring.submitter();
                 // SAFETY: the argument structure and the time in it outlive the call; the entries
                 // name memory that the table owns.
@@ -174,7 +198,9 @@ impl Kernel for Ring {
     }
 
     fn take_unsubmitted(&mut self) -> VecDeque<u64> {
-        std::mem::take(&mut self.unsubmitted)
+        let unsubmitted = std::mem::take(&mut self.unsubmitted);
+        // A kernel thread that polls may still take entries from the queue.
+        if self.polled { VecDeque::new() } else { unsubmitted }
     }
 
     fn release(self) {

@@ -10,6 +10,8 @@
 //! halves the entries, down to 32. The kernel frees the memory of a closed ring some milliseconds
 //! after the close, so where even 32 do not fit, the ladder is climbed again for a while.
 //! Anything else is the answer, and is explained with its cure.
+//! Where a kernel thread is to poll the submission queue (SQPOLL), that is tried first; a kernel
+//! that refuses it still gives an ordinary ring, and the refusal is kept for the report.
 
 use std::io;
 use std::time::Duration;
@@ -30,6 +32,8 @@ const WORKERS_MAX: [u32; 2] = [16, 4];
 pub(super) struct RingFacts {
     pub(super) flags: &'static [&'static str],
     pub(super) entries: u32,
+    /// Why no kernel thread polls although one was asked for.
+    pub(super) polling_refusal: Option<String>,
 }
 
 struct Rung {
@@ -53,9 +57,27 @@ const LADDER: [Rung; 3] = [
     Rung { flags: &["CLAMP", "CQSIZE"], apply: |_| {} },
 ];
 
+/// Tasks cannot be deferred where a kernel thread submits.
+const POLLED: Rung = Rung { flags: &["SQPOLL", "SINGLE_ISSUER", "CLAMP", "CQSIZE"], apply: |_| {} };
+
 /// How often, and how long apart, a setup without enough lockable memory is tried again.
 const MEMORY_ROUNDS: u32 = 10;
 const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Builds a ring whose submission queue a kernel thread polls, until it has found nothing for as
+/// long as `idle`; an ordinary one where that is refused.
+pub(super) fn build_polled(entries: u32, idle: Duration) -> Result<(IoUring, RingFacts), String> {
+    let idle_milliseconds = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    let mut builder = IoUring::builder();
+    builder.dontfork().setup_clamp().setup_cqsize(entries * 2);
+    builder.setup_sqpoll(idle_milliseconds).setup_single_issuer();
+    let refusal = match builder.build(entries) {
+        Ok(ring) => return accept(ring, &POLLED),
+        Err(error) => format!("the kernel refuses a thread that polls submissions: {error}"),
+    };
+    let (ring, facts) = build(entries)?;
+    Ok((ring, RingFacts { polling_refusal: Some(refusal), ..facts }))
+}
 
 /// Builds a ring on the calling thread, the only one that may use it.
 pub(super) fn build(entries: u32) -> Result<(IoUring, RingFacts), String> {
@@ -131,7 +153,7 @@ fn accept(ring: IoUring, rung: &Rung) -> Result<(IoUring, RingFacts), String> {
     // Older kernels cannot limit their workers; that costs threads, not correctness.
     let _ = ring.submitter().register_iowq_max_workers(&mut workers);
     let entries = parameters.sq_entries();
-    Ok((ring, RingFacts { flags: rung.flags, entries }))
+    Ok((ring, RingFacts { flags: rung.flags, entries, polling_refusal: None }))
 }
 
 /// What a failed setup means, and what to do about it.

@@ -24,4 +24,6 @@ mod filter;
 #[cfg(target_os = "linux")]
 mod mounts;
 #[cfg(target_os = "linux")]
+mod polling;
+#[cfg(target_os = "linux")]
 mod restricted;
