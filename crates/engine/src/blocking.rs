@@ -264,7 +264,10 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn get_many(&self, ids: &[IdRef<'_>]) -> Result<Vec<Option<VectorRef>>, Error> {
-        drive(self.0.disk(), self.0.get_many(ids))
+        match self.0.try_get_many(ids)? {
+            Some(vectors) => Ok(vectors),
+            None => drive(self.0.disk(), self.0.get_many(ids)),
+        }
     }
 
     /// See [`crate::Database::contains`].

@@ -277,9 +277,25 @@ impl Database {
     /// # Errors
     /// As [`Self::get`].
     pub async fn get_many(&self, ids: &[IdRef<'_>]) -> Result<Vec<Option<VectorRef>>, Error> {
-        self.check(ids)?;
+        if let Some(vectors) = self.try_get_many(ids)? {
+            return Ok(vectors);
+        }
         let version = self.core.version.load();
         self.view(&version).get_many(ids).await
+    }
+
+    /// The vectors of many ids if all can be told without waiting, as [`Self::try_get`] does. `None`
+    /// also for more ids than may be pinned at a time.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn try_get_many(&self, ids: &[IdRef<'_>]) -> Result<Option<Vec<Option<VectorRef>>>, Error> {
+        self.check(ids)?;
+        if self.handle.core().read.pinned_max < ids.len() {
+            return Ok(None);
+        }
+        let version = self.core.version.peek();
+        version.resident_many(ids, self.core.visibility.visible())
     }
 
     /// Whether an id is stored. Does not read the vector.

@@ -5,9 +5,14 @@
 //! from memory is left to `lookup`, which then starts from the beginning.
 //! Does not: load pages, or wait for frames.
 
+use std::sync::Arc;
+
 use nephrite_format::{IdRef, Lsn, Row, filter::IdHash};
 
-use crate::{error::Error, lookup::in_memory, memtable, vector::VectorRef, version::Version};
+use crate::{
+    error::Error, lookup::in_memory, memtable::Memtable, segment::Segment, vector::VectorRef,
+    version::Version,
+};
 
 /// What memory alone tells of an id.
 #[derive(Debug)]
@@ -19,43 +24,166 @@ pub(crate) enum Resident {
     Unknown,
 }
 
+/// Ids whose cache misses run side by side.
+const WINDOW: usize = 32;
+
+/// Where an id of a window lies, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+enum Spot<'a> {
+    Absent,
+    Memory(&'a Arc<Memtable>, Row),
+    Segment(&'a Arc<Segment>, Row),
+    /// Its id page in this segment, the candidate of this number, is next.
+    Next(&'a Arc<Segment>, usize),
+}
+
 impl Version {
     /// The vector of an id as of `at`, if it can be told from memory.
     #[inline]
     pub(crate) fn resident(&self, id: IdRef<'_>, at: Lsn) -> Result<Resident, Error> {
-        if let Some(found) = self.resident_in_memtables(id, at) {
-            return Ok(found);
+        for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
+            if let Some(found) = memtable.find(id, at) {
+                return Ok(memory_spot(memtable, found.row).resident());
+            }
         }
+        let spot = self.resident_in_segments(id, 0)?;
+        Ok(spot.map_or(Resident::Unknown, |spot| spot.resident()))
+    }
+
+    /// Where an id lies, from its candidate number `first` on; `None` when an id page is not in
+    /// memory.
+    #[inline]
+    fn resident_in_segments(&self, id: IdRef<'_>, first: usize) -> Result<Option<Spot<'_>>, Error> {
         let mut hash = None;
-        for segment in self.candidates(id) {
+        for segment in self.candidates(id).skip(first) {
             // Of several segments most do not have the id; of a single one it is asked directly.
             if self.has_overlaps() && segment.denies(|| *hash.get_or_insert_with(|| IdHash::of(id)))
             {
                 continue;
             }
             match segment.find_resident(id)? {
-                None => return Ok(Resident::Unknown),
+                None => return Ok(None),
                 Some(None) => {}
-                Some(Some(Row::TOMBSTONE)) => return Ok(Resident::Absent),
-                Some(Some(row)) => {
-                    let vector = segment.resident_vector(row);
-                    return Ok(vector.map_or(Resident::Unknown, Resident::Found));
+                Some(Some(row)) => return Ok(Some(segment_spot(segment, row))),
+            }
+        }
+        Ok(Some(Spot::Absent))
+    }
+
+    /// The vectors of many ids as of `at`, in the order of the ids, if all can be told from memory.
+    /// The caller asks for no more than may be pinned at a time.
+    pub(crate) fn resident_many(
+        &self,
+        ids: &[IdRef<'_>],
+        at: Lsn,
+    ) -> Result<Option<Vec<Option<VectorRef>>>, Error> {
+        let mut vectors = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(WINDOW) {
+            let mut spots = [Spot::Absent; WINDOW];
+            let spots = &mut spots[..ids.len()];
+            if !self.locate_resident(ids, at, spots)? {
+                return Ok(None);
+            }
+            prefetch_vectors(spots);
+            for spot in spots {
+                match spot.resident() {
+                    Resident::Found(vector) => vectors.push(Some(vector)),
+                    Resident::Absent => vectors.push(None),
+                    Resident::Unknown => return Ok(None),
                 }
             }
         }
-        Ok(Resident::Absent)
+        Ok(Some(vectors))
     }
 
-    #[inline]
-    fn resident_in_memtables(&self, id: IdRef<'_>, at: Lsn) -> Option<Resident> {
-        let find = |memtable| {
-            let found: memtable::Version = memtable::Memtable::find(memtable, id, at)?;
-            Some(if found.row.is_tombstone() {
-                Resident::Absent
-            } else {
-                Resident::Found(in_memory(memtable, found.row))
-            })
-        };
-        self.memtables().filter(|memtable| !memtable.is_empty()).find_map(|memtable| find(memtable))
+    /// Finds where the ids of a window lie; false when an id page is not in memory.
+    fn locate_resident<'a>(
+        &'a self,
+        ids: &[IdRef<'_>],
+        at: Lsn,
+        spots: &mut [Spot<'a>],
+    ) -> Result<bool, Error> {
+        for (spot, id) in spots.iter_mut().zip(ids) {
+            *spot = self.first_step(*id);
+        }
+        // Oldest first: what is newer hides it, and all of them what is in segments.
+        for memtable in self.memtables().rev() {
+            memtable.find_many(ids, at, |position, found| {
+                spots[position] = memory_spot(memtable, found.row);
+            });
+        }
+        let next = |spots: &[Spot<'a>]| spots.iter().any(|spot| matches!(spot, Spot::Next(..)));
+        if !next(spots) {
+            return Ok(true);
+        }
+        for (spot, id) in spots.iter().zip(ids) {
+            if let Spot::Next(segment, _) = spot {
+                segment.prefetch_id_page(*id);
+            }
+        }
+        for (spot, id) in spots.iter_mut().zip(ids) {
+            if let Spot::Next(_, candidate) = *spot {
+                match self.resident_in_segments(*id, candidate)? {
+                    Some(found) => *spot = found,
+                    None => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
     }
+
+    /// Where an id lies, if no id page is needed to tell; else asks the processor for the first.
+    #[inline]
+    fn first_step(&self, id: IdRef<'_>) -> Spot<'_> {
+        let mut hash = None;
+        for (candidate, segment) in self.candidates(id).enumerate() {
+            if self.has_overlaps() && segment.denies(|| *hash.get_or_insert_with(|| IdHash::of(id)))
+            {
+                continue;
+            }
+            match segment.prefetch_id_entry(id) {
+                None => return Spot::Next(segment, candidate),
+                Some(None) => {}
+                Some(Some(row)) => return segment_spot(segment, row),
+            }
+        }
+        Spot::Absent
+    }
+}
+
+impl Spot<'_> {
+    #[inline]
+    fn resident(&self) -> Resident {
+        match self {
+            Spot::Absent => Resident::Absent,
+            Spot::Memory(memtable, row) => Resident::Found(in_memory(memtable, *row)),
+            Spot::Segment(segment, row) => {
+                segment.resident_vector(*row).map_or(Resident::Unknown, Resident::Found)
+            }
+            Spot::Next(..) => Resident::Unknown,
+        }
+    }
+}
+
+fn prefetch_vectors(spots: &[Spot<'_>]) {
+    for spot in spots {
+        if let Spot::Segment(segment, row) = spot {
+            segment.prefetch_vector_entry(*row);
+        }
+    }
+    for spot in spots {
+        if let Spot::Segment(segment, row) = spot {
+            segment.prefetch_vector(*row);
+        }
+    }
+}
+
+#[inline]
+fn memory_spot(memtable: &Arc<Memtable>, row: Row) -> Spot<'_> {
+    if row.is_tombstone() { Spot::Absent } else { Spot::Memory(memtable, row) }
+}
+
+#[inline]
+fn segment_spot(segment: &Arc<Segment>, row: Row) -> Spot<'_> {
+    if row.is_tombstone() { Spot::Absent } else { Spot::Segment(segment, row) }
 }

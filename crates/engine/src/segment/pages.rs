@@ -64,6 +64,20 @@ impl Segment {
         Some(VectorRef::in_page(guard, place.offset, layout.vector_bytes()))
     }
 
+    /// Asks the processor for what [`Self::resident_vector`] needs first.
+    #[inline]
+    pub(crate) fn prefetch_vector_entry(&self, row: Row) {
+        self.vectors.prefetch_entry(self.page_of(row));
+    }
+
+    /// The second step after [`Self::prefetch_vector_entry`].
+    #[inline]
+    pub(crate) fn prefetch_vector(&self, row: Row) {
+        let layout = &self.identity.layout;
+        let place = layout.page_of(row);
+        self.vectors.prefetch_frame(place.page, near(place.offset, layout.vector_bytes()));
+    }
+
     /// A pinned vector page, or the wait for a frame when all are pinned.
     pub(crate) async fn try_vector_page(
         &self,

@@ -10,7 +10,7 @@ use event_listener::Event;
 use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileHeader, FileId, IdKind, IdRef, Row, StoreId, VectorLayout,
     filter::IdHash,
-    id_run::{IdIndex, IdPage},
+    id_run::{IdIndex, IdPage, Share},
     manifest::SegmentMeta,
     segment::{Section, SectionKind, SegmentFooter},
 };
@@ -207,9 +207,9 @@ impl Segment {
         let Some(fences) = self.index.fences() else {
             return Ok(self.footer.summary().id_index.find_dense(id));
         };
-        let Some(page) = fences.page_for(id) else { return Ok(None) };
+        let Some((page, share)) = fences.place_for(id) else { return Ok(None) };
         let guard = self.page(context, Kind::Id, page).await?;
-        self.find_in_page(&guard, page, id)
+        self.find_in_page(&guard, page, id, share)
     }
 
     /// As [`Self::find`], from memory alone; `None` when the id page is not there.
@@ -218,9 +218,31 @@ impl Segment {
         let Some(fences) = self.index.fences() else {
             return Ok(Some(self.footer.summary().id_index.find_dense(id)));
         };
-        let Some(page) = fences.page_for(id) else { return Ok(Some(None)) };
-        let Some(guard) = self.small.try_hit(page, 0..64) else { return Ok(None) };
-        self.find_in_page(&guard, page, id).map(Some)
+        let Some((page, share)) = fences.place_for(id) else { return Ok(Some(None)) };
+        let near = IdPage::likely_bytes(id, share);
+        let Some(guard) = self.small.try_hit(page, near) else { return Ok(None) };
+        self.find_in_page(&guard, page, id, share).map(Some)
+    }
+
+    /// The row of an id, when that takes no id page; else asks the processor for what
+    /// [`Self::find_resident`] needs first.
+    #[inline]
+    pub(crate) fn prefetch_id_entry(&self, id: IdRef<'_>) -> Option<Option<Row>> {
+        let Some(fences) = self.index.fences() else {
+            return Some(self.footer.summary().id_index.find_dense(id));
+        };
+        let Some(page) = fences.page_for(id) else { return Some(None) };
+        self.small.prefetch_entry(page);
+        None
+    }
+
+    /// The second step after [`Self::prefetch_id_entry`].
+    #[inline]
+    pub(crate) fn prefetch_id_page(&self, id: IdRef<'_>) {
+        let place = self.index.fences().and_then(|fences| fences.place_for(id));
+        if let Some((page, share)) = place {
+            self.small.prefetch_frame(page, IdPage::likely_bytes(id, share));
+        }
     }
 
     fn find_in_page(
@@ -228,9 +250,10 @@ impl Segment {
         guard: &PageGuard,
         page: u32,
         id: IdRef<'_>,
+        share: Share,
     ) -> Result<Option<Row>, Error> {
         let parsed = self.parse_id_page(guard, page)?;
-        let row = parsed.find(id)?;
+        let row = parsed.find_near(id, share)?;
         row.map_or(Ok(()), |row| self.check_row(row, page))?;
         Ok(row)
     }
@@ -310,7 +333,7 @@ impl Segment {
             let page = place[0].1;
             let guard = self.page(context, Kind::Id, page).await?;
             for (position, _) in place {
-                if let Some(row) = self.find_in_page(&guard, page, ids[*position])? {
+                if let Some(row) = self.find_in_page(&guard, page, ids[*position], Share::HALF)? {
                     found(*position, row);
                 }
             }

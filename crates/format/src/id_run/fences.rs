@@ -12,6 +12,32 @@ use crate::id::{IdKind, IdRef};
 const HEADER_BYTES: usize = 16;
 const HEADER_BYTES_U32: u32 = 16;
 
+/// How far into a page, in 65536ths of its entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share(u16);
+
+impl Share {
+    /// In the middle: nothing is known.
+    pub const HALF: Self = Self(1 << 15);
+
+    /// Of `key` on the way from `below` to `above`.
+    fn between(below: u64, key: u64, above: u64) -> Self {
+        let (way, whole) = (key.saturating_sub(below), above.saturating_sub(below));
+        // So many bits that the product below fits.
+        let spare = (64 - whole.leading_zeros()).saturating_sub(40);
+        let (way, whole) = (way >> spare, whole >> spare);
+        let share = (way.min(whole) << 16).checked_div(whole).unwrap_or(0);
+        Self(u16::try_from(share).unwrap_or(u16::MAX))
+    }
+
+    /// The position among so many.
+    #[must_use]
+    #[inline]
+    pub fn of(self, count: usize) -> usize {
+        (count * usize::from(self.0)) >> 16
+    }
+}
+
 /// Fences of one id run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FenceIndex {
@@ -145,6 +171,31 @@ impl FenceIndex {
         u32::try_from(above.checked_sub(1)?).ok()
     }
 
+    /// The page that can hold `id` as in [`FenceIndex::page_for`], and where in it the id probably
+    /// lies, by its distance from the fences beside it: exact for evenly spread ids, a guess for
+    /// all others.
+    #[must_use]
+    #[inline]
+    pub fn place_for(&self, id: IdRef<'_>) -> Option<(u32, Share)> {
+        let page = self.page_for(id)?;
+        let at = page as usize;
+        let share = match (&self.firsts, id) {
+            (Firsts::U64 { ids, last }, IdRef::U64(id)) => {
+                let above = ids.get(at + 1).unwrap_or(last);
+                Share::between(ids[at], id, *above)
+            }
+            (Firsts::Bytes { ends, last, .. }, IdRef::Bytes(id)) => {
+                let below = self.bytes_of(at);
+                let above = if at + 1 < ends.len() { self.bytes_of(at + 1) } else { &last[..] };
+                let same = below.iter().zip(above).take_while(|(one, other)| one == other);
+                let same = same.count();
+                Share::between(key(below, same), key(id, same), key(above, same))
+            }
+            _ => Share::HALF,
+        };
+        Some((page, share))
+    }
+
     /// Bytes of memory that this index takes.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
@@ -240,6 +291,18 @@ impl FenceIndex {
     }
 }
 
+/// The eight bytes from `start` on as a number that ascends with the id.
+#[inline]
+fn key(id: &[u8], start: usize) -> u64 {
+    let rest = id.get(start..).unwrap_or_default();
+    let mut first = [0; 8];
+    match rest.first_chunk::<8>() {
+        Some(chunk) => first = *chunk,
+        None => first[..rest.len()].copy_from_slice(rest),
+    }
+    u64::from_le_bytes(first).swap_bytes() // the first byte weighs most
+}
+
 fn start_of(ends: &[u32], page: usize) -> usize {
     page.checked_sub(1).map_or(0, |before| ends[before] as usize)
 }
@@ -256,4 +319,48 @@ fn push_id(blob: &mut Vec<u8>, id: IdRef<'_>) {
 
 fn read_id<'a>(cursor: &mut Cursor<'a>, kind: IdKind) -> Result<IdRef<'a>> {
     crate::wal::decode_id(cursor, kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fences(kind: IdKind, firsts: &[IdRef<'_>], last: IdRef<'_>) -> FenceIndex {
+        let mut fences = FenceIndex::empty(kind);
+        firsts.iter().for_each(|id| fences.note(*id, true));
+        fences.note(last, false);
+        fences
+    }
+
+    #[test]
+    fn evenly_spread_ids_lie_where_they_are_expected() {
+        let firsts = [IdRef::U64(100), IdRef::U64(1100)];
+        let numbers = fences(IdKind::U64, &firsts, IdRef::U64(u64::MAX));
+        let place =
+            |id| numbers.place_for(IdRef::U64(id)).map(|(page, share)| (page, share.of(100)));
+        assert_eq!(place(99), None);
+        assert_eq!(
+            (place(100), place(600), place(1099)),
+            (Some((0, 0)), Some((0, 50)), Some((0, 99)))
+        );
+        assert_eq!((place(1100), place(u64::MAX / 4)), (Some((1, 0)), Some((1, 24))));
+        assert_eq!(place(u64::MAX), Some((1, 99)));
+
+        let firsts = [IdRef::from("item-1"), IdRef::from("item-5")];
+        let texts = fences(IdKind::Bytes, &firsts, IdRef::from("item-50"));
+        let place =
+            |id| texts.place_for(IdRef::from(id)).map(|(page, share)| (page, share.of(100)));
+        assert_eq!((place("item-0"), place("item-51")), (None, None));
+        assert_eq!((place("item-1"), place("item-3")), (Some((0, 0)), Some((0, 50))));
+        assert_eq!((place("item-5"), place("item-50")), (Some((1, 0)), Some((1, 99))));
+    }
+
+    #[test]
+    fn a_page_of_one_id_has_a_share() {
+        let one = fences(IdKind::U64, &[IdRef::U64(7)], IdRef::U64(7));
+        assert_eq!(
+            one.place_for(IdRef::U64(7)).map(|(page, share)| (page, share.of(1))),
+            Some((0, 0))
+        );
+    }
 }

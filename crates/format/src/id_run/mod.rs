@@ -16,7 +16,7 @@ mod fences;
 mod page;
 
 pub use builder::{IdRun, IdRunBuilder};
-pub use fences::FenceIndex;
+pub use fences::{FenceIndex, Share};
 pub use page::{IdPage, IdPageIter};
 
 use crate::BLOCK_BYTES;
