@@ -80,6 +80,7 @@ crates/io/src/memory/aligned.rs crates/io/src/memory/allocation.rs
 crates/io/src/memory/arena.rs crates/io/src/memory/chunk.rs crates/io/src/memory/prefetch.rs
 benches/src/io/raw_ring.rs benches/src/io/others.rs
 benches/src/rivals/flat.rs benches/src/rivals/lmdb.rs
+benches/src/mapped.rs
 "
 for file in "${rust[@]}"; do
     case "$file" in
