@@ -46,8 +46,16 @@ impl Version {
                 return Ok(memory_spot(memtable, found.row).resident());
             }
         }
-        let spot = self.resident_in_segments(id, 0)?;
-        Ok(spot.map_or(Resident::Unknown, |spot| spot.resident()))
+        // Written out rather than by `Spot::resident`: the fewer copies of the pin between here and
+        // its first use the better, as no copy is read back before the pin is through.
+        match self.resident_in_segments(id, 0)? {
+            Some(Spot::Segment(segment, row)) => {
+                let vector = segment.resident_vector(row);
+                Ok(vector.map_or(Resident::Unknown, Resident::Found))
+            }
+            Some(Spot::Absent) => Ok(Resident::Absent),
+            _ => Ok(Resident::Unknown),
+        }
     }
 
     /// Where an id lies, from its candidate number `first` on; `None` when an id page is not in

@@ -91,7 +91,7 @@ impl IdRunBuilder {
     pub fn finish(mut self) -> IdRun {
         assert_ne!(self.entry_count, 0, "a run without entries");
         self.close_page();
-        self.fences.shrink();
+        self.fences.complete();
         let Self { pages, fences, entry_count, tombstone_count, .. } = self;
         IdRun { pages, fences, entry_count, tombstone_count }
     }

@@ -52,11 +52,15 @@ enum Firsts {
         ids: Vec<u64>,
         last: u64,
     },
-    /// `bytes` is the ids one after another; `ends` where each ends.
+    /// `bytes` is the ids one after another; `ends` where each ends. All ids of the run begin with
+    /// the same `shared` bytes; `keys` are the eight bytes of each fence behind them, as numbers
+    /// that ascend with the ids: most searches end there.
     Bytes {
         bytes: Vec<u8>,
         ends: Vec<u32>,
         last: Vec<u8>,
+        shared: usize,
+        keys: Vec<u64>,
     },
 }
 
@@ -64,9 +68,13 @@ impl FenceIndex {
     pub(super) const fn empty(kind: IdKind) -> Self {
         let firsts = match kind {
             IdKind::U64 => Firsts::U64 { ids: Vec::new(), last: 0 },
-            IdKind::Bytes => {
-                Firsts::Bytes { bytes: Vec::new(), ends: Vec::new(), last: Vec::new() }
-            }
+            IdKind::Bytes => Firsts::Bytes {
+                bytes: Vec::new(),
+                ends: Vec::new(),
+                last: Vec::new(),
+                shared: 0,
+                keys: Vec::new(),
+            },
         };
         Self { firsts, page_count: 0 }
     }
@@ -81,7 +89,7 @@ impl FenceIndex {
                 }
                 *last = id;
             }
-            (Firsts::Bytes { bytes, ends, last }, IdRef::Bytes(id)) => {
+            (Firsts::Bytes { bytes, ends, last, .. }, IdRef::Bytes(id)) => {
                 if is_first {
                     bytes.extend_from_slice(id);
                     ends.push(u32::try_from(bytes.len()).expect("fences are below 4 GiB"));
@@ -94,11 +102,15 @@ impl FenceIndex {
         self.page_count += u32::from(is_first);
     }
 
-    /// Gives back memory that growing set aside.
-    pub(super) fn shrink(&mut self) {
+    /// After the last id: prepares the search and gives back memory that growing set aside.
+    pub(super) fn complete(&mut self) {
         match &mut self.firsts {
             Firsts::U64 { ids, .. } => ids.shrink_to_fit(),
-            Firsts::Bytes { bytes, ends, last } => {
+            Firsts::Bytes { bytes, ends, last, shared, keys } => {
+                let first = &bytes[..ends.first().map_or(0, |end| *end as usize)];
+                *shared = first.iter().zip(&*last).take_while(|(one, other)| one == other).count();
+                let id = |page| &bytes[start_of(ends, page)..ends[page] as usize];
+                *keys = (0..ends.len()).map(|page| key(id(page), *shared)).collect();
                 bytes.shrink_to_fit();
                 ends.shrink_to_fit();
                 last.shrink_to_fit();
@@ -154,11 +166,18 @@ impl FenceIndex {
             (Firsts::U64 { ids, last }, IdRef::U64(id)) if id <= *last => {
                 ids.partition_point(|first| *first <= id)
             }
-            (Firsts::Bytes { ends, last, .. }, IdRef::Bytes(id_bytes)) if id_bytes <= &last[..] => {
-                let (mut low, mut high) = (0, ends.len());
+            (Firsts::Bytes { last, shared, keys, .. }, IdRef::Bytes(id)) if id <= &last[..] => {
+                // An id that begins otherwise lies below all of them, as it is not above the last.
+                if id.get(..*shared) != last.get(..*shared) {
+                    return None;
+                }
+                let key = key(id, *shared);
+                let mut low = keys.partition_point(|other| *other < key);
+                let equal = keys[low..].iter().take_while(|other| **other == key).count();
+                let mut high = low + equal;
                 while low < high {
                     let middle = usize::midpoint(low, high);
-                    if self.bytes_of(middle) <= id_bytes {
+                    if self.bytes_of(middle) <= id {
                         low = middle + 1;
                     } else {
                         high = middle;
@@ -201,8 +220,11 @@ impl FenceIndex {
     pub const fn memory_bytes(&self) -> usize {
         let heap = match &self.firsts {
             Firsts::U64 { ids, .. } => ids.capacity() * size_of::<u64>(),
-            Firsts::Bytes { bytes, ends, last } => {
-                bytes.capacity() + ends.capacity() * size_of::<u32>() + last.capacity()
+            Firsts::Bytes { bytes, ends, last, keys, .. } => {
+                bytes.capacity()
+                    + ends.capacity() * size_of::<u32>()
+                    + last.capacity()
+                    + keys.capacity() * size_of::<u64>()
             }
         };
         size_of::<Self>() + heap
@@ -278,7 +300,7 @@ impl FenceIndex {
             return Err(start.corrupt(format!("last id {last} is below the last fence")));
         }
         index.note(last, false);
-        index.shrink();
+        index.complete();
         Ok(index)
     }
 
@@ -329,6 +351,7 @@ mod tests {
         let mut fences = FenceIndex::empty(kind);
         firsts.iter().for_each(|id| fences.note(*id, true));
         fences.note(last, false);
+        fences.complete();
         fences
     }
 
@@ -353,6 +376,18 @@ mod tests {
         assert_eq!((place("item-0"), place("item-51")), (None, None));
         assert_eq!((place("item-1"), place("item-3")), (Some((0, 0)), Some((0, 50))));
         assert_eq!((place("item-5"), place("item-50")), (Some((1, 0)), Some((1, 99))));
+    }
+
+    #[test]
+    fn fences_that_differ_late_are_compared_whole() {
+        let firsts = ["a-123456781", "a-123456785", "a-1234567850", "b"].map(IdRef::from);
+        let texts = fences(IdKind::Bytes, &firsts, IdRef::from("ba"));
+        let page = |id| texts.page_for(IdRef::from(id));
+        assert_eq!((page("a-123456780"), page("a"), page("bb")), (None, None, None));
+        assert_eq!((page("a-123456781"), page("a-1234567849")), (Some(0), Some(0)));
+        assert_eq!((page("a-123456785"), page("a-1234567850")), (Some(1), Some(2)));
+        assert_eq!((page("azz"), page("b"), page("ba")), (Some(2), Some(3), Some(3)));
+        assert_eq!(texts.page_for(IdRef::U64(1)), None);
     }
 
     #[test]
