@@ -284,8 +284,8 @@ impl Database {
         self.view(&version).get_many(ids).await
     }
 
-    /// The vectors of many ids if all can be told without waiting, as [`Self::try_get`] does. `None`
-    /// also for more ids than may be pinned at a time.
+    /// The vectors of many ids if all can be told without waiting, as [`Self::try_get`] does.
+    /// `None` also for more ids than may be pinned at a time.
     ///
     /// # Errors
     /// As [`Self::get`].
