@@ -25,7 +25,9 @@ use nephrite::{
     blocking::{Database, Store},
 };
 
-const DIMENSION: usize = 128;
+const DIMENSION: u32 = 128;
+/// The same as a length.
+const LEN: usize = DIMENSION as usize;
 const ROWS: usize = 20_000;
 /// Reads of which each is counted.
 const READS: usize = 5_000;
@@ -113,7 +115,7 @@ impl Resident {
         let store = Store::create(directory.path().join("store"), config).unwrap();
         let ids = RowIds::new(form);
         let kind = ids.get(0).kind();
-        let options = DatabaseOptions::new(DIMENSION as u32).id_kind(kind);
+        let options = DatabaseOptions::new(DIMENSION).id_kind(kind);
         let database = store.create_database("resident", options).unwrap();
         fill(&database, &ids, kind);
         store.flush().unwrap();
@@ -183,8 +185,7 @@ impl Resident {
 
 fn fill(database: &Database, ids: &RowIds, kind: IdKind) {
     for start in (0..ROWS).step_by(1000) {
-        let vectors: Vec<f32> =
-            (start..start + 1000).flat_map(|row| [row as f32; DIMENSION]).collect();
+        let vectors: Vec<f32> = (start..start + 1000).flat_map(|row| [row as f32; LEN]).collect();
         match (ids, kind) {
             (RowIds::U64(ids), _) => {
                 let ids = Ids::U64(&ids[start..start + 1000]);
@@ -202,7 +203,7 @@ fn fill(database: &Database, ids: &RowIds, kind: IdKind) {
 #[expect(clippy::float_cmp, reason = "small whole numbers are stored bit for bit")]
 fn check(row: usize, vector: Option<VectorRef>) {
     let vector = vector.unwrap();
-    assert!(vector.len() == DIMENSION && vector[DIMENSION - 1] == row as f32);
+    assert!(vector.len() == LEN && vector[LEN - 1] == row as f32);
 }
 
 /// What a future is ready with when it is first polled.
