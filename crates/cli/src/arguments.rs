@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use nephrite::{BackendChoice, Durability, IdKind, Profile};
 
 use crate::commands::{
-    config, create, delete, demo, drop, export, flush, get, import, io_info, list, put, stats,
-    verify,
+    compact, config, create, delete, demo, drop, export, flush, get, import, io_info, list, put,
+    stats, verify,
 };
 use crate::configuration::{Configuration, Flags};
 use crate::context::Context;
@@ -100,6 +100,8 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Move everything written so far into segments
     Flush(flush::FlushArguments),
+    /// Merge segments and give the space of deleted and overwritten vectors back
+    Compact(compact::CompactArguments),
     /// Delete a whole database
     Drop(drop::DropArguments),
     /// Show the configuration in force, and where each value comes from
@@ -207,6 +209,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Stats(arguments) => stats::run(&arguments, context),
         Command::Verify(arguments) => verify::run(&arguments, context),
         Command::Flush(arguments) => flush::run(&arguments, context),
+        Command::Compact(arguments) => compact::run(&arguments, context),
         Command::Drop(arguments) => drop::run(&arguments, context),
         Command::Config(arguments) => config::run(&arguments, context),
         Command::IoInfo(arguments) => io_info::run(&arguments, context),

@@ -99,6 +99,14 @@ impl Store {
         block_on(self.0.flush())
     }
 
+    /// See [`crate::Store::compact`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compact(&self) -> Result<(), Error> {
+        block_on(self.0.compact())
+    }
+
     /// See [`crate::Store::close`].
     ///
     /// # Errors
@@ -308,6 +316,14 @@ impl Database {
     /// As there.
     pub fn flush(&self) -> Result<(), Error> {
         block_on(self.0.flush())
+    }
+
+    /// See [`crate::Database::compact`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compact(&self) -> Result<(), Error> {
+        block_on(self.0.compact())
     }
 
     /// See [`crate::Database::stats`].

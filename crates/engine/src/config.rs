@@ -25,6 +25,12 @@ pub const WAL_SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(300);
 /// Default of [`Config::max_open_files`].
 pub const MAX_OPEN_FILES: u32 = 100;
+/// Default of [`Config::garbage_percent`].
+pub const GARBAGE_PERCENT: u32 = 20;
+/// Default of [`Config::compaction_bytes_per_second`].
+pub const COMPACTION_BYTES_PER_SECOND: u64 = 256 << 20;
+/// Smallest accepted [`Config::compaction_bytes_per_second`].
+pub const COMPACTION_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// Smallest accepted [`Config::max_open_files`].
 pub const MAX_OPEN_FILES_MIN: u32 = 5;
 /// Most files a store has open besides those with vectors: lock, manifest, log, and what the I/O
@@ -69,6 +75,8 @@ pub struct Config {
     pub(crate) wal_segment_bytes: u64,
     pub(crate) flush_interval: Duration,
     pub(crate) max_open_files: u32,
+    pub(crate) garbage_percent: u32,
+    pub(crate) compaction_bytes_per_second: Option<u64>,
     pub(crate) default_durability: Durability,
     pub(crate) backend: BackendChoice,
     pub(crate) disk: Option<Arc<dyn Disk>>,
@@ -91,6 +99,8 @@ impl Config {
             wal_segment_bytes: WAL_SEGMENT_BYTES,
             flush_interval: FLUSH_INTERVAL,
             max_open_files: MAX_OPEN_FILES,
+            garbage_percent: GARBAGE_PERCENT,
+            compaction_bytes_per_second: Some(COMPACTION_BYTES_PER_SECOND),
             default_durability: Durability::default(),
             backend: BackendChoice::Auto,
             disk: None,
@@ -113,6 +123,8 @@ impl Config {
             wal_segment_bytes: self.wal_segment_bytes,
             flush_interval: self.flush_interval,
             max_open_files: self.max_open_files,
+            garbage_percent: self.garbage_percent,
+            compaction_bytes_per_second: self.compaction_bytes_per_second,
             default_durability: self.default_durability,
             backend: self.backend,
         }
@@ -161,6 +173,25 @@ impl Config {
     #[must_use]
     pub fn max_open_files(mut self, files: u32) -> Self {
         self.max_open_files = files;
+        self
+    }
+
+    /// Share of garbage (deleted and overwritten vectors) in the segments of a database, in
+    /// percent, from which it is compacted in the background. Default [`GARBAGE_PERCENT`], from 1
+    /// to 90. Less garbage takes more writing.
+    #[must_use]
+    pub fn garbage_percent(mut self, percent: u32) -> Self {
+        self.garbage_percent = percent;
+        self
+    }
+
+    /// Bytes that compactions in the background may read and write per second; `None` lets them
+    /// go as fast as they can. Default [`COMPACTION_BYTES_PER_SECOND`], at least
+    /// [`COMPACTION_BYTES_PER_SECOND_MIN`]. Where garbage has grown to half more than
+    /// [`Self::garbage_percent`] there is no limit.
+    #[must_use]
+    pub fn compaction_bytes_per_second(mut self, bytes: Option<u64>) -> Self {
+        self.compaction_bytes_per_second = bytes;
         self
     }
 
@@ -279,6 +310,16 @@ impl Config {
                 ),
             );
         }
+        if !(1..=90).contains(&self.garbage_percent) {
+            let reason = format!("{} is not between 1 and 90", self.garbage_percent);
+            return refuse("garbage_percent", reason);
+        }
+        if let Some(bytes) = self.compaction_bytes_per_second
+            && bytes < COMPACTION_BYTES_PER_SECOND_MIN
+        {
+            let reason = format!("{bytes} is below {COMPACTION_BYTES_PER_SECOND_MIN}");
+            return refuse("compaction_bytes_per_second", reason);
+        }
         self.check_open_files()
     }
 }
@@ -293,6 +334,8 @@ pub struct Settings {
     pub wal_segment_bytes: u64,
     pub flush_interval: Duration,
     pub max_open_files: u32,
+    pub garbage_percent: u32,
+    pub compaction_bytes_per_second: Option<u64>,
     pub default_durability: Durability,
     pub backend: BackendChoice,
 }

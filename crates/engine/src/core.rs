@@ -19,6 +19,7 @@ use nephrite_format::{
 use nephrite_pager::snapshot::Snapshot;
 
 use crate::{
+    compaction::{self, Compactions},
     config::Config,
     error::Error,
     jobs::{JobQueue, Reply},
@@ -27,6 +28,7 @@ use crate::{
     paths::StorePaths,
     runtime::{BoxFuture, Runtime},
     segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
+    snapshot::Snapshots,
     version::Version,
     wal::{Visibility, Wal},
 };
@@ -61,6 +63,8 @@ pub(crate) struct Core {
     /// Wakes the compaction task.
     pub(crate) compaction_wanted: Event,
     pub(crate) garbage: Arc<Garbage>,
+    pub(crate) compactions: Compactions,
+    pub(crate) snapshots: Snapshots,
     /// Held while the segments of databases change, from the manifest to the version: so who holds
     /// it sees both alike.
     pub(crate) swaps: AsyncMutex<()>,
@@ -86,7 +90,6 @@ impl std::fmt::Debug for Core {
 pub(crate) struct Counters {
     pub(crate) flushes: AtomicU64,
     pub(crate) flushed_rows: AtomicU64,
-    pub(crate) compactions: AtomicU64,
     pub(crate) write_stalls: AtomicU64,
     pub(crate) databases_closed: AtomicU64,
     pub(crate) flush_time: Latency,
@@ -257,6 +260,12 @@ impl Core {
     /// Databases that are open now.
     pub(crate) fn open_databases(&self) -> Vec<Arc<DatabaseCore>> {
         self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Bytes that compactions of the open databases would give back, about.
+    pub(crate) fn garbage_bytes(&self) -> u64 {
+        let databases = self.open_databases();
+        databases.iter().map(|it| compaction::garbage_bytes(&it.version.load())).sum()
     }
 
     pub(crate) fn open_count(&self) -> usize {
@@ -439,6 +448,8 @@ impl Core {
             flush_wanted,
             compaction_wanted: Event::new(),
             garbage: Arc::default(),
+            compactions: Compactions::default(),
+            snapshots: Snapshots::default(),
             swaps: AsyncMutex::new(()),
             counters: Counters::default(),
             closing: AtomicBool::new(false),

@@ -346,6 +346,24 @@ impl Database {
         self.handle.core().ask_flush(&self.core).await
     }
 
+    /// Flushes this database, then merges its segments into one without garbage. On a disk without
+    /// room for that it does what it can piece by piece. Readers and snapshots are not disturbed;
+    /// space that a snapshot needs comes back when it is dropped.
+    ///
+    /// # Errors
+    /// `Io`, kind `Full` when nothing could be given back for want of space; `Corrupt` naming the
+    /// damaged page; `Poisoned`, `Closed`, `DatabaseNotFound` after a drop.
+    ///
+    /// # Cancel safety
+    /// The compaction goes on.
+    pub async fn compact(&self) -> Result<(), Error> {
+        self.check(&[])?;
+        let flushed = self.handle.core().ask_flush(&self.core).await;
+        // On a full disk this may be what makes room for the flush.
+        let compacted = self.handle.core().ask_compact(&self.core).await;
+        flushed.and(compacted)
+    }
+
     /// What this database holds.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl<T> Default for Reply<T> {
 }
 
 impl<T: Clone> Reply<T> {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
 

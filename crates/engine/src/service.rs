@@ -298,6 +298,7 @@ impl Core {
             let garbage = self.garbage.added.listen();
             self.remove_garbage().await;
             if self.closing.load(Ordering::Acquire) {
+                self.compactions.close();
                 self.compaction_ended.set(Ok(()));
                 return;
             }

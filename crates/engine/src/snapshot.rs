@@ -4,14 +4,27 @@
 //! newer ones, segments never change. It costs nothing to make and keeps the memory of the
 //! memtables and the files of the segments of its moment until it is dropped.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use nephrite_format::{IdRef, Lsn};
 use nephrite_io::Disk;
 
 use crate::{
-    core::DatabaseCore, error::Error, lookup::View, scan::Scan, store::Handle, vector::VectorRef,
-    version::Version, write::validate_id,
+    core::{Core, DatabaseCore},
+    error::Error,
+    lookup::View,
+    scan::Scan,
+    store::Handle,
+    vector::VectorRef,
+    version::Version,
+    write::validate_id,
 };
 
 /// A consistent, read-only view of one database; cheap to clone.
@@ -24,6 +37,54 @@ pub(crate) struct SnapshotInner {
     pub(crate) database: Arc<DatabaseCore>,
     pub(crate) version: Arc<Version>,
     pub(crate) at: Lsn,
+    /// Counted as long as it lives.
+    _counted: CountedSnapshot,
+}
+
+/// The snapshots that exist, by the time at which they were made.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    made: Mutex<BTreeSet<(Duration, u64)>>,
+    next: AtomicU64,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct CountedSnapshot {
+    core: Weak<Core>,
+    key: (Duration, u64),
+}
+
+impl Snapshots {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(Duration, u64)>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().len() as u64
+    }
+
+    /// When the oldest was made.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        self.lock().first().map(|(made, _)| *made)
+    }
+}
+
+impl CountedSnapshot {
+    fn new(core: &Arc<Core>) -> Self {
+        let number = core.snapshots.next.fetch_add(1, Ordering::Relaxed); // only uniqueness matters
+        let key = (core.runtime.now(), number);
+        core.snapshots.lock().insert(key);
+        Self { core: Arc::downgrade(core), key }
+    }
+}
+
+impl Drop for CountedSnapshot {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.upgrade() {
+            core.snapshots.lock().remove(&self.key);
+        }
+    }
 }
 
 impl Snapshot {
@@ -35,8 +96,9 @@ impl Snapshot {
         let version = database.version.load();
         let at = database.visibility.visible();
         drop(side);
+        let _counted = CountedSnapshot::new(handle.shared_core());
         let (handle, database) = (Arc::clone(handle), Arc::clone(database));
-        Self(Arc::new(SnapshotInner { handle, database, version, at }))
+        Self(Arc::new(SnapshotInner { handle, database, version, at, _counted }))
     }
 
     /// Where its pages are read from.

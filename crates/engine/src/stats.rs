@@ -40,6 +40,16 @@ pub struct StoreStats {
     pub flush_micros: u64,
     pub flush_micros_max: u64,
     pub compactions: u64,
+    pub compactions_failed: u64,
+    /// Bytes of the inputs and outputs of compactions.
+    pub compaction_bytes_read: u64,
+    pub compaction_bytes_written: u64,
+    /// What compactions of the open databases would give back, about.
+    pub garbage_bytes: u64,
+    /// Snapshots (scans included) that exist, and the age of the oldest. They keep the files and
+    /// memory of their moment; they stop no writer.
+    pub snapshots: u64,
+    pub snapshot_age_max_micros: u64,
     pub write_stalls: u64,
     /// Calls that wait for the flush task; flushes of the same thing count once.
     pub jobs_waiting: u64,
@@ -82,7 +92,13 @@ impl StoreStats {
             rows_flushed: get(&core.counters.flushed_rows),
             flush_micros: core.counters.flush_time.total_micros(),
             flush_micros_max: core.counters.flush_time.max_micros(),
-            compactions: get(&core.counters.compactions),
+            compactions: get(&core.compactions.done),
+            compactions_failed: get(&core.compactions.failed),
+            compaction_bytes_read: get(&core.compactions.bytes_read),
+            compaction_bytes_written: get(&core.compactions.bytes_written),
+            garbage_bytes: core.garbage_bytes(),
+            snapshots: core.snapshots.count(),
+            snapshot_age_max_micros: oldest_snapshot_micros(core),
             write_stalls: get(&core.counters.write_stalls),
             jobs_waiting: core.jobs.len() as u64,
             wal_frames: get(&wal.frames),
@@ -95,6 +111,11 @@ impl StoreStats {
             io: core.read.disk.stats(),
         }
     }
+}
+
+fn oldest_snapshot_micros(core: &Core) -> u64 {
+    let age = core.snapshots.oldest().map(|made| core.runtime.now().saturating_sub(made));
+    age.map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// What a database holds. Sizes in bytes.
@@ -116,6 +137,8 @@ pub struct DatabaseStats {
     /// Rows in segments that no newer write hides.
     pub segment_rows_live: u64,
     pub tombstones: u64,
+    /// What a compaction would give back, about.
+    pub garbage_bytes: u64,
     pub memtables: u64,
     pub memtable_bytes: u64,
 }
@@ -137,6 +160,7 @@ impl DatabaseStats {
             segment_bytes: sum(|segment| segment.file_bytes()),
             segment_rows: sum(|segment| u64::from(segment.row_count())),
             segment_rows_live: sum(|segment| u64::from(segment.live_rows())),
+            garbage_bytes: crate::compaction::garbage_bytes(&version),
             tombstones: sum(|segment| u64::from(segment.tombstones())),
             memtables: version.memtables().filter(|memtable| !memtable.is_empty()).count() as u64,
             memtable_bytes: version.memtables().map(|memtable| memtable.bytes()).sum(),

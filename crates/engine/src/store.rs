@@ -182,6 +182,31 @@ impl Store {
         self.core().ask_flush_all().await
     }
 
+    /// Flushes every database, then merges its segments into one without garbage, one database
+    /// after the other. On a disk without room for that it does what it can piece by piece.
+    ///
+    /// # Errors
+    /// The first failure; the other databases are compacted all the same. `Io`, kind `Full`;
+    /// `Corrupt`; `Poisoned`, `Closed`.
+    ///
+    /// # Cancel safety
+    /// What was begun goes on.
+    pub async fn compact(&self) -> Result<(), Error> {
+        self.core().check_open()?;
+        let mut outcome = self.core().ask_flush_all().await;
+        let entries: Vec<_> = self.core().catalog().values().cloned().collect();
+        for entry in entries {
+            let compacted = match self.core().database(&entry).await {
+                Ok(database) => self.core().ask_compact(&database).await,
+                Err(Error::DatabaseNotFound { .. }) => Ok(()),
+                Err(error) => Err(error),
+            };
+            outcome = outcome.and(compacted);
+            self.core().check_open()?;
+        }
+        outcome
+    }
+
     /// Flushes, ends the engine's tasks and releases the directory. All handles of the store
     /// answer `Closed` from now on. Closing twice is fine.
     ///
@@ -221,6 +246,10 @@ impl Store {
 
 impl Handle {
     pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(crate) fn shared_core(&self) -> &Arc<Core> {
         &self.core
     }
 

@@ -69,12 +69,30 @@ pub(crate) const OPTIONS: &[ConfigOption] = &[
     },
     ConfigOption {
         name: "max_open_files",
-        help: "segment files kept open at a time",
+        help: "files open at a time, a hard limit",
         apply: |config, text| {
             let files = text.trim().parse();
             Ok(config.max_open_files(files.map_err(|_| "a whole number of files".to_owned())?))
         },
         show: |settings| settings.max_open_files.to_string(),
+    },
+    ConfigOption {
+        name: "garbage_percent",
+        help: "share of garbage from which a database is compacted, 1 to 90",
+        apply: |config, text| {
+            let percent = text.trim().parse();
+            Ok(config.garbage_percent(percent.map_err(|_| "a whole number of percent".to_owned())?))
+        },
+        show: |settings| settings.garbage_percent.to_string(),
+    },
+    ConfigOption {
+        name: "compaction_bytes_per_second",
+        help: "bandwidth of compactions in the background, such as 256MiB; 0 is no limit",
+        apply: |config, text| {
+            let bytes = parse_size(text)?;
+            Ok(config.compaction_bytes_per_second((bytes != 0).then_some(bytes)))
+        },
+        show: |settings| show_size(settings.compaction_bytes_per_second.unwrap_or(0)),
     },
     ConfigOption {
         name: "default_durability",

@@ -69,6 +69,22 @@ fn unknown_databases_are_not_found_by_every_command() {
 }
 
 #[test]
+fn compact_gives_the_space_of_deleted_vectors_back() {
+    let place = Place::new();
+    place.ok("create s a --dim 2");
+    let line = |id: u32| format!("{{\"id\":{id},\"vector\":[1,{id}]}}\n");
+    place.run_with_input("put s a", (0..20).map(line).collect::<String>());
+    place.ok("flush s");
+    (0..19).for_each(|id| drop(place.ok(&format!("delete s a {id}"))));
+    let compacted = place.json("compact s a");
+    assert!(compacted["compactions"].as_u64() > Some(0), "{compacted}");
+    assert!(compacted["bytes_read"].as_u64() > Some(0), "{compacted}");
+    assert_eq!(place.json("stats s a")["vectors"], 1);
+    assert!(place.ok("compact s").contains("compactions"));
+    assert!(place.ok("get s a 19").contains("[1.0,19.0]"));
+}
+
+#[test]
 fn flush_makes_segments_and_loses_nothing() {
     let place = Place::new();
     place.ok("create s db --dim 2");

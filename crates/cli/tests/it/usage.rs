@@ -47,6 +47,7 @@ fn a_store_that_is_not_there_is_not_found_by_every_command() {
         "stats s",
         "verify s",
         "flush s",
+        "compact s",
         "drop s db",
         "get s db 1",
         "delete s db 1",

@@ -11,7 +11,7 @@
 use std::{ops::Range, sync::Arc};
 
 use nephrite_format::{
-    FileId, PageIdentity, Row, page_checksum,
+    BLOCK_BYTES, FileId, IdRef, PageIdentity, Row, page_checksum,
     segment::{ChecksumTablePage, Section, SectionKind, checksum_position},
 };
 use nephrite_io::{FileHandle, IoBuffer, Operation, Request};
@@ -92,25 +92,59 @@ impl Segment {
         page_count(&self.footer, SectionKind::VectorPages)
     }
 
-    /// Reads consecutive vector pages past the cache and verifies them: for compaction.
+    /// Reads consecutive vector pages past the cache and verifies them: for compaction. The caller
+    /// holds no file.
     pub(crate) async fn read_vector_pages(
         &self,
         context: &ReadContext,
         first: u32,
         count: u32,
     ) -> Result<IoBuffer, Error> {
-        let page_bytes = self.identity.layout.page_bytes() as usize;
+        self.read_pages(context, Kind::Vector, first, count).await
+    }
+
+    /// As [`Self::read_vector_pages`], of id pages.
+    pub(crate) async fn read_id_pages(
+        &self,
+        context: &ReadContext,
+        first: u32,
+        count: u32,
+    ) -> Result<IoBuffer, Error> {
+        self.read_pages(context, Kind::Id, first, count).await
+    }
+
+    async fn read_pages(
+        &self,
+        context: &ReadContext,
+        kind: Kind,
+        first: u32,
+        count: u32,
+    ) -> Result<IoBuffer, Error> {
+        let page_bytes = match kind {
+            Kind::Vector => self.identity.layout.page_bytes() as usize,
+            Kind::Id | Kind::Table => BLOCK_BYTES,
+        };
         let file = context.files.get(self.meta.file).await?;
         let buffer = IoBuffer::Owned(aligned(count as usize * page_bytes)?);
-        let offset = self.offset(Kind::Vector, first);
+        let offset = self.offset(kind, first);
         let buffer = nephrite_io::read(&*context.disk, &file, offset, buffer).await?;
         drop(file); // nobody waits for a file while holding one
         for (bytes, page) in buffer.as_slice().chunks_exact(page_bytes).zip(first..) {
-            let check = self.check_for(context, Kind::Vector, page).await?;
-            let place = self.identity.page(self.offset(Kind::Vector, page));
+            let check = self.check_for(context, kind, page).await?;
+            let place = self.identity.page(self.offset(kind, page));
             verify(bytes, place, check, page, &self.name)?;
         }
         Ok(buffer)
+    }
+
+    /// Name of the file and offset of an id page, for errors.
+    pub(crate) fn id_page_place(&self, page: u32) -> (&str, u64) {
+        (&self.name, self.offset(Kind::Id, page))
+    }
+
+    /// The id page from which on an id can be; 0 in a segment of consecutive ids.
+    pub(crate) fn first_id_page(&self, id: IdRef<'_>) -> u32 {
+        self.index.fences().and_then(|fences| fences.page_for(id)).unwrap_or(0)
     }
 
     /// The page of the checksum table that a page which is not in memory is checked with; `None`

@@ -148,6 +148,15 @@ impl Segment {
         &self.live
     }
 
+    pub(crate) fn id_kind(&self) -> IdKind {
+        self.identity.id_kind
+    }
+
+    /// Bytes of a row in its page.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        u64::from(self.identity.layout.page_bytes() / self.identity.layout.rows_per_page())
+    }
+
     pub(crate) fn row_count(&self) -> u32 {
         self.meta.row_count
     }
@@ -391,25 +400,6 @@ impl Segment {
         let entries: Result<Vec<_>, _> =
             parsed.iter().map(|entry| entry.map(|(id, row)| (id.to_id(), row))).collect();
         Ok(entries?)
-    }
-
-    /// All entries in order.
-    pub(crate) async fn all_entries(
-        &self,
-        context: &ReadContext,
-    ) -> Result<Vec<(nephrite_format::Id, Row)>, Error> {
-        if let Some((first, first_row, count)) = self.dense() {
-            let entry = |at: u32| {
-                let id = nephrite_format::Id::U64(first + u64::from(at));
-                (id, Row::new(first_row.get() + at))
-            };
-            return Ok((0..count).map(entry).collect());
-        }
-        let mut entries = Vec::with_capacity(self.meta.entry_count as usize);
-        for page in 0..self.id_pages() {
-            entries.extend(self.id_page_entries(context, page).await?);
-        }
-        Ok(entries)
     }
 }
 

@@ -144,33 +144,79 @@ pub(crate) fn seal(
     identity: &Identity,
     ids: &Ids,
     row_count: u32,
-    mut checksums: Vec<u64>,
+    checksums: Vec<u64>,
     max_lsn: Lsn,
     order: u64,
 ) -> Result<Tail, Error> {
-    let (pages, fences, filter) = id_pages(identity.id_kind, ids);
+    let (id_pages, fences, filter) = id_pages(identity.id_kind, ids);
+    let id_page_count = page_count(&id_pages);
+    let pages = TailPages { id_pages, id_page_count, fences, filter, checksums };
+    seal_tail(identity, outline(ids, row_count, max_lsn, order), pages)
+}
+
+/// What a segment holds.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    pub(crate) row_count: u32,
+    /// Tombstones included.
+    pub(crate) entry_count: u32,
+    pub(crate) tombstone_count: u32,
+    pub(crate) id_index: IdIndex,
+    pub(crate) row_order: RowOrder,
+    pub(crate) max_lsn: Lsn,
+    /// The age.
+    pub(crate) order: u64,
+    /// Smallest and largest id.
+    pub(crate) range: (Id, Id),
+}
+
+/// The pages behind the rows.
+#[derive(Debug)]
+pub(crate) struct TailPages {
+    /// Those of the id run that are not in the file yet: the last ones.
+    pub(crate) id_pages: Vec<u8>,
+    /// All id pages.
+    pub(crate) id_page_count: u32,
+    pub(crate) fences: Option<FenceIndex>,
+    pub(crate) filter: Option<IdFilter>,
+    /// Of all pages that are in the file: rows, then ids.
+    pub(crate) checksums: Vec<u64>,
+}
+
+/// Builds the tail of a segment whose id pages may be in its file already.
+///
+/// # Errors
+/// Out of memory; a segment too large for the format.
+pub(crate) fn seal_tail(
+    identity: &Identity,
+    outline: Outline,
+    pages: TailPages,
+) -> Result<Tail, Error> {
+    let TailPages { id_pages, id_page_count, fences, filter, mut checksums } = pages;
     let fence_pages = fences.as_ref().map_or_else(Vec::new, FenceIndex::encode);
     let filter_pages = filter.as_ref().map_or_else(Vec::new, IdFilter::encode);
-    let summary = summary(identity, ids, row_count, max_lsn);
     let footer = SegmentFooter::with_filter(
-        summary,
+        summary(identity, &outline),
         &identity.layout,
-        page_count(&pages),
+        id_page_count,
         page_count(&fence_pages),
         page_count(&filter_pages),
     )?;
-    let tail_offset = footer
+    let rows_end = footer
         .section(SectionKind::VectorPages)
         .map_or(BLOCK_BYTES as u64, |section| section.offset + section.bytes);
+    let written = id_page_count - page_count(&id_pages);
+    let tail_offset = rows_end + u64::from(written) * BLOCK_BYTES as u64;
     let mut place = tail_offset;
-    let index = [&pages, &fence_pages, &filter_pages];
+    let index = [&id_pages, &fence_pages, &filter_pages];
     for page in index.into_iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES)) {
         checksums.push(page_checksum(identity.page(place), page));
         place += BLOCK_BYTES as u64;
     }
     let table = encode_checksum_table(&checksums, identity.page(place));
     let footer_page = footer.encode(identity.page(0));
-    let parts: [&[u8]; 5] = [&pages, &fence_pages, &filter_pages, &table, footer_page.as_slice()];
+    let parts: [&[u8]; 5] =
+        [&id_pages, &fence_pages, &filter_pages, &table, footer_page.as_slice()];
     let mut bytes = aligned(parts.iter().map(|part| part.len()).sum())?;
     let mut at = 0;
     for part in parts {
@@ -178,7 +224,7 @@ pub(crate) fn seal(
         at += part.len();
     }
     debug_assert_eq!(footer.file_bytes(), tail_offset + at as u64, "sections lie end to end");
-    let meta = meta(identity, ids, &footer, order);
+    let meta = meta(identity, &footer, outline);
     Ok(Tail { offset: tail_offset, bytes, footer, fences, filter, meta })
 }
 
@@ -202,38 +248,50 @@ fn count(value: usize) -> u32 {
     u32::try_from(value).expect("a segment holds fewer than 2^32 ids")
 }
 
-fn summary(identity: &Identity, ids: &Ids, row_count: u32, max_lsn: Lsn) -> SegmentSummary {
+fn outline(ids: &Ids, row_count: u32, max_lsn: Lsn, order: u64) -> Outline {
     let id_index = match ids {
         Ids::Dense { first, first_row, count } => {
             IdIndex::Dense { first: *first, count: *count, first_row: *first_row }
         }
         Ids::Sorted(_) => IdIndex::Sorted,
     };
-    SegmentSummary {
-        database: identity.database,
+    Outline {
         row_count,
         entry_count: count(ids.len()),
         tombstone_count: count(ids.tombstones()),
         id_index,
         row_order: ids.row_order(),
         max_lsn,
+        order,
+        range: ids.range().expect("a segment without ids is never sealed"),
     }
 }
 
-fn meta(identity: &Identity, ids: &Ids, footer: &SegmentFooter, order: u64) -> SegmentMeta {
-    let summary = footer.summary();
-    let (min_id, max_id) = ids.range().expect("a segment without ids is never sealed");
+fn summary(identity: &Identity, outline: &Outline) -> SegmentSummary {
+    SegmentSummary {
+        database: identity.database,
+        row_count: outline.row_count,
+        entry_count: outline.entry_count,
+        tombstone_count: outline.tombstone_count,
+        id_index: outline.id_index,
+        row_order: outline.row_order,
+        max_lsn: outline.max_lsn,
+    }
+}
+
+fn meta(identity: &Identity, footer: &SegmentFooter, outline: Outline) -> SegmentMeta {
+    let (min_id, max_id) = outline.range;
     SegmentMeta {
         file: identity.file,
         generation: Generation::new(0),
         file_bytes: footer.file_bytes(),
-        row_count: summary.row_count,
-        entry_count: summary.entry_count,
-        tombstone_count: summary.tombstone_count,
-        live_rows: summary.entry_count - summary.tombstone_count,
+        row_count: outline.row_count,
+        entry_count: outline.entry_count,
+        tombstone_count: outline.tombstone_count,
+        live_rows: outline.entry_count - outline.tombstone_count,
         level: 0,
-        order,
-        max_lsn: summary.max_lsn,
+        order: outline.order,
+        max_lsn: outline.max_lsn,
         min_id,
         max_id,
     }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod basics;
+mod compaction;
 mod fault_disk;
 mod faults;
 mod lifecycle;

@@ -1,0 +1,224 @@
+//! Merging the ids of several segments, a page at a time.
+//!
+//! [`Cursor`] gives the entries of one segment in order, read past the cache in pieces; [`Merge`]
+//! gives the newest entry of every id that some input has. Memory: one piece per segment, whatever
+//! the number of ids.
+//!
+//! Keys are bytes in the order of the ids: byte ids as they are, numbers in big-endian order. What
+//! is read is checked on the way: order, rows, checksums.
+
+use std::sync::Arc;
+
+use nephrite_format::{BLOCK_BYTES, Id, IdKind, IdRef, Row, id_run::IdPage};
+
+use crate::{
+    error::Error,
+    segment::{ReadContext, Segment},
+};
+
+/// Entries of a segment of consecutive ids that are listed at a time.
+const DENSE_STEP: u32 = 1024;
+
+/// Entries of one segment, ascending.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    segment: Arc<Segment>,
+    /// Next id page, or next entry of a segment of consecutive ids.
+    next: u32,
+    pages_at_once: u32,
+    /// Keys of the entries that are listed, end to end, and where each ends.
+    keys: Vec<u8>,
+    ends: Vec<usize>,
+    rows: Vec<Row>,
+    at: usize,
+    last: Vec<u8>,
+}
+
+impl Cursor {
+    /// From the first page on that can hold `from`.
+    pub(super) fn new(segment: &Arc<Segment>, from: IdRef<'_>, bytes: usize) -> Self {
+        let pages_at_once = u32::try_from(bytes / BLOCK_BYTES).unwrap_or(u32::MAX).max(1);
+        Self {
+            segment: Arc::clone(segment),
+            next: segment.first_id_page(from),
+            pages_at_once,
+            keys: Vec::new(),
+            ends: Vec::new(),
+            rows: Vec::new(),
+            at: 0,
+            last: Vec::new(),
+        }
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        let end = *self.ends.get(self.at)?;
+        let start = if self.at == 0 { 0 } else { self.ends[self.at - 1] };
+        Some(&self.keys[start..end])
+    }
+
+    /// Lists more entries when none are left; none after that is the end.
+    async fn fill(&mut self, context: &ReadContext) -> Result<(), Error> {
+        if self.at < self.rows.len() {
+            return Ok(());
+        }
+        self.keys.clear();
+        self.ends.clear();
+        self.rows.clear();
+        self.at = 0;
+        match self.segment.dense() {
+            Some(dense) => self.list_dense(dense),
+            None => self.list_pages(context).await?,
+        }
+        Ok(())
+    }
+
+    fn list_dense(&mut self, (first, first_row, count): (u64, Row, u32)) {
+        let end = count.min(self.next.saturating_add(DENSE_STEP));
+        for at in self.next..end {
+            self.keys.extend_from_slice(&order_key(first + u64::from(at)));
+            self.ends.push(self.keys.len());
+            self.rows.push(Row::new(first_row.get() + at));
+        }
+        self.next = end;
+    }
+
+    async fn list_pages(&mut self, context: &ReadContext) -> Result<(), Error> {
+        let count = self.pages_at_once.min(self.segment.id_pages() - self.next);
+        if count == 0 {
+            return Ok(());
+        }
+        let segment = Arc::clone(&self.segment);
+        let pages = segment.read_id_pages(context, self.next, count).await?;
+        for (bytes, page) in pages.as_slice().chunks_exact(BLOCK_BYTES).zip(self.next..) {
+            let (name, offset) = segment.id_page_place(page);
+            let parsed = IdPage::parse(bytes, segment.id_kind(), name, offset)?;
+            for entry in parsed.iter() {
+                let (id, row) = entry?;
+                if !row.is_tombstone() && segment.row_count() <= row.get() {
+                    let what = format!("id page {page} names row {row}, which is not there");
+                    return Err(Error::corrupt(name, offset, what));
+                }
+                if !self.list(id, row) {
+                    let what = format!("id {id} of id page {page} is out of order");
+                    return Err(Error::corrupt(name, offset, what));
+                }
+            }
+        }
+        self.next += count;
+        Ok(())
+    }
+
+    /// Adds an entry; `false` when it does not follow the last one.
+    fn list(&mut self, id: IdRef<'_>, row: Row) -> bool {
+        let start = self.keys.len();
+        match id {
+            IdRef::U64(id) => self.keys.extend_from_slice(&order_key(id)),
+            IdRef::Bytes(id) => self.keys.extend_from_slice(id),
+        }
+        self.ends.push(self.keys.len());
+        self.rows.push(row);
+        let key = &self.keys[start..];
+        let ascends = self.last.as_slice() < key;
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        ascends
+    }
+}
+
+/// A number as bytes that sort like it.
+#[expect(clippy::big_endian_bytes, reason = "byte order that sorts, in memory only")]
+fn order_key(id: u64) -> [u8; 8] {
+    id.to_be_bytes()
+}
+
+/// The newest entry of an id.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Position among the inputs, newest first.
+    pub(super) input: usize,
+    pub(super) row: Row,
+}
+
+/// Merges inputs under the segments that shadow them.
+#[derive(Debug)]
+pub(super) struct Merge<'a> {
+    context: &'a ReadContext,
+    kind: IdKind,
+    /// Newest first: first the shadows, then the inputs.
+    cursors: Vec<Cursor>,
+    shadows: usize,
+    key: Vec<u8>,
+}
+
+impl<'a> Merge<'a> {
+    /// `shadows` are newer than all inputs: ids that they have are left out. Both newest first.
+    /// `bytes` are spread over the cursors.
+    pub(super) fn new(
+        context: &'a ReadContext,
+        kind: IdKind,
+        shadows: &[Arc<Segment>],
+        inputs: &[Arc<Segment>],
+        bytes: usize,
+    ) -> Self {
+        let first = inputs.iter().map(|input| input.id_range().0).min();
+        let first = first.expect("a compaction has inputs").to_id();
+        let each = bytes / (shadows.len() + inputs.len());
+        let cursor = |segment| Cursor::new(segment, first.as_id_ref(), each);
+        let cursors = shadows.iter().chain(inputs).map(cursor).collect();
+        Self { context, kind, cursors, shadows: shadows.len(), key: Vec::new() }
+    }
+
+    /// The next id that an input has and no shadow; its entry. The id is in [`Self::id`].
+    pub(super) async fn next(&mut self) -> Result<Option<Entry>, Error> {
+        loop {
+            for cursor in &mut self.cursors {
+                cursor.fill(self.context).await?;
+            }
+            if self.cursors[self.shadows..].iter().all(|cursor| cursor.key().is_none()) {
+                return Ok(None);
+            }
+            let Some((newest, row)) = self.take_smallest() else { return Ok(None) };
+            if let Some(input) = newest.checked_sub(self.shadows) {
+                return Ok(Some(Entry { input, row }));
+            }
+        }
+    }
+
+    /// Takes the smallest id from every cursor that has it; the newest one says where it is.
+    fn take_smallest(&mut self) -> Option<(usize, Row)> {
+        let mut smallest: Option<(usize, &[u8])> = None;
+        for (position, cursor) in self.cursors.iter().enumerate() {
+            let Some(key) = cursor.key() else { continue };
+            if smallest.is_none_or(|(_, known)| key < known) {
+                smallest = Some((position, key));
+            }
+        }
+        let (newest, key) = smallest?;
+        self.key.clear();
+        self.key.extend_from_slice(key);
+        let row = self.cursors[newest].rows[self.cursors[newest].at];
+        for cursor in &mut self.cursors[newest..] {
+            if cursor.key() == Some(&self.key) {
+                cursor.at += 1;
+            }
+        }
+        Some((newest, row))
+    }
+
+    /// The id of the entry that was given last.
+    #[expect(clippy::big_endian_bytes, reason = "byte order that sorts, in memory only")]
+    pub(super) fn id(&self) -> IdRef<'_> {
+        match self.kind {
+            IdKind::Bytes => IdRef::Bytes(&self.key),
+            IdKind::U64 => {
+                let bytes = self.key.as_slice().try_into();
+                IdRef::U64(u64::from_be_bytes(bytes.expect("keys of numbers have eight bytes")))
+            }
+        }
+    }
+
+    /// As [`Self::id`], to keep.
+    pub(super) fn owned_id(&self) -> Id {
+        self.id().to_id()
+    }
+}

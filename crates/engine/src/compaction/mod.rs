@@ -1,0 +1,297 @@
+//! Compaction: segments become fewer and lose their garbage.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `choice` | which segments are worth it |
+//! | `merge` | the ids of several segments in one order |
+//! | `live_set` | which rows live on, and where they go |
+//! | `rewrite` | the output: rows, ids, tail |
+//! | `pace` | the bandwidth budget |
+//!
+//! Rows are copied in the order in which they lie, so reads and writes are sequential. Ids that a
+//! newer segment has are left out, so that one segment can be rewritten by itself. Tombstones go
+//! when nothing older is left for them to hide.
+//!
+//! Safe under a kill at any point: the output is an orphan until the manifest swaps it in with one
+//! edit, and the inputs are removed only after that, when their last reader is gone. Readers and
+//! snapshots go on reading the inputs.
+//! Memory: see `rewrite`; nothing grows with the number of ids but a bit per row.
+
+mod choice;
+mod live_set;
+mod merge;
+mod pace;
+mod rewrite;
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use event_listener::Event;
+use nephrite_format::manifest::{FlushEdit, ManifestEdit};
+
+pub(crate) use self::choice::garbage_bytes;
+use self::{
+    choice::{Choice, Reason},
+    pace::Pace,
+    rewrite::Plan,
+};
+use crate::{
+    core::{Core, DatabaseCore},
+    error::Error,
+    jobs::Reply,
+    segment::Segment,
+    version::Version,
+};
+
+/// Share of the memory limit for pieces of id runs.
+const MERGE_SHARE: u64 = 32;
+/// Most bytes for them.
+const MERGE_BYTES_MAX: u64 = 4 << 20;
+/// Databases that callers want compacted and that wait, at the most.
+const ASKED_MAX: usize = 256;
+
+/// What the compaction task has done and is asked to do.
+#[derive(Debug, Default)]
+pub(crate) struct Compactions {
+    asked: Mutex<Asked>,
+    taken: Event,
+    pub(crate) done: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    waiting: VecDeque<(Arc<DatabaseCore>, Arc<Reply<()>>)>,
+    closed: bool,
+}
+
+impl Compactions {
+    fn asked(&self) -> std::sync::MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to a request; one that waits for the same database is shared. None: no room.
+    fn ask(&self, database: &Arc<DatabaseCore>) -> Result<Option<Arc<Reply<()>>>, Error> {
+        let mut asked = self.asked();
+        if asked.closed {
+            return Err(Error::Closed);
+        }
+        let same = asked.waiting.iter().find(|(other, _)| Arc::ptr_eq(other, database));
+        if let Some((_, reply)) = same {
+            return Ok(Some(Arc::clone(reply)));
+        }
+        if ASKED_MAX <= asked.waiting.len() {
+            return Ok(None);
+        }
+        let reply = Reply::new();
+        asked.waiting.push_back((Arc::clone(database), Arc::clone(&reply)));
+        Ok(Some(reply))
+    }
+
+    fn next_asked(&self) -> Option<(Arc<DatabaseCore>, Arc<Reply<()>>)> {
+        let next = self.asked().waiting.pop_front();
+        self.taken.notify(1);
+        next
+    }
+
+    /// No more requests; those that wait are told that the store is closed.
+    pub(crate) fn close(&self) {
+        let waiting = {
+            let mut asked = self.asked();
+            asked.closed = true;
+            std::mem::take(&mut asked.waiting)
+        };
+        waiting.into_iter().for_each(|(_, reply)| reply.set(Err(Error::Closed)));
+        self.taken.notify(usize::MAX);
+    }
+}
+
+impl Core {
+    /// Merges everything a database has in segments into one without garbage. The work is done by
+    /// the compaction task, as fast as it goes.
+    pub(crate) async fn ask_compact(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
+        loop {
+            let taken = self.compactions.taken.listen();
+            if let Some(reply) = self.compactions.ask(database)? {
+                self.compaction_wanted.notify(usize::MAX);
+                return reply.wait().await;
+            }
+            taken.await;
+        }
+    }
+
+    /// Does one compaction that is asked for or due; `false` when there is none.
+    pub(crate) async fn compact_once(&self) -> bool {
+        if let Some((database, reply)) = self.compactions.next_asked() {
+            reply.set(self.compact_all(&database).await);
+            return true;
+        }
+        for database in self.open_databases() {
+            let version = database.version.load();
+            let Some(choice) = choice::choose(&version, self.config.garbage_percent) else {
+                continue;
+            };
+            let compacted = self.compact(&database, &choice).await;
+            if self.note(compacted).is_ok() {
+                return true;
+            }
+            // Smaller pieces may fit a disk that is nearly full.
+            let smaller = choice::smallest(&database.version.load());
+            if let Some(choice) = smaller
+                && self.note(self.compact(&database, &choice).await).is_ok()
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn note(&self, outcome: Result<(), Error>) -> Result<(), Error> {
+        let counter = match &outcome {
+            Ok(()) => &self.compactions.done,
+            Err(_) => &self.compactions.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed); // a counter
+        outcome
+    }
+
+    /// Everything into one segment, or on a disk without room for that piece by piece.
+    async fn compact_all(&self, database: &DatabaseCore) -> Result<(), Error> {
+        database.check()?;
+        let Some(whole) = choice::whole(&database.version.load()) else { return Ok(()) };
+        let outcome = self.note(self.compact(database, &whole).await);
+        let Err(error) = outcome else { return Ok(()) };
+        if !error.is_disk_full() {
+            return Err(error);
+        }
+        let mut freed = false;
+        while let Some(choice) = choice::smallest(&database.version.load()) {
+            if self.note(self.compact(database, &choice).await).is_err() {
+                break;
+            }
+            freed = true;
+        }
+        match choice::whole(&database.version.load()) {
+            None => Ok(()),
+            Some(whole) if freed => self.note(self.compact(database, &whole).await),
+            Some(_) => Err(error),
+        }
+    }
+
+    async fn compact(&self, database: &DatabaseCore, choice: &Choice) -> Result<(), Error> {
+        database.check()?;
+        let (plan, live_before) = {
+            // Version and live rows of one moment.
+            let _swap = self.swaps.lock().await;
+            let Some(plan) = self.plan(&database.version.load(), choice) else { return Ok(()) };
+            let live = plan.inputs.iter().map(|input| u64::from(input.live_rows())).sum();
+            (plan, live)
+        };
+        let limit = match choice.reason {
+            Reason::Due => self.config.compaction_bytes_per_second,
+            Reason::Urgent | Reason::Asked => None,
+        };
+        let mut pace = Pace::new(self, limit);
+        let survey = rewrite::survey(self, database.id_kind, &plan).await?;
+        let (rows, is_empty) = (survey.rows, survey.is_empty());
+        let output = match is_empty {
+            true => None,
+            false => Some(rewrite::write_output(self, database, &plan, survey, &mut pace).await?),
+        };
+        let read: u64 = plan.inputs.iter().map(|input| input.file_bytes()).sum();
+        let written = output.as_ref().map_or(0, |output| output.file_bytes());
+        self.swap(database, &plan.inputs, output, live_before, rows).await?;
+        self.compactions.bytes_read.fetch_add(read, Ordering::Relaxed); // a counter
+        self.compactions.bytes_written.fetch_add(written, Ordering::Relaxed); // a counter
+        Ok(())
+    }
+
+    /// The inputs with what lies above and below them; none when the choice is out of date.
+    fn plan(&self, version: &Version, choice: &Choice) -> Option<Plan> {
+        let segments = &version.segments;
+        let newest = choice.inputs.first()?;
+        let at = segments.iter().position(|segment| Arc::ptr_eq(segment, newest))?;
+        let end = at + choice.inputs.len();
+        let same = segments.get(at..end)?.iter().zip(&choice.inputs);
+        if !same.into_iter().all(|(left, right)| Arc::ptr_eq(left, right)) {
+            return None;
+        }
+        let meets = |segment: &&Arc<Segment>| {
+            let (min, max) = segment.id_range();
+            choice.inputs.iter().any(|input| input.overlaps(min, max))
+        };
+        let bytes = (self.config.memory_limit / MERGE_SHARE).min(MERGE_BYTES_MAX);
+        Some(Plan {
+            inputs: choice.inputs.clone(),
+            shadows: segments[..at].iter().filter(meets).cloned().collect(),
+            older: segments[end..].iter().filter(meets).cloned().collect(),
+            merge_bytes: usize::try_from(bytes).expect("at most 4 MiB"),
+        })
+    }
+
+    /// Puts the output in the place of the inputs, on disk and then for readers.
+    async fn swap(
+        &self,
+        database: &DatabaseCore,
+        inputs: &[Arc<Segment>],
+        output: Option<Arc<Segment>>,
+        live_before: u64,
+        rows: u32,
+    ) -> Result<(), Error> {
+        if output.is_some() {
+            self.read.disk.sync_dir(self.paths.segments_dir()).await?;
+        }
+        let swap = self.swaps.lock().await;
+        // Rows that flushes buried in the inputs since they were merged. None is counted between
+        // here and the end of the swap.
+        let live_now: u64 = inputs.iter().map(|input| u64::from(input.live_rows())).sum();
+        let missed = u32::try_from(live_before.saturating_sub(live_now)).unwrap_or(u32::MAX);
+        if let Some(output) = &output {
+            output.live().set(rows.saturating_sub(missed));
+        }
+        let commit = self.manifest.commit(|state| {
+            let Some(record) = state.databases.get(&database.id) else {
+                return Err(Error::DatabaseNotFound { name: database.name.clone() });
+            };
+            let edit = FlushEdit {
+                database: database.id,
+                flushed_lsn: record.flushed_lsn,
+                live_records: record.live_records,
+                added: output.iter().map(|segment| segment.meta()).collect(),
+                removed: inputs.iter().map(|segment| segment.file()).collect(),
+            };
+            Ok((vec![ManifestEdit::Flush(edit)], ()))
+        });
+        if let Err(error) = commit.await {
+            // After any other failure the manifest on disk may name the output.
+            let refused = matches!(error, Error::DatabaseNotFound { .. });
+            if let Some(output) = output.filter(|_| refused) {
+                output.set_obsolete(&self.garbage);
+            }
+            return Err(error);
+        }
+        let mut side = database.lock();
+        if side.dropped {
+            drop(side);
+            output.iter().for_each(|output| output.set_obsolete(&self.garbage));
+            return Ok(());
+        }
+        let version = database.version.load();
+        database.publish(&mut side, version.compacted(inputs, output.clone()));
+        drop(side);
+        if let Some(output) = &output {
+            inputs.iter().for_each(|input| input.live().forward_to(output.live()));
+        }
+        drop(swap);
+        inputs.iter().for_each(|input| input.set_obsolete(&self.garbage));
+        self.garbage.added.notify(1);
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! Pace: how fast a compaction may read and write.
+//!
+//! Every piece is paid for with time; who is ahead of the budget waits. A compaction that space or
+//! a caller waits for has no limit. The end of the store ends the wait, and the compaction.
+
+use std::time::Duration;
+
+use crate::{core::Core, error::Error, together::either};
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct Pace<'a> {
+    core: &'a Core,
+    /// None: as fast as it goes.
+    bytes_per_second: Option<u64>,
+    started: Duration,
+    bytes: u64,
+}
+
+impl<'a> Pace<'a> {
+    pub(super) fn new(core: &'a Core, bytes_per_second: Option<u64>) -> Self {
+        Self { core, bytes_per_second, started: core.runtime.now(), bytes: 0 }
+    }
+
+    /// Pays for bytes that were transferred.
+    ///
+    /// # Errors
+    /// `Closed` when the store is being closed.
+    pub(super) async fn pay(&mut self, bytes: u64) -> Result<(), Error> {
+        self.bytes += bytes;
+        let Some(per_second) = self.bytes_per_second else { return self.core.check_open() };
+        let due = self.bytes.saturating_mul(1_000_000) / per_second.max(1);
+        let due = self.started.saturating_add(Duration::from_micros(due));
+        loop {
+            let ended = self.core.compaction_wanted.listen();
+            self.core.check_open()?;
+            let now = self.core.runtime.now();
+            if due <= now {
+                return Ok(());
+            }
+            either(self.core.runtime.sleep(due - now), ended).await;
+        }
+    }
+}

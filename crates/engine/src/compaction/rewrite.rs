@@ -1,0 +1,371 @@
+//! Writing the output of a compaction: rows, then id pages, then the tail.
+//!
+//! Three passes over the inputs, each in order: the ids tell which rows live on ([`survey`]), the
+//! rows are copied, the ids are merged once more, now with their new rows. Consecutive ids need no
+//! third pass. Memory: a bit per row, a checksum per page, a fence per id page, and a few buffers.
+
+use std::sync::Arc;
+
+use nephrite_format::{
+    BLOCK_BYTES, Id, IdKind, Lsn, Row,
+    filter::IdFilter,
+    id_run::{IdIndex, IdRunBuilder},
+    page_checksum,
+    segment::RowOrder,
+};
+use nephrite_io::{IoBuffer, memory::AlignedBuf};
+
+use super::{live_set::LiveSet, merge::Merge, pace::Pace};
+use crate::{
+    core::{Core, DatabaseCore},
+    error::Error,
+    log_file::aligned,
+    segment::{
+        Segment,
+        seal::{Identity, Outline, TailPages, seal_tail},
+        sink::SegmentSink,
+    },
+};
+
+/// Bytes read or written at once.
+const TRANSFER_BYTES: usize = 1 << 20;
+/// Finished id pages are written when they come to this.
+const ID_BYTES: usize = 256 << 10;
+
+/// What is merged.
+pub(super) struct Plan {
+    /// Newest first.
+    pub(super) inputs: Vec<Arc<Segment>>,
+    /// Newer segments that hide ids of the inputs, newest first.
+    pub(super) shadows: Vec<Arc<Segment>>,
+    /// Older segments: a tombstone stays when one of them can have its id.
+    pub(super) older: Vec<Arc<Segment>>,
+    /// Bytes of memory for pieces of id runs.
+    pub(super) merge_bytes: usize,
+}
+
+impl Plan {
+    fn merge<'a>(&self, core: &'a Core, kind: IdKind) -> Merge<'a> {
+        Merge::new(&core.read, kind, &self.shadows, &self.inputs, self.merge_bytes)
+    }
+
+    fn keeps_tombstone(&self, merge: &Merge<'_>) -> bool {
+        self.older.iter().any(|segment| segment.may_contain(merge.id()))
+    }
+}
+
+/// What the first pass finds.
+pub(super) struct Survey {
+    /// Of the inputs, newest first.
+    live: Vec<LiveSet>,
+    pub(super) rows: u32,
+    entries: u32,
+    tombstones: u32,
+    range: Option<(Id, Id)>,
+    /// The ids are consecutive numbers, without tombstones.
+    consecutive: bool,
+    /// The rows ascend with the ids.
+    ascending: bool,
+}
+
+impl Survey {
+    /// Whether nothing is left of the inputs.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    fn note(&mut self, id: &Merge<'_>, last: &mut Option<u64>) {
+        let number = match id.id() {
+            nephrite_format::IdRef::U64(number) => Some(number),
+            nephrite_format::IdRef::Bytes(_) => None,
+        };
+        let follows = match (*last, number) {
+            (_, None) => false,
+            (None, Some(_)) => self.entries == 0,
+            (Some(last), Some(number)) => last.checked_add(1) == Some(number),
+        };
+        self.consecutive &= follows;
+        *last = number;
+        self.entries += 1;
+        let owned = id.owned_id();
+        match &mut self.range {
+            Some((_, max)) => *max = owned,
+            None => self.range = Some((owned.clone(), owned)),
+        }
+    }
+}
+
+/// First pass: which rows and tombstones live on.
+pub(super) async fn survey(core: &Core, kind: IdKind, plan: &Plan) -> Result<Survey, Error> {
+    let live = plan.inputs.iter().map(|input| LiveSet::new(input.row_count())).collect();
+    let mut survey = Survey {
+        live,
+        rows: 0,
+        entries: 0,
+        tombstones: 0,
+        range: None,
+        consecutive: true,
+        ascending: true,
+    };
+    let mut merge = plan.merge(core, kind);
+    let (mut last_number, mut last_place) = (None, None);
+    while let Some(entry) = merge.next().await? {
+        if entry.row.is_tombstone() {
+            if plan.keeps_tombstone(&merge) {
+                survey.note(&merge, &mut last_number);
+                survey.tombstones += 1;
+                survey.consecutive = false;
+            }
+            continue;
+        }
+        survey.note(&merge, &mut last_number);
+        survey.live[entry.input].insert(entry.row);
+        let place = Some((std::cmp::Reverse(entry.input), entry.row));
+        survey.ascending &= last_place < place;
+        last_place = place;
+    }
+    // Oldest input first: its rows come first.
+    for live in survey.live.iter_mut().rev() {
+        survey.rows += live.close(survey.rows);
+    }
+    Ok(survey)
+}
+
+/// Second and third pass: writes the output.
+pub(super) async fn write_output(
+    core: &Core,
+    database: &DatabaseCore,
+    plan: &Plan,
+    survey: Survey,
+    pace: &mut Pace<'_>,
+) -> Result<Arc<Segment>, Error> {
+    let sink = core.new_sink();
+    let identity = core.identity(database, sink.id());
+    let written = write_segment(core, &sink, identity, plan, survey, pace).await;
+    if written.is_err() {
+        let _ = sink.drain().await;
+        if sink.remove().await.is_err() {
+            core.garbage.add(sink.id());
+        }
+    }
+    written
+}
+
+async fn write_segment(
+    core: &Core,
+    sink: &Arc<SegmentSink>,
+    identity: Identity,
+    plan: &Plan,
+    survey: Survey,
+    pace: &mut Pace<'_>,
+) -> Result<Arc<Segment>, Error> {
+    let mut writer = RowWriter::new(sink, identity);
+    for (input, live) in plan.inputs.iter().zip(&survey.live).rev() {
+        let mut reader = RowReader::default();
+        for row in live.rows() {
+            let bytes = reader.row(core, input, &identity, row, pace).await?;
+            writer.push(bytes, pace).await?;
+        }
+    }
+    let checksums = writer.finish(pace).await?;
+    let pages = if survey.consecutive && survey.ascending {
+        TailPages { id_pages: Vec::new(), id_page_count: 0, fences: None, filter: None, checksums }
+    } else {
+        write_ids(core, sink, &identity, plan, &survey, checksums, pace).await?
+    };
+    let tail = seal_tail(&identity, outline(plan, survey), pages)?;
+    core.finish_segment(sink, identity, tail).await
+}
+
+fn outline(plan: &Plan, survey: Survey) -> Outline {
+    let newest = plan.inputs.first().expect("a compaction has inputs");
+    let max_lsn = plan.inputs.iter().map(|input| input.meta().max_lsn).max();
+    let range = survey.range.expect("the output has ids");
+    let id_index = match &range {
+        (Id::U64(first), _) if survey.consecutive && survey.ascending => {
+            IdIndex::Dense { first: *first, count: survey.entries, first_row: Row::new(0) }
+        }
+        _ => IdIndex::Sorted,
+    };
+    Outline {
+        row_count: survey.rows,
+        entry_count: survey.entries,
+        tombstone_count: survey.tombstones,
+        id_index,
+        row_order: if survey.ascending { RowOrder::IdOrder } else { RowOrder::Arrival },
+        max_lsn: max_lsn.unwrap_or(Lsn::new(0)),
+        order: newest.order(),
+        range,
+    }
+}
+
+/// Third pass: the ids with their new rows, written as pages fill up.
+async fn write_ids(
+    core: &Core,
+    sink: &Arc<SegmentSink>,
+    identity: &Identity,
+    plan: &Plan,
+    survey: &Survey,
+    checksums: Vec<u64>,
+    pace: &mut Pace<'_>,
+) -> Result<TailPages, Error> {
+    let layout = &identity.layout;
+    let start = layout.page_offset(layout.pages_for(survey.rows));
+    let mut pages = IdPageWriter { sink, identity, start, written: 0, checksums };
+    let mut builder = IdRunBuilder::new(identity.id_kind);
+    let mut filter = IdFilter::for_ids(survey.entries);
+    let mut merge = plan.merge(core, identity.id_kind);
+    while let Some(entry) = merge.next().await? {
+        if entry.row.is_tombstone() {
+            if plan.keeps_tombstone(&merge) {
+                builder.push(merge.id(), Row::TOMBSTONE);
+                filter.insert(merge.id());
+            }
+            continue;
+        }
+        let live = &survey.live[entry.input];
+        assert!(live.contains(entry.row), "both passes see the same files");
+        builder.push(merge.id(), live.new_row(entry.row));
+        filter.insert(merge.id());
+        if ID_BYTES <= builder.finished_bytes() {
+            pages.write(&builder.take_pages(), pace).await?;
+        }
+    }
+    let run = builder.finish();
+    let rest = u32::try_from(run.pages.len() / BLOCK_BYTES).expect("fewer pages than rows");
+    let id_page_count = pages.written + rest;
+    let checksums = pages.checksums;
+    let (fences, filter) = (Some(run.fences), Some(filter));
+    Ok(TailPages { id_pages: run.pages, id_page_count, fences, filter, checksums })
+}
+
+/// Writes finished id pages behind the rows.
+struct IdPageWriter<'a> {
+    sink: &'a Arc<SegmentSink>,
+    identity: &'a Identity,
+    start: u64,
+    written: u32,
+    checksums: Vec<u64>,
+}
+
+impl IdPageWriter<'_> {
+    async fn write(&mut self, pages: &[u8], pace: &mut Pace<'_>) -> Result<(), Error> {
+        let offset = self.start + u64::from(self.written) * BLOCK_BYTES as u64;
+        for (page, at) in pages.chunks_exact(BLOCK_BYTES).zip((offset..).step_by(BLOCK_BYTES)) {
+            self.checksums.push(page_checksum(self.identity.page(at), page));
+            self.written += 1;
+        }
+        let mut buffer = aligned(pages.len())?;
+        buffer.copy_from_slice(pages);
+        write(self.sink, offset, IoBuffer::Owned(buffer), pace).await
+    }
+}
+
+async fn write(
+    sink: &Arc<SegmentSink>,
+    offset: u64,
+    buffer: IoBuffer,
+    pace: &mut Pace<'_>,
+) -> Result<(), Error> {
+    let bytes = buffer.len() as u64;
+    let file = sink.file().await?;
+    sink.make_room().await?;
+    sink.submit(&file, vec![(offset, buffer)]);
+    drop(file); // nobody waits while holding a file
+    pace.pay(bytes).await
+}
+
+/// Reads rows in order, a large piece of a segment at a time.
+#[derive(Default)]
+struct RowReader {
+    /// First page and pages of what is in the buffer.
+    loaded: Option<(u32, u32)>,
+    buffer: Option<IoBuffer>,
+}
+
+impl RowReader {
+    async fn row<'a>(
+        &'a mut self,
+        core: &Core,
+        segment: &Segment,
+        identity: &Identity,
+        row: Row,
+        pace: &mut Pace<'_>,
+    ) -> Result<&'a [u8], Error> {
+        let layout = &identity.layout;
+        let place = layout.page_of(row);
+        let holds =
+            self.loaded.is_some_and(|(first, count)| (first..first + count).contains(&place.page));
+        if !holds {
+            let pages = u32::try_from(TRANSFER_BYTES).expect("1 MiB") / layout.page_bytes();
+            let count = pages.min(segment.vector_pages() - place.page);
+            self.buffer = Some(segment.read_vector_pages(&core.read, place.page, count).await?);
+            self.loaded = Some((place.page, count));
+            pace.pay(u64::from(count) * u64::from(layout.page_bytes())).await?;
+        }
+        let (first, _) = self.loaded.expect("loaded just now or before");
+        let start = (place.page - first) as usize * layout.page_bytes() as usize + place.offset;
+        let bytes = self.buffer.as_ref().map_or(&[][..], IoBuffer::as_slice);
+        Ok(&bytes[start..start + layout.vector_bytes()])
+    }
+}
+
+/// Lays rows out in pages and writes them in large pieces.
+struct RowWriter<'a> {
+    sink: &'a Arc<SegmentSink>,
+    identity: Identity,
+    buffer: Option<AlignedBuf>,
+    /// First page of the buffer.
+    first_page: u32,
+    rows: u32,
+    checksums: Vec<u64>,
+}
+
+impl<'a> RowWriter<'a> {
+    fn new(sink: &'a Arc<SegmentSink>, identity: Identity) -> Self {
+        Self { sink, identity, buffer: None, first_page: 0, rows: 0, checksums: Vec::new() }
+    }
+
+    fn pages_per_buffer(&self) -> u32 {
+        u32::try_from(TRANSFER_BYTES).expect("1 MiB") / self.identity.layout.page_bytes()
+    }
+
+    async fn push(&mut self, row: &[u8], pace: &mut Pace<'_>) -> Result<(), Error> {
+        let place = self.identity.layout.page_of(Row::new(self.rows));
+        if self.first_page + self.pages_per_buffer() <= place.page {
+            self.write(self.pages_per_buffer(), pace).await?;
+            self.first_page = place.page;
+        }
+        let page_bytes = self.identity.layout.page_bytes() as usize;
+        let buffer = match &mut self.buffer {
+            Some(buffer) => buffer,
+            None => {
+                let bytes = self.pages_per_buffer() as usize * page_bytes;
+                self.buffer.insert(aligned(bytes)?)
+            }
+        };
+        let start = (place.page - self.first_page) as usize * page_bytes + place.offset;
+        buffer[start..start + row.len()].copy_from_slice(row);
+        self.rows += 1;
+        Ok(())
+    }
+
+    async fn write(&mut self, pages: u32, pace: &mut Pace<'_>) -> Result<(), Error> {
+        let Some(buffer) = self.buffer.take() else { return Ok(()) };
+        let layout = &self.identity.layout;
+        let len = pages as usize * layout.page_bytes() as usize;
+        let bytes = buffer[..len].chunks_exact(layout.page_bytes() as usize);
+        for (page, number) in bytes.zip(self.first_page..) {
+            self.checksums.push(self.identity.vector_page_checksum(number, page));
+        }
+        let offset = layout.page_offset(self.first_page);
+        write(self.sink, offset, IoBuffer::Part { buffer, len }, pace).await
+    }
+
+    /// Writes what is left; gives the checksums of all pages.
+    async fn finish(mut self, pace: &mut Pace<'_>) -> Result<Vec<u64>, Error> {
+        let pages = self.identity.layout.pages_for(self.rows);
+        self.write(pages - self.first_page.min(pages), pace).await?;
+        Ok(self.checksums)
+    }
+}

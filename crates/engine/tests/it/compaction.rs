@@ -1,0 +1,263 @@
+//! Compaction: space that comes back, readers that notice nothing, counts that stay exact.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use nephrite::{
+    Batch, Config, DatabaseOptions, Durability, IdKind, IdRef, Ids,
+    blocking::{Database, Store},
+};
+use nephrite_io::Disk;
+
+use crate::{
+    fault_disk::{Fail, faulty},
+    support::{new_store, small, vector},
+};
+
+const DIMENSION: usize = 128;
+
+/// Small numbers that look random and are always the same.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn segment_files(store: &Path) -> Vec<u64> {
+    let listed = std::fs::read_dir(store.join("segments")).unwrap();
+    listed.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).collect()
+}
+
+/// Lets the compaction task work until it finds nothing more to do.
+fn settle(store: &Store, database: &Database) {
+    loop {
+        let before = (store.stats().compactions, store.stats().files_open);
+        let stats = database.stats().unwrap();
+        let dead = stats.segment_rows - stats.segment_rows_live;
+        let due = stats.garbage_bytes * 100 >= stats.segment_bytes * 20
+            && 64 << 10 <= stats.garbage_bytes;
+        if !due || dead == 0 && stats.tombstones == 0 {
+            return;
+        }
+        while store.stats().compactions == before.0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_churned_database_stays_below_one_and_a_half_times_its_live_bytes() {
+    let (directory, store) = new_store(small().memtable_bytes(512 << 10));
+    let path = directory.path().join("store");
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let count = 8_000_u64;
+    let rows: Vec<f32> = (0..count).flat_map(|id| vector(id, DIMENSION)).collect();
+    for first in (0..count).step_by(500) {
+        let from = usize::try_from(first).unwrap() * DIMENSION;
+        let part = &rows[from..from + 500 * DIMENSION];
+        database.put_many(Ids::Consecutive(first), part, Durability::Buffered).unwrap();
+    }
+    let mut stamps: Vec<u64> = (0..count).collect();
+    let mut numbers = Numbers(1);
+    for write in 0..60_000_u64 {
+        let id = numbers.below(count);
+        let stamp = count + write;
+        database.put(id, &vector(stamp, DIMENSION)).unwrap();
+        stamps[usize::try_from(id).unwrap()] = stamp;
+    }
+    store.flush().unwrap();
+    settle(&store, &database);
+    let stats = database.stats().unwrap();
+    let live = stats.records * (DIMENSION as u64) * 4;
+    assert!(
+        stats.segment_bytes * 2 < live * 3,
+        "{} bytes for {live} live ones",
+        stats.segment_bytes
+    );
+    assert!(stats.segments <= 16, "{} segments", stats.segments);
+    assert!(store.stats().compactions > 3);
+    for (id, stamp) in (0..).zip(&stamps) {
+        assert_eq!(&database.get(id).unwrap().unwrap()[..], &vector(*stamp, DIMENSION)[..], "{id}");
+    }
+    store.close().unwrap();
+    let on_disk: u64 = segment_files(&path).iter().sum();
+    assert!(on_disk * 2 < live * 3, "{on_disk} bytes on disk for {live} live ones");
+}
+
+/// Rows that a flush buried in a segment while it was being compacted were forgotten on disk.
+#[test]
+fn live_rows_are_counted_exactly_under_compactions_and_over_restarts() {
+    let config = small().memtable_bytes(64 << 10).garbage_percent(10);
+    let (directory, store) = new_store(config.clone());
+    let path = directory.path().join("store");
+    let options = DatabaseOptions::new(32).id_kind(IdKind::Bytes);
+    let mut database = store.create_database("a", options).unwrap();
+    let mut store = store;
+    let mut model: BTreeMap<String, u64> = BTreeMap::new();
+    let mut numbers = Numbers(7);
+    for round in 0..6 {
+        for step in 0..3_000 {
+            let name = format!("id {:04}", numbers.below(4_000));
+            let id = IdRef::Bytes(name.as_bytes());
+            if numbers.below(4) == 0 {
+                assert_eq!(database.delete(id).unwrap(), model.remove(&name).is_some(), "{name}");
+            } else {
+                database.put(id, &vector(step, 32)).unwrap();
+                model.insert(name, step);
+            }
+        }
+        store.flush().unwrap();
+        let stats = database.stats().unwrap();
+        assert_eq!(stats.records, model.len() as u64, "round {round}");
+        assert_eq!(stats.segment_rows_live, stats.records, "round {round}");
+        if round % 2 == 1 {
+            drop(database);
+            store.close().unwrap();
+            store = Store::open(&path, config.clone()).unwrap();
+            database = store.database("a").unwrap();
+            let stats = database.stats().unwrap();
+            assert_eq!(stats.segment_rows_live, model.len() as u64, "after reopening in {round}");
+        }
+    }
+    let mut scanned = 0;
+    for found in database.scan().unwrap() {
+        let (id, vector_found) = found.unwrap();
+        let IdRef::Bytes(name) = id.as_id_ref() else { panic!("{id:?}") };
+        let stamp = model[std::str::from_utf8(name).unwrap()];
+        assert_eq!(&vector_found[..], &vector(stamp, 32)[..]);
+        scanned += 1;
+    }
+    assert_eq!(scanned, model.len());
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+}
+
+#[test]
+fn compacting_on_demand_leaves_one_segment_without_garbage() {
+    let (directory, store) = new_store(small());
+    let path = directory.path().join("store");
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for id in 0..3_000_u64 {
+        database.put(id, &vector(id, DIMENSION)).unwrap();
+    }
+    let mut batch = Batch::new();
+    (0..3_000_u64).filter(|id| id % 10 != 0).for_each(|id| {
+        batch.delete(id);
+    });
+    database.batch(batch).unwrap();
+    store.compact().unwrap();
+    let stats = database.stats().unwrap();
+    assert_eq!(
+        (stats.records, stats.segments, stats.segment_rows, stats.tombstones),
+        (300, 1, 300, 0)
+    );
+    assert_eq!(stats.garbage_bytes, 0);
+    for id in 0..3_000_u64 {
+        let found = database.get(id).unwrap();
+        assert_eq!(found.is_some(), id % 10 == 0, "id {id}");
+        found.into_iter().for_each(|found| assert_eq!(&found[..], &vector(id, DIMENSION)[..]));
+    }
+    // Nothing is left of a database without ids.
+    (0..3_000_u64).step_by(10).for_each(|id| assert!(database.delete(id).unwrap()));
+    database.compact().unwrap();
+    assert_eq!(database.stats().unwrap().segments, 0);
+    store.close().unwrap();
+    assert!(segment_files(&path).is_empty());
+}
+
+#[test]
+fn consecutive_ids_stay_consecutive_when_they_are_merged() {
+    let (_directory, store) = new_store(small());
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for first in (0..4_000_u64).step_by(400) {
+        let rows: Vec<f32> = (first..first + 400).flat_map(|id| vector(id, DIMENSION)).collect();
+        database.put_many(Ids::Consecutive(first), &rows, Durability::Buffered).unwrap();
+        database.flush().unwrap();
+    }
+    database.compact().unwrap();
+    let stats = database.stats().unwrap();
+    assert_eq!((stats.segments, stats.segment_rows), (1, 4_000));
+    // Header, rows (8 to a page), checksums, footer: no page of ids.
+    assert!(stats.segment_bytes <= 4_096 * (1 + 500 + 2 + 1), "{}", stats.segment_bytes);
+    for id in (0..4_000).step_by(37) {
+        assert_eq!(&database.get(id).unwrap().unwrap()[..], &vector(id, DIMENSION)[..]);
+    }
+}
+
+#[test]
+fn a_snapshot_reads_on_and_its_files_go_with_it() {
+    let (directory, store) = new_store(small());
+    let path = directory.path().join("store");
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for id in 0..1_000_u64 {
+        database.put(id, &vector(id, DIMENSION)).unwrap();
+    }
+    database.flush().unwrap();
+    let snapshot = database.snapshot().unwrap();
+    assert_eq!(store.stats().snapshots, 1);
+    for round in 1..4_u64 {
+        for id in 0..1_000_u64 {
+            database.put(id, &vector(id + round * 10_000, DIMENSION)).unwrap();
+        }
+        database.compact().unwrap();
+    }
+    for id in (0..1_000_u64).step_by(13) {
+        assert_eq!(&snapshot.get(id).unwrap().unwrap()[..], &vector(id, DIMENSION)[..]);
+        let newest = database.get(id).unwrap().unwrap();
+        assert_eq!(&newest[..], &vector(id + 30_000, DIMENSION)[..]);
+    }
+    assert_eq!(snapshot.scan().unwrap().count(), 1_000);
+    drop(snapshot);
+    assert_eq!(store.stats().snapshots, 0);
+    assert_eq!(store.stats().snapshot_age_max_micros, 0);
+    while segment_files(&path).len() > 1 {
+        std::thread::yield_now(); // the compaction task removes them
+    }
+}
+
+#[test]
+fn a_full_disk_fails_a_compaction_and_nothing_else() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for id in 0..2_000_u64 {
+        database.put(id % 1_000, &vector(id, DIMENSION)).unwrap();
+    }
+    store.flush().unwrap();
+    disk.set(Fail::Writes(".seg", std::io::ErrorKind::StorageFull));
+    let refused = database.compact();
+    let stats = database.stats().unwrap();
+    if stats.segments > 1 || stats.garbage_bytes > 0 {
+        assert!(matches!(&refused, Err(error) if error.is_disk_full()), "{refused:?}");
+    }
+    assert_eq!(&database.get(7).unwrap().unwrap()[..], &vector(1_007, DIMENSION)[..]);
+    let files = segment_files(&path).len() as u64;
+    assert!(files <= stats.segments + 1, "{files} files for {} segments", stats.segments);
+    disk.set(Fail::Nothing);
+    database.put_with(5, &vector(5, DIMENSION), Durability::Synced).unwrap();
+    database.compact().unwrap();
+    assert_eq!(database.stats().unwrap().segments, 1);
+    assert_eq!(database.count().unwrap(), 1_000);
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+    drop(disk as Arc<dyn Disk>);
+}
+
+#[test]
+fn the_budget_slows_a_compaction_and_its_end_does_not_wait_for_it() {
+    let slow = Config::new().memory_limit(64 << 20).memtable_bytes(4 << 20);
+    let (_directory, store) = new_store(slow.compaction_bytes_per_second(Some(1 << 20)));
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    // Four runs of equal size: worth merging, without garbage that would make it urgent.
+    for run in 0..4_u64 {
+        let ids: Vec<u64> = (0..4_000).map(|at| at * 4 + run).collect();
+        let rows: Vec<f32> = ids.iter().flat_map(|id| vector(*id, DIMENSION)).collect();
+        database.put_many(Ids::U64(&ids), &rows, Durability::Buffered).unwrap();
+        database.flush().unwrap();
+    }
+    // 16 MiB at 1 MiB/s: closing must not wait for it.
+    store.close().unwrap();
+    assert_eq!(store.stats().compactions, 0);
+}
