@@ -33,7 +33,6 @@ use crate::{
     manifest::{self, Manifest, ManifestState},
     paths::{StorePaths, is_temporary, parse_manifest, parse_segment, parse_wal},
     recovery::{self, RecoveredLog},
-    runtime::BoxFuture,
     runtime::{OsRuntime, Runtime},
     segment::{MetadataMemory, ReadContext},
     wal::{Wal, WalContext, WalStart, create_wal_file},
@@ -353,10 +352,7 @@ impl Opening {
             flush_wanted,
             lock,
         ));
-        // Alone: its transfers are its own, so nobody waits for what its thread's ring holds.
-        let committer =
-            core.runtime.spawn_beside("nephrite-wal", Box::pin(committer.run()), &core.read.disk);
-        core.keep(committer).await?;
+        core.spawn("nephrite-wal", committer.run()).await?;
         if let Err(error) = core.recover(log).await {
             core.give_up().await;
             return Err(error);
@@ -372,11 +368,7 @@ impl Core {
         name: &str,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
-        self.keep(self.runtime.spawn(name, Box::pin(task))).await
-    }
-
-    async fn keep(&self, spawned: std::io::Result<BoxFuture<()>>) -> Result<(), Error> {
-        match spawned {
+        match self.runtime.spawn(name, Box::pin(task)) {
             Ok(joined) => {
                 self.tasks.lock().await.push(joined);
                 Ok(())

@@ -19,8 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nephrite_io::Disk;
-
 /// How long the timer thread outlives its last sleeper: a store that works sleeps every few
 /// milliseconds.
 const TIMER_IDLE: Duration = Duration::from_secs(1);
@@ -42,21 +40,6 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The operating system's refusal to start a thread.
     fn spawn(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>>;
-
-    /// The same for a task that does little else than transfers of `disk` of its own, which a
-    /// runtime may let the task's thread drive itself (see [`nephrite_io::drive`]).
-    ///
-    /// # Errors
-    /// As [`Runtime::spawn`].
-    fn spawn_beside(
-        &self,
-        name: &str,
-        task: BoxFuture<()>,
-        disk: &Arc<dyn Disk>,
-    ) -> std::io::Result<BoxFuture<()>> {
-        let _ = disk;
-        self.spawn(name, task)
-    }
 
     /// Runs what the last handle of a store leaves to be done, when it is dropped without a close:
     /// until its end, on the calling thread, or where this runtime runs its tasks.
@@ -93,43 +76,13 @@ impl Runtime for OsRuntime {
     }
 
     fn spawn(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
-        Self::start(name, move || pollster::block_on(task))
-    }
-
-    fn spawn_beside(
-        &self,
-        name: &str,
-        task: BoxFuture<()>,
-        disk: &Arc<dyn Disk>,
-    ) -> std::io::Result<BoxFuture<()>> {
-        let disk = Arc::clone(disk);
-        Self::start(name, move || nephrite_io::drive(&*disk, task))
-    }
-
-    fn finish(&self, last: BoxFuture<()>) {
-        pollster::block_on(last);
-    }
-
-    fn random_u64(&self) -> u64 {
-        // Every RandomState has keys of its own from the operating system's generator.
-        std::hash::RandomState::new().build_hasher().finish()
-    }
-
-    fn settle(&self) {
-        self.timer.settle();
-    }
-}
-
-impl OsRuntime {
-    /// A thread that runs a task, and the future of its end.
-    fn start(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<BoxFuture<()>> {
         let done = Arc::new(event_listener::Event::new());
         let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let signal = EndSignal { done: Arc::clone(&done), ended: Arc::clone(&ended) };
         let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _signal = signal;
             let _barrier = AbortOnPanic;
-            run();
+            pollster::block_on(task);
         })?;
         Ok(Box::pin(async move {
             loop {
@@ -144,6 +97,19 @@ impl OsRuntime {
             // panic, and a panic before them does not get here.
             let _ = handle.join();
         }))
+    }
+
+    fn finish(&self, last: BoxFuture<()>) {
+        pollster::block_on(last);
+    }
+
+    fn random_u64(&self) -> u64 {
+        // Every RandomState has keys of its own from the operating system's generator.
+        std::hash::RandomState::new().build_hasher().finish()
+    }
+
+    fn settle(&self) {
+        self.timer.settle();
     }
 }
 
