@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use nephrite::{BackendChoice, Durability, IdKind, Profile};
 
 use crate::commands::{
-    compact, config, create, delete, demo, drop, export, flush, get, import, io_info, list, put,
-    stats, verify,
+    cache_replay, compact, config, create, delete, demo, drop, export, flush, get, import, io_info,
+    list, put, stats, verify,
 };
 use crate::configuration::{Configuration, Flags};
 use crate::context::Context;
@@ -106,6 +106,8 @@ enum Command {
     Drop(drop::DropArguments),
     /// Show the configuration in force, and where each value comes from
     Config(config::ConfigArguments),
+    /// Replay a trace of reads against cache policies and sizes of memory
+    CacheReplay(cache_replay::CacheReplayArguments),
     /// Say which I/O path a directory gets, and why
     IoInfo(io_info::IoInfoArguments),
     /// The process that the demo kills
@@ -212,6 +214,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Compact(arguments) => compact::run(&arguments, context),
         Command::Drop(arguments) => drop::run(&arguments, context),
         Command::Config(arguments) => config::run(&arguments, context),
+        Command::CacheReplay(arguments) => cache_replay::run(&arguments, context),
         Command::IoInfo(arguments) => io_info::run(&arguments, context),
         Command::DemoChild(arguments) => demo::run_child(&arguments, context),
     }

@@ -1,9 +1,10 @@
 //! Configuration of a store: one plain struct, each default a public constant, checked at open.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use nephrite_format::{ElementType, IdKind, VectorLayout, layout::MAX_DIMENSION};
 use nephrite_io::{BackendChoice, Disk};
+use nephrite_pager::CachePolicy;
 
 use crate::{error::Error, runtime::Runtime};
 
@@ -79,6 +80,8 @@ pub struct Config {
     pub(crate) compaction_bytes_per_second: Option<u64>,
     pub(crate) default_durability: Durability,
     pub(crate) backend: BackendChoice,
+    pub(crate) cache_policy: CachePolicy,
+    pub(crate) record_trace: Option<PathBuf>,
     pub(crate) disk: Option<Arc<dyn Disk>>,
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
 }
@@ -103,6 +106,8 @@ impl Config {
             compaction_bytes_per_second: Some(COMPACTION_BYTES_PER_SECOND),
             default_durability: Durability::default(),
             backend: BackendChoice::Auto,
+            cache_policy: CachePolicy::default(),
+            record_trace: None,
             disk: None,
             runtime: None,
         }
@@ -127,6 +132,8 @@ impl Config {
             compaction_bytes_per_second: self.compaction_bytes_per_second,
             default_durability: self.default_durability,
             backend: self.backend,
+            cache_policy: self.cache_policy,
+            record_trace: self.record_trace.clone(),
         }
     }
 
@@ -207,6 +214,23 @@ impl Config {
     #[must_use]
     pub fn backend(mut self, choice: BackendChoice) -> Self {
         self.backend = choice;
+        self
+    }
+
+    /// How the cache decides which page goes. Default [`CachePolicy::Clock`].
+    #[must_use]
+    pub fn cache_policy(mut self, policy: CachePolicy) -> Self {
+        self.cache_policy = policy;
+        self
+    }
+
+    /// Records what is read of which page into this file, for [`crate::replay`], until the store is
+    /// closed. What the file held before is lost. Off by default. Costs a read tens of nanoseconds
+    /// and the store six megabytes; reads that come faster than they are written are dropped, and
+    /// counted. When the file cannot be written the trace ends, and closing the store says why.
+    #[must_use]
+    pub fn record_trace(mut self, path: impl Into<Option<PathBuf>>) -> Self {
+        self.record_trace = path.into();
         self
     }
 
@@ -338,6 +362,8 @@ pub struct Settings {
     pub compaction_bytes_per_second: Option<u64>,
     pub default_durability: Durability,
     pub backend: BackendChoice,
+    pub cache_policy: CachePolicy,
+    pub record_trace: Option<PathBuf>,
 }
 
 /// Options of a new database.

@@ -29,6 +29,7 @@ use crate::{
     runtime::{BoxFuture, Runtime},
     segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
     snapshot::Snapshots,
+    trace::Tracing,
     version::Version,
     wal::{Visibility, Wal},
 };
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) tasks: AsyncMutex<Vec<BoxFuture<()>>>,
     /// Held as long as the store is open.
     pub(crate) lock: Mutex<Option<nephrite_io::FileLock>>,
+    /// The recording of reads, when it was asked for.
+    pub(crate) tracing: Option<Arc<Tracing>>,
 }
 
 impl std::fmt::Debug for Core {
@@ -425,6 +428,7 @@ impl Core {
         catalog: BTreeMap<String, Arc<Entry>>,
         flush_wanted: Arc<Event>,
         lock: nephrite_io::FileLock,
+        tracing: Option<Arc<Tracing>>,
     ) -> Self {
         let hash_seed = runtime.random_u64();
         let databases_open_max = config.databases_open_max();
@@ -457,6 +461,7 @@ impl Core {
             compaction_ended: Reply::default(),
             tasks: AsyncMutex::default(),
             lock: Mutex::new(Some(lock)),
+            tracing,
         }
     }
 }

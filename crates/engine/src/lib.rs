@@ -66,6 +66,7 @@ mod memtable;
 mod opening;
 mod paths;
 mod recovery;
+pub mod replay;
 mod resident;
 pub mod runtime;
 mod scan;
@@ -77,6 +78,7 @@ mod snapshot;
 mod stats;
 mod store;
 mod together;
+mod trace;
 mod vector;
 mod verify;
 mod version;
@@ -88,6 +90,8 @@ pub use nephrite_io::{
     BackendChoice, BackendReport, Disk, DiskOptions, IoError, IoErrorKind, IoStats, LimitsReport,
     MappingReport, open_disk,
 };
+
+pub use nephrite_pager::CachePolicy;
 
 pub use crate::{
     batch::{Batch, Ids},

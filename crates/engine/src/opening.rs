@@ -35,6 +35,7 @@ use crate::{
     recovery::{self, RecoveredLog},
     runtime::{OsRuntime, Runtime},
     segment::{MetadataMemory, ReadContext},
+    trace::Tracing,
     wal::{Wal, WalContext, WalStart, create_wal_file},
 };
 
@@ -314,7 +315,15 @@ impl Opening {
             let reason = "it is larger than the address space".to_owned();
             Error::InvalidConfig { field: "memory_limit", reason }
         })?;
-        let pager = Pager::new(PagerConfig::within(cache_bytes))?;
+        let tracing = match &self.config.record_trace {
+            Some(path) => Some(Arc::new(Tracing::create(&self.disk, path, store).await?)),
+            None => None,
+        };
+        let mut cache = PagerConfig::within(cache_bytes).policy(self.config.cache_policy);
+        if let Some(tracing) = &tracing {
+            cache = cache.trace(Arc::clone(&tracing.recorder));
+        }
+        let pager = Pager::new(cache)?;
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.segment_files_max());
         let files = Arc::new(files);
@@ -351,11 +360,15 @@ impl Opening {
             catalog,
             flush_wanted,
             lock,
+            tracing.clone(),
         ));
         core.spawn("nephrite-wal", committer.run()).await?;
         if let Err(error) = core.recover(log).await {
             core.give_up().await;
             return Err(error);
+        }
+        if let Some(tracing) = tracing {
+            core.spawn("nephrite-trace", tracing.run(Arc::clone(&core))).await?;
         }
         core.spawn("nephrite-compact", Arc::clone(&core).run_compactions()).await?;
         Ok(core)

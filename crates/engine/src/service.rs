@@ -102,8 +102,12 @@ impl Core {
         self.compaction_wanted.notify(usize::MAX);
         self.garbage.added.notify(usize::MAX);
         let compacted = self.compaction_ended.wait().await;
+        let traced = match &self.tracing {
+            Some(tracing) => tracing.ended.wait().await,
+            None => Ok(()),
+        };
         let ended = self.release().await;
-        flushed.and(log).and(skipped).and(compacted).and(ended)
+        flushed.and(log).and(skipped).and(compacted).and(traced).and(ended)
     }
 
     /// Ends the disk and releases the directory.

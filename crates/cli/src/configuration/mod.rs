@@ -95,6 +95,15 @@ impl Configuration {
         Self::apply(profile, values)
     }
 
+    /// The memory limit, if the command line gave it.
+    pub(crate) fn memory_flag(&self) -> Option<u64> {
+        let given = |(name, source): &(&str, Source)| {
+            *name == "memory_limit" && matches!(source, Source::Flag(_))
+        };
+        let bytes = self.config.settings().memory_limit_bytes;
+        self.sources.iter().any(given).then_some(bytes)
+    }
+
     fn apply(profile: Profile, values: Vec<(String, String, Source)>) -> Result<Self, Failure> {
         let mut config = Config::profile(profile);
         let mut sources: Vec<(&'static str, Source)> =

@@ -3,6 +3,7 @@
 //! Names are those of the engine's setters, and so of the fields its errors name. The same text is
 //! accepted in a file, in a variable and after `--set`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nephrite::{BackendChoice, Config, Durability, Settings};
@@ -106,6 +107,25 @@ pub(crate) const OPTIONS: &[ConfigOption] = &[
         apply: |config, text| Ok(config.backend(parse_backend(text)?)),
         show: |settings| settings.backend.to_string(),
     },
+    ConfigOption {
+        name: "cache_policy",
+        help: "which pages the cache lets go: clock or s3-fifo",
+        apply: |config, text| Ok(config.cache_policy(text.parse()?)),
+        show: |settings| settings.cache_policy.to_string(),
+    },
+    ConfigOption {
+        name: "record_trace",
+        help: "file that reads are recorded into, for cache-replay; off records nothing",
+        apply: |config, text| match text {
+            "" => Err("a file, or off".to_owned()),
+            "off" => Ok(config.record_trace(None)),
+            path => Ok(config.record_trace(PathBuf::from(path))),
+        },
+        show: |settings| {
+            let path = settings.record_trace.as_ref();
+            path.map_or_else(|| "off".to_owned(), |path| path.display().to_string())
+        },
+    },
 ];
 
 fn show_size(bytes: u64) -> String {
@@ -167,6 +187,8 @@ mod tests {
             ("max_open_files", "-1", "whole number"),
             ("default_durability", "maybe", "synced"),
             ("backend", "tape", "positional"),
+            ("cache_policy", "lru", "s3-fifo"),
+            ("record_trace", "", "off"),
         ];
         for (name, text, hint) in wrong {
             let option = ConfigOption::find(name).unwrap();

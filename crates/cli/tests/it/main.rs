@@ -1,5 +1,6 @@
 //! Runs the `nephrite` binary as a user does: every command, its exit codes, its JSON, bad input.
 
+mod cache_replay;
 #[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test that called")]
 mod configuration;
 #[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test that called")]

@@ -52,7 +52,9 @@ impl Segment {
     /// The vector of a row in its pinned page.
     pub(crate) fn vector_in(&self, page: PageGuard, row: Row) -> VectorRef {
         let layout = &self.identity.layout;
-        VectorRef::in_page(page, layout.page_of(row).offset, layout.vector_bytes())
+        let place = layout.page_of(row);
+        self.vectors.trace_read(place.page, near(place.offset, layout.vector_bytes()));
+        VectorRef::in_page(page, place.offset, layout.vector_bytes())
     }
 
     /// The vector of a row, if its page is in memory.
@@ -60,7 +62,9 @@ impl Segment {
     pub(crate) fn resident_vector(&self, row: Row) -> Option<VectorRef> {
         let layout = &self.identity.layout;
         let place = layout.page_of(row);
-        let guard = self.vectors.try_hit(place.page, near(place.offset, layout.vector_bytes()))?;
+        let near = near(place.offset, layout.vector_bytes());
+        let guard = self.vectors.try_hit(place.page, near.clone())?;
+        self.vectors.trace_read(place.page, near);
         Some(VectorRef::in_page(guard, place.offset, layout.vector_bytes()))
     }
 

@@ -261,6 +261,7 @@ impl Segment {
         id: IdRef<'_>,
         share: Share,
     ) -> Result<Option<Row>, Error> {
+        self.small.trace_read(page, 0..self.small.page_bytes());
         let parsed = self.parse_id_page(guard, page)?;
         let row = parsed.find_near(id, share)?;
         row.map_or(Ok(()), |row| self.check_row(row, page))?;

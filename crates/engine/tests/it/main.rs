@@ -10,3 +10,4 @@ mod recovery;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod support;
+mod trace;
