@@ -37,10 +37,23 @@ pub fn descriptors_below(directory: &Path) -> usize {
 /// When `/proc` is not there.
 #[must_use]
 pub fn resident_bytes() -> u64 {
+    memory_bytes("VmRSS:")
+}
+
+/// The most resident memory that this process ever had, in bytes.
+///
+/// # Panics
+/// When `/proc` is not there.
+#[must_use]
+pub fn resident_bytes_max() -> u64 {
+    memory_bytes("VmHWM:")
+}
+
+fn memory_bytes(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux tells a process's memory");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.expect("VmRSS is a number of KiB") << 10
+    kib.expect("it is a number of KiB") << 10
 }
 
 /// Names of this process's threads that belong to the engine.

@@ -6,6 +6,7 @@ mod concurrency;
 mod damage;
 mod kill_loop;
 mod many_databases;
+mod memory_limit;
 mod model;
 mod recovery;
 mod seed_crashes;

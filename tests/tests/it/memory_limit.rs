@@ -1,0 +1,162 @@
+//! The memory limit: what the store accounts for while it works on eight times as much data.
+//!
+//! Twenty databases of dimensions from 3 to 4096, with dense, sparse and string ids, are filled,
+//! overwritten in part and read at random, in a process of its own for each limit. Cache, its
+//! tables, memtables, fences and filters together stay within the limit, but for
+//! one chunk of a memtable and new filters, after every batch. The
+//! resident memory of the process is printed beside it: it is larger by what compactions hold for a
+//! while and by what the allocator keeps of it, which no statistic counts yet, so nothing here
+//! promises it. The larger limits are for the full scale.
+#![cfg(target_os = "linux")]
+
+use nephrite::{Config, DatabaseOptions, Durability, IdKind, Ids, StoreStats, blocking};
+use nephrite_tests::{Scale, process};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Data as a multiple of the limit.
+const DATA_FACTOR: u64 = 8;
+const DIMENSIONS: [u32; 20] = [
+    3, 8, 16, 31, 64, 100, 128, 200, 256, 384, 512, 700, 768, 1000, 1024, 1536, 2000, 2048, 3072,
+    4096,
+];
+/// Bytes of vectors in one `put_many`.
+const BATCH_BYTES: usize = 256 << 10;
+/// The largest chunk of a memtable, with its index.
+const CHUNK_BYTES: u64 = 2 << 20;
+/// Filters take at most this share of the limit.
+const FILTER_SHARE: u64 = 16;
+/// Reads after each batch.
+const READS: usize = 10;
+
+/// A database under test: rows `0..rows` were put, under ids that follow from the row.
+struct Subject {
+    database: blocking::Database,
+    number: u64,
+    rows: u64,
+}
+
+impl Subject {
+    fn id(&self, row: u64) -> u64 {
+        match self.number % 3 {
+            0 => row,
+            _ => row.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        }
+    }
+
+    fn text(&self, row: u64) -> String {
+        format!("{:016x}", self.id(row))
+    }
+
+    fn put_from(&self, first: u64, vectors: &[f32]) {
+        let rows = first..first + (vectors.len() / self.database.dimension() as usize) as u64;
+        if self.database.id_kind() == IdKind::U64 {
+            let ids: Vec<u64> = rows.map(|row| self.id(row)).collect();
+            self.database.put_many(Ids::U64(&ids), vectors, Durability::Buffered).unwrap();
+        } else {
+            let texts: Vec<String> = rows.map(|row| self.text(row)).collect();
+            let ids: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+            self.database.put_many(Ids::Bytes(&ids), vectors, Durability::Buffered).unwrap();
+        }
+    }
+
+    fn read(&self, row: u64) {
+        let found = match self.database.id_kind() {
+            IdKind::U64 => self.database.get(self.id(row)),
+            IdKind::Bytes => self.database.get(&self.text(row)),
+        };
+        let vector = found.unwrap().unwrap_or_else(|| panic!("row {row} of {}", self.number));
+        assert_eq!(vector.len(), self.database.dimension() as usize);
+    }
+}
+
+fn subjects(store: &blocking::Store) -> Vec<Subject> {
+    let subject = |(number, dimension): (u64, u32)| {
+        let kind = if number % 3 == 2 { IdKind::Bytes } else { IdKind::U64 };
+        let options = DatabaseOptions::new(dimension).id_kind(kind);
+        let database = store.create_database(&format!("d{dimension}"), options).unwrap();
+        Subject { database, number, rows: 0 }
+    };
+    (0..).zip(DIMENSIONS).map(subject).collect()
+}
+
+fn accounted(stats: &StoreStats) -> u64 {
+    stats.cache_bytes
+        + stats.cache_metadata_bytes
+        + stats.memtable_bytes
+        + stats.fence_bytes
+        + stats.filter_bytes
+}
+
+fn work_within(limit: u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = blocking::Store::create(path, Config::new().memory_limit(limit)).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(limit);
+    let mut subjects = subjects(&store);
+    let values: Vec<f32> = (0..2 * BATCH_BYTES / 4).map(|_| random.random()).collect();
+    let mut stored = 0;
+    while stored < limit * DATA_FACTOR {
+        let chosen = random.random_range(0..subjects.len());
+        let subject = &mut subjects[chosen];
+        let dimension = subject.database.dimension() as usize;
+        // Rows take at least 64 bytes in their pages, whatever their dimension.
+        let rows = BATCH_BYTES / (dimension * 4).next_multiple_of(64);
+        let start = random.random_range(0..values.len() / 2);
+        let vectors = &values[start..start + rows * dimension];
+        let overwrites = random.random_ratio(1, 8) && rows as u64 <= subject.rows;
+        let first = if overwrites {
+            random.random_range(0..=subject.rows - rows as u64)
+        } else {
+            subject.rows
+        };
+        subject.put_from(first, vectors);
+        subject.rows = subject.rows.max(first + rows as u64);
+        stored += BATCH_BYTES as u64;
+        let stats = store.stats();
+        // A batch that finds the memtables just below their share starts one more chunk, and a
+        // flush may add filters while the memtables are full.
+        let most = limit + limit / FILTER_SHARE + CHUNK_BYTES;
+        assert!(accounted(&stats) <= most, "{stats:#?}");
+        for _ in 0..READS {
+            let subject = &subjects[random.random_range(0..subjects.len())];
+            if 0 < subject.rows {
+                subject.read(random.random_range(0..subject.rows));
+            }
+        }
+    }
+    let (stats, now) = (store.stats(), process::resident_bytes());
+    let highest = process::resident_bytes_max();
+    let mib = |bytes: u64| bytes >> 20;
+    println!(
+        "limit {} MiB: resident {} now, {} at most; cache {}, tables {}, memtables {}, fences {}, \
+         filters {}",
+        mib(limit),
+        mib(now),
+        mib(highest),
+        mib(stats.cache_bytes),
+        mib(stats.cache_metadata_bytes),
+        mib(stats.memtable_bytes),
+        mib(stats.fence_bytes),
+        mib(stats.filter_bytes)
+    );
+    store.close().unwrap();
+}
+
+#[test]
+fn a_store_accounts_for_64_mib_at_the_most() {
+    process::alone("memory_limit::a_store_accounts_for_64_mib_at_the_most", || {
+        work_within(64 << 20)
+    });
+}
+
+#[test]
+fn a_store_stays_within_larger_limits() {
+    if Scale::from_environment() == Scale::Small {
+        return;
+    }
+    process::alone("memory_limit::a_store_stays_within_larger_limits", || {
+        work_within(256 << 20);
+        work_within(1 << 30);
+    });
+}
