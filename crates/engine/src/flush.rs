@@ -23,6 +23,8 @@ use nephrite_format::{
 };
 use nephrite_io::IoBuffer;
 
+use tracing::{Instrument, info_span};
+
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
@@ -86,7 +88,9 @@ impl Core {
             if group.is_empty() {
                 break;
             }
-            for (database, flushed) in group.iter().zip(self.flush_group(&group).await) {
+            let round = info_span!("flush", databases = group.len());
+            let outcomes = self.flush_group(&group).instrument(round).await;
+            for (database, flushed) in group.iter().zip(outcomes) {
                 self.note_flush(database, &flushed);
                 if flushed.is_ok() {
                     waiting.push_back(Arc::clone(database)); // there may be a newer one
@@ -364,7 +368,7 @@ impl Core {
         }
         self.memory.shrink(memtable.bytes());
         self.counters.flushes.fetch_add(1, Ordering::Relaxed); // a counter
-        let rows = segment.as_ref().map_or(0, |segment| segment.row_count());
+        let rows = segment.as_ref().map_or(0, |segment| segment.live_rows());
         self.counters.flushed_rows.fetch_add(u64::from(rows), Ordering::Relaxed); // a counter
     }
 }

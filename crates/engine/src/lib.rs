@@ -42,6 +42,14 @@
 //!
 //! - `signals` (off by default): `ShutdownSignals`, which closes stores on SIGTERM and SIGINT.
 //!
+//! - `metrics` (off by default): `metric::Facade`, which hands figures to the `metrics` facade.
+//!
+//! # Watching it
+//!
+//! [`Store::stats`] and [`Database::stats`] are plain numbers; [`metric`] names each for a
+//! recorder. `tracing` spans: `open`, `recover`, `flush`, `compact`, `close`; none per read or
+//! write.
+//!
 //! # Broken invariants
 //!
 //! What can go wrong while operating is an [`Error`]. A panic on one of the engine's own threads is
@@ -63,6 +71,7 @@ mod log_file;
 mod lookup;
 mod manifest;
 mod memtable;
+pub mod metric;
 mod opening;
 mod paths;
 mod recovery;

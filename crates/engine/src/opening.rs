@@ -25,6 +25,8 @@ use nephrite_format::{FileId, Lsn, StoreId};
 use nephrite_io::{Disk, DiskOptions, FileLock, IoErrorKind, PROBE_PREFIX, open_disk};
 use nephrite_pager::{Pager, PagerConfig};
 
+use tracing::{Instrument, info_span};
+
 use crate::{
     config::Config,
     core::{Core, Entry},
@@ -107,8 +109,9 @@ impl Opening {
         let (runtime, root) = (Arc::clone(&self.runtime), self.paths.root().to_owned());
         let outcome = Arc::new(Outcome::default());
         let offer = Arc::clone(&outcome);
+        let opened = info_span!("open", store = %root.display());
         let task = async move {
-            match self.bring_up(mode).await {
+            match self.bring_up(mode).instrument(opened).await {
                 Ok(core) => {
                     if !offer.offer(Ok(Arc::clone(&core))) {
                         core.abandon();
@@ -420,7 +423,7 @@ impl Core {
             // Number 0 is no record's: as long as it is kept, no flush releases log that is still
             // to be replayed.
             self.wal.keep_from(Lsn::new(0));
-            let replayed = self.replay(&log).await;
+            let replayed = self.replay(&log).instrument(info_span!("recover")).await;
             self.wal.forget(Lsn::new(0));
             replayed?;
             drop(log);

@@ -35,6 +35,7 @@ pub struct StoreStats {
     /// Files under construction that were synced and closed to keep the limit.
     pub files_parked: u64,
     pub flushes: u64,
+    /// Rows that flushes made part of a segment: without those that were overwritten before.
     pub rows_flushed: u64,
     /// Time spent in rounds of flushes, and in the longest of them.
     pub flush_micros: u64,

@@ -16,6 +16,8 @@ use nephrite_format::{
 };
 use nephrite_io::BackendReport;
 
+use tracing::{Instrument, info_span};
+
 use crate::{
     config::{Config, DatabaseOptions},
     core::Core,
@@ -225,6 +227,11 @@ impl Store {
         StoreStats::of(self.core())
     }
 
+    /// Hands every figure of [`Self::stats`] to `recorder`, one after the other.
+    pub fn record_metrics(&self, recorder: &dyn crate::metric::MetricsRecorder) {
+        self.stats().metrics().iter().for_each(|metric| recorder.record(metric));
+    }
+
     /// Which I/O path is in use, and why.
     #[must_use]
     pub fn backend_report(&self) -> BackendReport {
@@ -260,7 +267,8 @@ impl Handle {
     async fn close_core(core: &Core) -> Result<(), Error> {
         core.closing.store(true, Ordering::Release);
         core.memory.freed.notify(usize::MAX);
-        let outcome = core.ask_close().await;
+        let close = info_span!("close", store = %core.paths.root().display());
+        let outcome = core.ask_close().instrument(close).await;
         core.join().await;
         core.runtime.settle();
         outcome

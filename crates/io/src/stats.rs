@@ -16,6 +16,13 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)+
         }
 
+        impl IoStats {
+            /// Every counter under its name, with `io_` before it, in the order of the fields.
+            pub fn figures(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((concat!("io_", stringify!($name)), self.$name)),+].into_iter()
+            }
+        }
+
         /// The live counters behind [`IoStats`].
         #[derive(Debug, Default)]
         pub(crate) struct Counters {

@@ -50,49 +50,7 @@ pub(crate) fn run(arguments: &StatsArguments, context: &mut Context) -> Result<(
 type Line = (&'static str, Value);
 
 fn store_lines(stats: &StoreStats) -> Vec<Line> {
-    let io = &stats.io;
-    let numbers = [
-        ("databases", stats.databases),
-        ("databases_open", stats.databases_open),
-        ("memory_limit_bytes", stats.memory_limit_bytes),
-        ("memtable_bytes", stats.memtable_bytes),
-        ("cache_bytes", stats.cache_bytes),
-        ("cache_metadata_bytes", stats.cache_metadata_bytes),
-        ("cache_hits", stats.cache_hits),
-        ("cache_misses", stats.cache_misses),
-        ("cache_evictions", stats.cache_evictions),
-        ("cache_loads_failed", stats.cache_loads_failed),
-        ("pages_pinned", stats.pages_pinned),
-        ("files_open", stats.files_open),
-        ("files_opened", stats.files_opened),
-        ("files_evicted", stats.files_evicted),
-        ("flushes", stats.flushes),
-        ("rows_flushed", stats.rows_flushed),
-        ("compactions", stats.compactions),
-        ("write_stalls", stats.write_stalls),
-        ("wal_frames", stats.wal_frames),
-        ("wal_records", stats.wal_records),
-        ("wal_syncs", stats.wal_syncs),
-        ("wal_bytes_written", stats.wal_bytes_written),
-        ("wal_segments_full", stats.wal_segments_full),
-        ("wal_segments_created", stats.wal_segments_created),
-        ("wal_segments_recycled", stats.wal_segments_recycled),
-        ("io_submitted", io.submitted),
-        ("io_delivered", io.delivered),
-        ("io_orphaned", io.orphaned),
-        ("io_reads", io.reads),
-        ("io_writes", io.writes),
-        ("io_syncs", io.syncs),
-        ("io_synced_writes", io.synced_writes),
-        ("io_synced_writes_through", io.synced_writes_through),
-        ("io_bytes_read", io.bytes_read),
-        ("io_bytes_written", io.bytes_written),
-        ("io_short_counts", io.short_counts),
-        ("io_retries", io.retries),
-        ("io_errors", io.errors),
-        ("io_ring_enters", io.ring_enters),
-    ];
-    numbers.into_iter().map(|(name, number)| (name, number.into())).collect()
+    stats.metrics().iter().map(|metric| (metric.name, metric.value.into())).collect()
 }
 
 fn database_lines(stats: &DatabaseStats) -> Vec<Line> {

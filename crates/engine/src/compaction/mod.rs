@@ -40,6 +40,8 @@ use self::{
     pace::Pace,
     rewrite::Plan,
 };
+use tracing::{Instrument, info_span};
+
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
@@ -186,6 +188,11 @@ impl Core {
     }
 
     async fn compact(&self, database: &DatabaseCore, choice: &Choice) -> Result<(), Error> {
+        let span = info_span!("compact", database = %database.name);
+        self.rewrite(database, choice).instrument(span).await
+    }
+
+    async fn rewrite(&self, database: &DatabaseCore, choice: &Choice) -> Result<(), Error> {
         database.check()?;
         let (plan, live_before) = {
             // Version and live rows of one moment.
