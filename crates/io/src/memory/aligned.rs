@@ -3,12 +3,16 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use super::MemoryError;
 use super::allocation::Allocation;
-use super::{HUGE_PAGE_BYTES, MemoryError};
+
+/// Buffers from this length on are mapped, so that they go back to the system with their owner: an
+/// allocator keeps what it had to fetch for a burst of them (a bulk load, a compaction).
+const MAPPED_BYTES_MIN: usize = 256 * 1024;
 
 /// An owned buffer: 4096-aligned, of fixed length, zeroed at birth.
 ///
-/// From 2 MiB up it has a mapping of its own on huge pages where they can be had; such a buffer
+/// From 256 KiB up it has a mapping of its own, on huge pages where they can be had; such a buffer
 /// costs page faults when first touched, so keep and reuse it.
 pub struct AlignedBuf {
     memory: Allocation,
@@ -22,7 +26,7 @@ impl AlignedBuf {
     /// [`MemoryError`] when the allocator or the kernel has no memory left.
     pub fn zeroed(len: usize) -> Result<Self, MemoryError> {
         let memory =
-            if len < HUGE_PAGE_BYTES { Allocation::small(len)? } else { Allocation::large(len)? };
+            if len < MAPPED_BYTES_MIN { Allocation::small(len)? } else { Allocation::large(len)? };
         Ok(Self { memory })
     }
 }
@@ -52,7 +56,7 @@ impl fmt::Debug for AlignedBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::super::BLOCK_BYTES;
+    use super::super::{BLOCK_BYTES, HUGE_PAGE_BYTES};
     use super::*;
 
     #[test]
