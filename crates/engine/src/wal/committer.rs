@@ -22,10 +22,10 @@ use nephrite_format::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes},
     manifest::ManifestEdit,
 };
-use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write};
+use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write, write_synced};
 
 use super::{Closed, LogPosition, Wal, WalContext, WalStart, finish, staging::Frame};
-use crate::{error::Error, log_file, manifest::Manifest, memtable::Memtable};
+use crate::{config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable};
 
 /// How long buffered records may wait in memory for company before they are written.
 const LINGER: Duration = Duration::from_millis(10);
@@ -240,13 +240,13 @@ impl Committer {
             durable_through: self.durable_through,
         };
         let bytes = frame_bytes(payload_bytes as usize) as u64;
-        let buffer = self.write_frame(buffer, header, bytes).await?;
+        let durability = if wants_sync { Durability::Synced } else { Durability::Buffered };
+        let buffer = self.write_frame(buffer, header, bytes, durability).await?;
         self.wal.staging().recycle(buffer);
         self.next_sequence = self.next_sequence.next();
         self.wal.counters.frames.fetch_add(1, Ordering::Relaxed); // a counter
         self.wal.counters.bytes.fetch_add(bytes, Ordering::Relaxed); // a counter
         if wants_sync {
-            self.sync().await?;
             self.durable_through = header.sequence;
             self.mark_due = true;
         }
@@ -258,26 +258,48 @@ impl Committer {
         mut buffer: AlignedBuf,
         frame: FrameHeader,
         bytes: u64,
+        durability: Durability,
     ) -> Result<AlignedBuf, Error> {
         let fits = |current: &Current| current.offset + bytes <= self.context.segment_bytes;
         if !self.current.as_ref().is_some_and(fits) {
             self.next_segment();
         }
+        if durability == Durability::Synced {
+            self.sync_full_segments().await?;
+        }
         let disk = Arc::clone(&self.context.disk);
         let current = self.current.as_mut().expect("next_segment set it or failed");
         let offset = current.offset;
         let len = log_file::seal(&mut buffer, &current.header, offset, &frame);
-        current.unsynced = true;
         current.offset += bytes;
         let part = IoBuffer::Part { buffer, len };
-        let written = write(&*disk, &current.wal.file, offset, part).await?;
+        let file = &current.wal.file;
+        let written = match durability {
+            Durability::Buffered => {
+                current.unsynced = true;
+                write(&*disk, file, offset, part).await?
+            }
+            // One request; it makes the frames before it in this segment durable as well.
+            Durability::Synced => {
+                let written = write_synced(&*disk, file, offset, part).await?;
+                current.unsynced = false;
+                self.wal.counters.syncs.fetch_add(1, Ordering::Relaxed); // a counter
+                written
+            }
+        };
         Ok(written.into_aligned().expect("the buffer that was handed in comes back"))
     }
 
-    async fn sync(&mut self) -> Result<(), Error> {
+    /// Syncs full segments with frames that no sync has covered.
+    async fn sync_full_segments(&mut self) -> Result<(), Error> {
         for (_, full) in std::mem::take(&mut self.unsynced) {
             nephrite_io::sync(&*self.context.disk, &full).await?;
         }
+        Ok(())
+    }
+
+    async fn sync(&mut self) -> Result<(), Error> {
+        self.sync_full_segments().await?;
         if let Some(current) = self.current.as_mut().filter(|current| current.unsynced) {
             nephrite_io::sync(&*self.context.disk, &current.wal.file).await?;
             current.unsynced = false;
