@@ -105,23 +105,34 @@ pub struct DirectoryEntry {
 #[derive(Debug)]
 pub struct FileLock {
     path: PathBuf,
-    _keeper: LockKeeper,
+    keeper: LockKeeper,
+}
+
+impl Drop for FileLock {
+    /// Closing the file would not do: a child that another thread is just starting has a copy of
+    /// the descriptor until it runs its own program, and with it the lock.
+    fn drop(&mut self) {
+        if let LockKeeper::Os { file } = &self.keeper {
+            // What fails here is released when the last copy is closed.
+            let _ = file.unlock();
+        }
+    }
 }
 
 /// What releases the lock when it is dropped.
 #[derive(Debug)]
 enum LockKeeper {
-    Os { _file: std::fs::File },
+    Os { file: std::fs::File },
     Simulated { _token: Arc<()> },
 }
 
 impl FileLock {
     pub(crate) fn of_file(path: &Path, file: std::fs::File) -> Self {
-        Self { path: path.to_owned(), _keeper: LockKeeper::Os { _file: file } }
+        Self { path: path.to_owned(), keeper: LockKeeper::Os { file } }
     }
 
     pub(crate) fn simulated(path: &Path, token: Arc<()>) -> Self {
-        Self { path: path.to_owned(), _keeper: LockKeeper::Simulated { _token: token } }
+        Self { path: path.to_owned(), keeper: LockKeeper::Simulated { _token: token } }
     }
 
     /// The locked file.

@@ -70,6 +70,30 @@ fn a_second_lock_is_refused_until_the_first_is_dropped() {
     }
 }
 
+/// While another thread starts a child, the child has copies of all descriptors for a moment; a
+/// lock that ends with its last copy outlived its owner by that moment.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lock_ends_although_a_copy_of_its_descriptor_is_left() {
+    for bench in benches() {
+        let path = bench.path("LOCK");
+        let lock = block_on(bench.disk.lock(&path)).unwrap();
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+        let mut links = descriptors.filter_map(|entry| Some(entry.ok()?.path()));
+        let link = links.find(|link| std::fs::read_link(link).is_ok_and(|target| target == path));
+        let Some(link) = link else { continue }; // simulated
+        let descriptor = link.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        // SAFETY: the call takes a number and makes another one.
+        let copy = unsafe { libc::dup(descriptor) };
+
+        drop(lock);
+
+        block_on(bench.disk.lock(&path)).unwrap();
+        // SAFETY: nobody else knows of the copy.
+        assert_eq!(unsafe { libc::close(copy) }, 0);
+    }
+}
+
 #[test]
 fn a_read_past_the_end_is_an_error_with_its_place() {
     for bench in benches() {
