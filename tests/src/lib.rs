@@ -9,6 +9,8 @@
 //! | `recovery` | logs that took a turn: recycled, resized, torn, crashed over and over |
 //! | `seed_crashes` | what is left after a crash, from images and killed children |
 //! | `seed_scale` | large data sets and memory pressure |
+//! | `kill_focus` | SIGKILL in the middle of a flush, compaction, recycling, drop, close |
+//! | `many_databases` | ten thousand databases with few files and little memory |
 //! | `kill_loop` | rounds of SIGKILL at random moments over mixed writes |
 //! | `damage` | truncated, emptied, removed, swapped and flipped files of each kind |
 //! | `surroundings` | no permission, full disk, second process, few file descriptors |
@@ -28,6 +30,7 @@
 pub mod crash;
 pub mod damage;
 pub mod directories;
+pub mod focus;
 pub mod history;
 pub mod log_frames;
 pub mod process;

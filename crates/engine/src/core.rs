@@ -94,6 +94,7 @@ pub(crate) struct Counters {
     pub(crate) flushes: AtomicU64,
     pub(crate) flushed_rows: AtomicU64,
     pub(crate) write_stalls: AtomicU64,
+    pub(crate) flush_stalls: AtomicU64,
     pub(crate) databases_closed: AtomicU64,
     pub(crate) flush_time: Latency,
 }

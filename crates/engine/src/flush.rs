@@ -187,6 +187,7 @@ impl Core {
         &self,
         database: &'a Arc<DatabaseCore>,
     ) -> Result<Option<Prepared<'a>>, Error> {
+        self.wait_for_compactions(database).await;
         let version = database.version.load();
         let Some(memtable) = version.frozen.last().map(Arc::clone) else { return Ok(None) };
         if database.check().is_err() {

@@ -306,7 +306,9 @@ impl Core {
                 self.compaction_ended.set(Ok(()));
                 return;
             }
+            self.compactions.begin();
             if !self.compact_once().await {
+                self.compactions.rest();
                 either(wanted, garbage).await;
             }
         }

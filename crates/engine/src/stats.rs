@@ -52,6 +52,8 @@ pub struct StoreStats {
     pub snapshots: u64,
     pub snapshot_age_max_micros: u64,
     pub write_stalls: u64,
+    /// Flushes that waited for compactions to catch up.
+    pub flush_stalls: u64,
     /// Calls that wait for the flush task; flushes of the same thing count once.
     pub jobs_waiting: u64,
     pub wal_frames: u64,
@@ -101,6 +103,7 @@ impl StoreStats {
             snapshots: core.snapshots.count(),
             snapshot_age_max_micros: oldest_snapshot_micros(core),
             write_stalls: get(&core.counters.write_stalls),
+            flush_stalls: get(&core.counters.flush_stalls),
             jobs_waiting: core.jobs.len() as u64,
             wal_frames: get(&wal.frames),
             wal_records: get(&wal.records),

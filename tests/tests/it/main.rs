@@ -4,6 +4,7 @@
 
 mod concurrency;
 mod damage;
+mod kill_focus;
 mod kill_loop;
 mod many_databases;
 mod memory_limit;

@@ -143,7 +143,7 @@ fn is_eligible(segment: &Arc<Segment>, all: &[Arc<Segment>]) -> bool {
 }
 
 /// Most segments that can have the same id.
-fn depth(segments: &[Arc<Segment>]) -> usize {
+pub(super) fn depth(segments: &[Arc<Segment>]) -> usize {
     // Where most ranges meet, some range begins.
     let meeting = |id| segments.iter().filter(|segment| segment.may_contain(id)).count();
     segments.iter().map(|segment| meeting(segment.id_range().0)).max().unwrap_or(0)

@@ -27,7 +27,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -54,6 +54,8 @@ use crate::{
 const MERGE_SHARE: u64 = 32;
 /// Most bytes for them.
 const MERGE_BYTES_MAX: u64 = 4 << 20;
+/// Runs of a database from which its flushes wait for compactions.
+const RUNS_STALL: usize = 3 * choice::RUNS_MAX;
 /// Databases that callers want compacted and that wait, at the most.
 const ASKED_MAX: usize = 256;
 
@@ -62,6 +64,10 @@ const ASKED_MAX: usize = 256;
 pub(crate) struct Compactions {
     asked: Mutex<Asked>,
     taken: Event,
+    /// A compaction ended, or the task that does them.
+    progress: Event,
+    /// The task is at work and its last attempt did not fail: waiting for it makes sense.
+    works: AtomicBool,
     pub(crate) done: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) bytes_read: AtomicU64,
@@ -103,8 +109,27 @@ impl Compactions {
         next
     }
 
+    /// The task looks for work.
+    pub(crate) fn begin(&self) {
+        self.works.store(true, Ordering::Release);
+    }
+
+    /// It found none, or none that it can do: nobody waits for it.
+    pub(crate) fn rest(&self) {
+        self.works.store(false, Ordering::Release);
+        self.progress.notify(usize::MAX);
+    }
+
+    fn note(&self, succeeded: bool) {
+        let counter = if succeeded { &self.done } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed); // a counter
+        self.works.store(succeeded, Ordering::Release);
+        self.progress.notify(usize::MAX);
+    }
+
     /// No more requests; those that wait are told that the store is closed.
     pub(crate) fn close(&self) {
+        self.rest();
         let waiting = {
             let mut asked = self.asked();
             asked.closed = true;
@@ -126,6 +151,21 @@ impl Core {
                 return reply.wait().await;
             }
             taken.await;
+        }
+    }
+
+    /// Keeps a flush from adding to far more runs than lookups should visit, until compactions
+    /// have caught up. Not while they fail, and not in recovery, which comes before them.
+    pub(crate) async fn wait_for_compactions(&self, database: &DatabaseCore) {
+        loop {
+            let progress = self.compactions.progress.listen();
+            let works = self.compactions.works.load(Ordering::Acquire);
+            if !works || choice::depth(&database.version.load().segments) < RUNS_STALL {
+                return;
+            }
+            self.counters.flush_stalls.fetch_add(1, Ordering::Relaxed); // a counter
+            self.compaction_wanted.notify(usize::MAX);
+            progress.await;
         }
     }
 
@@ -156,11 +196,7 @@ impl Core {
     }
 
     fn note(&self, outcome: Result<(), Error>) -> Result<(), Error> {
-        let counter = match &outcome {
-            Ok(()) => &self.compactions.done,
-            Err(_) => &self.compactions.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed); // a counter
+        self.compactions.note(outcome.is_ok());
         outcome
     }
 

@@ -22,7 +22,7 @@ use nephrite_format::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes},
     manifest::ManifestEdit,
 };
-use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write, write_synced};
+use nephrite_io::{FileHandle, IoBuffer, OpenOptions, memory::AlignedBuf, write, write_synced};
 
 use super::{Closed, LogPosition, Wal, WalContext, WalStart, finish, staging::Frame};
 use crate::{config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable};
@@ -38,6 +38,19 @@ pub(crate) struct WalFile {
     pub(crate) id: FileId,
     pub(crate) file: FileHandle,
     pub(crate) bytes: u64,
+}
+
+/// A log file that is not being written: closed, so that a long log keeps no files open.
+#[derive(Clone, Copy, Debug)]
+struct RestingFile {
+    id: FileId,
+    bytes: u64,
+}
+
+impl From<WalFile> for RestingFile {
+    fn from(wal: WalFile) -> Self {
+        Self { id: wal.id, bytes: wal.bytes }
+    }
 }
 
 /// The segment being written.
@@ -58,13 +71,13 @@ pub(crate) struct Committer {
     context: WalContext,
     manifest: Arc<Manifest>,
     current: Option<Current>,
-    closed: VecDeque<(u64, WalFile)>,
+    closed: VecDeque<(u64, RestingFile)>,
     /// Full segments with frames that no sync has covered yet.
     unsynced: Vec<(u64, FileHandle)>,
     /// Segments whose headers and names in the manifest are on disk, in the order of positions.
     ready: VecDeque<Current>,
     /// Files that are free to become segments.
-    spares: Vec<WalFile>,
+    spares: Vec<RestingFile>,
     next_position: u64,
     next_sequence: FrameSequence,
     /// Of the last frame written.
@@ -103,11 +116,11 @@ impl Committer {
             closed: start
                 .recovered
                 .into_iter()
-                .map(|segment| (segment.start.segment, segment.wal))
+                .map(|segment| (segment.start.segment, segment.wal.into()))
                 .collect(),
             unsynced: Vec::new(),
             ready: VecDeque::new(),
-            spares: start.spares,
+            spares: start.spares.into_iter().map(RestingFile::from).collect(),
             next_position: start.next_position,
             next_sequence: start.next_sequence,
             last_lsn: Lsn::new(start.next_lsn.get() - 1),
@@ -336,7 +349,7 @@ impl Committer {
             if full.unsynced {
                 self.unsynced.push((full.position, full.wal.file.clone()));
             }
-            self.closed.push_back((full.position, full.wal));
+            self.closed.push_back((full.position, full.wal.into()));
             self.context.flush_wanted.notify(usize::MAX);
         }
     }
@@ -398,7 +411,7 @@ impl Committer {
     /// manifest. Only then may frames go there, so recovery knows which files it needs.
     async fn make_ready(&mut self) -> Result<(), Error> {
         let wal = match self.spares.pop() {
-            Some(spare) => spare,
+            Some(spare) => self.open_spare(spare).await?,
             None => self.create_spare().await?,
         };
         let made = self.name_segment(&wal).await;
@@ -416,7 +429,7 @@ impl Committer {
                 Ok(())
             }
             Err(error) => {
-                self.spares.push(wal);
+                self.spares.push(wal.into());
                 Err(error)
             }
         }
@@ -454,7 +467,6 @@ impl Committer {
                 continue;
             }
             let path = self.context.paths.wal(file.id);
-            drop(file);
             // A file that stays is found and reused or removed by the next open.
             let _ = self.context.disk.remove_file(&path).await;
         }
@@ -464,6 +476,13 @@ impl Committer {
     fn retry_for_space(&self) {
         self.wal.staging().no_space = None;
         self.wal.room.notify(usize::MAX);
+    }
+
+    /// Opens a file that came free. One that cannot be opened is not tried again.
+    async fn open_spare(&self, spare: RestingFile) -> Result<WalFile, Error> {
+        let path = self.context.paths.wal(spare.id);
+        let file = self.context.disk.open(&path, OpenOptions::read_write()).await?;
+        Ok(WalFile { id: spare.id, file, bytes: spare.bytes })
     }
 
     async fn create_spare(&self) -> Result<WalFile, Error> {
