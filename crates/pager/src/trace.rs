@@ -81,11 +81,11 @@ impl TraceRecorder {
     }
 
     pub(crate) fn record(&self, read: PageRead) {
-        // Relaxed: numbers only sort; each is drawn once.
-        let number = self.next_read.fetch_add(1, Ordering::Relaxed);
         let shard = &self.shards[thread_number().unwrap_or(0) % self.shards.len()];
         if let Ok(mut reads) = shard.try_lock() {
             if reads.len() < self.shard_capacity {
+                // Relaxed: numbers only sort; each is drawn once.
+                let number = self.next_read.fetch_add(1, Ordering::Relaxed);
                 reads.push((number, read));
                 return;
             }

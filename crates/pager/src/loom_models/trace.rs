@@ -9,7 +9,7 @@ use crate::trace::{PageRead, TraceRecorder};
 #[test]
 fn every_read_is_taken_or_counted() {
     check(|| {
-        let recorder = Arc::new(TraceRecorder::new(1));
+        let recorder = Arc::new(TraceRecorder::new(2));
 
         let readers: Vec<_> = (0..2)
             .map(|page| {
