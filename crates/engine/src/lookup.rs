@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::{
     error::Error,
     memtable::Memtable,
-    segment::{ReadContext, Segment, prefetch_id_pages, prefetch_vector_pages},
+    segment::{Purpose, ReadContext, Segment, prefetch_id_pages, prefetch_vector_pages},
     vector::VectorRef,
     version::Version,
 };
@@ -95,7 +95,7 @@ impl View<'_> {
         ids: &[IdRef<'_>],
     ) -> Result<Vec<Option<VectorRef>>, Error> {
         let places = self.locate_many(ids).await?;
-        self.fetch(&places).await
+        self.fetch(&places, Purpose::Point).await
     }
 
     /// Where many ids lie, in the order of the ids.
@@ -149,17 +149,21 @@ impl View<'_> {
 
     /// The vectors at many places. Pages that are not in memory are read in one submission per
     /// `pinned_max` places.
-    pub(crate) async fn fetch(&self, places: &[Place]) -> Result<Vec<Option<VectorRef>>, Error> {
+    pub(crate) async fn fetch(
+        &self,
+        places: &[Place],
+        purpose: Purpose,
+    ) -> Result<Vec<Option<VectorRef>>, Error> {
         let mut vectors = Vec::with_capacity(places.len());
         for part in places.chunks(self.context.pinned_max) {
             release(&mut vectors); // nothing is pinned while waiting
-            self.prefetch(part).await?;
+            self.prefetch(part, purpose).await?;
             for place in part {
                 let vector = match place {
                     Place::Absent => None,
                     Place::Memory(memtable, row) => Some(in_memory(memtable, *row)),
                     Place::Segment(segment, row) => {
-                        Some(self.vector(segment, *row, &mut vectors).await?)
+                        Some(self.vector(segment, *row, purpose, &mut vectors).await?)
                     }
                 };
                 vectors.push(vector);
@@ -173,11 +177,15 @@ impl View<'_> {
         &self,
         segment: &Segment,
         row: Row,
+        purpose: Purpose,
         held: &mut [Option<VectorRef>],
     ) -> Result<VectorRef, Error> {
         let page = segment.page_of(row);
+        if purpose == Purpose::Point {
+            segment.trace_vector(row);
+        }
         loop {
-            match segment.try_vector_page(self.context, page).await? {
+            match segment.try_vector_page(self.context, page, purpose).await? {
                 Ok(guard) => return Ok(segment.vector_in(guard, row)),
                 Err(full) => {
                     release(held);
@@ -188,7 +196,7 @@ impl View<'_> {
     }
 
     /// Starts the loads of all pages that are not in memory.
-    async fn prefetch(&self, places: &[Place]) -> Result<(), Error> {
+    async fn prefetch(&self, places: &[Place], purpose: Purpose) -> Result<(), Error> {
         let mut pages: Vec<(&Arc<Segment>, u32)> = places
             .iter()
             .filter_map(|place| match place {
@@ -198,7 +206,7 @@ impl View<'_> {
             .collect();
         pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));
         pages.dedup_by_key(|(segment, page)| (segment.file(), *page));
-        prefetch_vector_pages(self.context, &pages).await
+        prefetch_vector_pages(self.context, &pages, purpose).await
     }
 
     /// Number of ids that are stored.

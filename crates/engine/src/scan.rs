@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     lookup::{Place, View},
     memtable::Memtable,
-    segment::{ReadContext, Segment},
+    segment::{Purpose, ReadContext, Segment},
     snapshot::SnapshotInner,
     vector::VectorRef,
 };
@@ -100,7 +100,7 @@ impl Scan {
         }
         let places: Vec<Place> = self.located.iter().map(|(_, place)| place.clone()).collect();
         let view = View { context, version: &self.snapshot.version, at: self.snapshot.at };
-        let vectors = view.fetch(&places).await?;
+        let vectors = view.fetch(&places, Purpose::Scan).await?;
         // Copies: a scan that nobody goes on with pins nothing.
         let found = self.located.drain(..).zip(vectors);
         let found = found.filter_map(|((id, _), vector)| Some((id, vector?.into_owned())));

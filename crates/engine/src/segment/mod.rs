@@ -18,6 +18,6 @@ pub(crate) mod sink;
 
 pub(crate) use self::{
     memory_index::MetadataMemory,
-    pages::{prefetch_id_pages, prefetch_vector_pages},
+    pages::{Purpose, prefetch_id_pages, prefetch_vector_pages},
     reader::{Garbage, ReadContext, Segment},
 };

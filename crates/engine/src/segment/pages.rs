@@ -29,10 +29,28 @@ pub(super) enum Check {
     Table,
 }
 
+/// What vectors are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Point,
+    Scan,
+}
+
+impl Purpose {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Point => Kind::Vector,
+            Self::Scan => Kind::Scanned,
+        }
+    }
+}
+
 /// Which pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Vector,
+    /// Vector pages, for a scan: it leaves in the cache what others use.
+    Scanned,
     Id,
     Table,
 }
@@ -46,6 +64,7 @@ impl Segment {
     /// The vector of a row.
     pub(crate) async fn vector(&self, context: &ReadContext, row: Row) -> Result<VectorRef, Error> {
         let guard = self.page(context, Kind::Vector, self.page_of(row)).await?;
+        self.trace_vector(row);
         Ok(self.vector_in(guard, row))
     }
 
@@ -53,8 +72,14 @@ impl Segment {
     pub(crate) fn vector_in(&self, page: PageGuard, row: Row) -> VectorRef {
         let layout = &self.identity.layout;
         let place = layout.page_of(row);
-        self.vectors.trace_read(place.page, near(place.offset, layout.vector_bytes()));
         VectorRef::in_page(page, place.offset, layout.vector_bytes())
+    }
+
+    /// Tells the trace, if there is one, that the vector of a row is being read.
+    pub(crate) fn trace_vector(&self, row: Row) {
+        let layout = &self.identity.layout;
+        let place = layout.page_of(row);
+        self.vectors.trace_read(place.page, near(place.offset, layout.vector_bytes()));
     }
 
     /// The vector of a row, if its page is in memory.
@@ -87,8 +112,9 @@ impl Segment {
         &self,
         context: &ReadContext,
         page: u32,
+        purpose: Purpose,
     ) -> Result<Result<PageGuard, FrameWait>, Error> {
-        self.try_page(context, Kind::Vector, page).await
+        self.try_page(context, purpose.kind(), page).await
     }
 
     /// Number of vector pages.
@@ -125,7 +151,7 @@ impl Segment {
         count: u32,
     ) -> Result<IoBuffer, Error> {
         let page_bytes = match kind {
-            Kind::Vector => self.identity.layout.page_bytes() as usize,
+            Kind::Vector | Kind::Scanned => self.identity.layout.page_bytes() as usize,
             Kind::Id | Kind::Table => BLOCK_BYTES,
         };
         let file = context.files.get(self.meta.file).await?;
@@ -171,8 +197,7 @@ impl Segment {
         page: u32,
         check: Check,
     ) -> Option<Request> {
-        let (cached, number) = self.cached(kind, page);
-        match cached.get(number) {
+        match self.look_up(kind, page) {
             Lookup::Load(load) => Some(self.request(file.clone(), kind, page, load, check)),
             Lookup::Hit(_) | Lookup::Wait(_) | Lookup::Full(_) => None,
         }
@@ -200,10 +225,9 @@ impl Segment {
         kind: Kind,
         page: u32,
     ) -> Result<Result<PageGuard, FrameWait>, Error> {
-        let (cached, number) = self.cached(kind, page);
         let (mut check, mut file) = (None, None);
         loop {
-            let waiting = match cached.get(number) {
+            let waiting = match self.look_up(kind, page) {
                 Lookup::Hit(guard) => return Ok(Ok(guard)),
                 Lookup::Full(full) => return Ok(Err(full)),
                 Lookup::Wait(wait) => wait,
@@ -235,9 +259,17 @@ impl Segment {
         }
     }
 
+    fn look_up(&self, kind: Kind, page: u32) -> Lookup {
+        let (cached, number) = self.cached(kind, page);
+        match kind {
+            Kind::Scanned => cached.get_for_scan(number),
+            Kind::Vector | Kind::Id | Kind::Table => cached.get(number),
+        }
+    }
+
     fn cached(&self, kind: Kind, page: u32) -> (&Arc<CachedFile>, u32) {
         match kind {
-            Kind::Vector => (&self.vectors, page),
+            Kind::Vector | Kind::Scanned => (&self.vectors, page),
             Kind::Id => (&self.small, page),
             Kind::Table => (&self.small, self.id_pages() + page),
         }
@@ -337,7 +369,7 @@ pub(super) fn near(start: usize, len: usize) -> Range<u32> {
 
 fn section_of(kind: Kind) -> SectionKind {
     match kind {
-        Kind::Vector => SectionKind::VectorPages,
+        Kind::Vector | Kind::Scanned => SectionKind::VectorPages,
         Kind::Id => SectionKind::IdPages,
         Kind::Table => SectionKind::ChecksumTable,
     }
@@ -348,8 +380,9 @@ fn section_of(kind: Kind) -> SectionKind {
 pub(crate) async fn prefetch_vector_pages(
     context: &ReadContext,
     pages: &[(&Arc<Segment>, u32)],
+    purpose: Purpose,
 ) -> Result<(), Error> {
-    prefetch(context, pages, Kind::Vector).await
+    prefetch(context, pages, purpose.kind()).await
 }
 
 /// As [`prefetch_vector_pages`], of id pages.
