@@ -9,7 +9,9 @@ use std::{path::Path, sync::Arc};
 
 use nephrite_format::{
     BLOCK_BYTES, FileHeader, FrameSequence,
-    frame::{FrameHeader, FrameView, decode_frame, frame_bytes, peek_frame_bytes, seal_frame},
+    frame::{
+        FrameHeader, FrameKind, FrameView, decode_frame, frame_bytes, peek_frame_bytes, seal_frame,
+    },
 };
 use nephrite_io::{
     Disk, FileHandle, IoBuffer, OpenOptions, memory::AlignedBuf, read_many, write, write_many,
@@ -144,7 +146,10 @@ pub(crate) fn read_frames<'a>(
         let offset = at as u64;
         let what = match decode_frame(&content[at..], header.identity(offset)) {
             Ok(frame) if next.is_none_or(|next| frame.header.sequence == next) => {
-                next = Some(frame.header.sequence.next());
+                // A mark has the place and the sequence of the frame that overwrites it. Where it
+                // is found that frame was lost, and none behind it counts.
+                let sequence = frame.header.sequence;
+                next = Some(if is_mark(&frame.header) { sequence } else { sequence.next() });
                 at += frame.total_bytes;
                 visit(offset, frame)?;
                 continue;
@@ -160,6 +165,12 @@ pub(crate) fn read_frames<'a>(
         return Ok(Stop::Hole { offset, what, durable_behind });
     }
     Ok(Stop::End)
+}
+
+/// Whether a frame only says what is on disk, until the next frame takes its place.
+pub(crate) fn is_mark(frame: &FrameHeader) -> bool {
+    frame.record_count == 0
+        && matches!(frame.kind, FrameKind::WalRecords | FrameKind::ManifestEdits)
 }
 
 /// What valid frames from `at` on say is on disk. Looks at every block, since a hole hides where
@@ -212,10 +223,7 @@ pub(crate) async fn open_existing(
 
 #[cfg(test)]
 mod tests {
-    use nephrite_format::{
-        FileDetail, FileId, Generation, Lsn, StoreId,
-        frame::{FrameKind, build_frame},
-    };
+    use nephrite_format::{FileDetail, FileId, Generation, Lsn, StoreId, frame::build_frame};
 
     use super::*;
 
@@ -289,6 +297,30 @@ mod tests {
         let (seen, stop) = read(&content);
         assert_eq!(seen, [4]);
         assert!(matches!(stop, Stop::Hole { durable_behind: None, .. }), "{stop:?}");
+    }
+
+    /// A frame that overwrote a mark may be lost in a crash while the next one is kept.
+    #[test]
+    fn a_frame_behind_a_mark_does_not_count() {
+        let mut content = file(&[(4, 3)]);
+        content.truncate(BLOCK_BYTES * 3);
+        for (sequence, record_count) in [(5, 0), (6, 1)] {
+            let frame = FrameHeader {
+                kind: FrameKind::WalRecords,
+                payload_bytes: 0,
+                record_count,
+                sequence: FrameSequence::new(sequence),
+                first_lsn: Lsn::new(5),
+                durable_through: FrameSequence::new(4),
+            };
+            let place = header().identity(content.len() as u64);
+            content.extend(build_frame(place, &frame, &[]));
+        }
+        content.resize(64 * BLOCK_BYTES, 0);
+        let (seen, stop) = read(&content);
+        assert_eq!(seen, [4, 5]);
+        let Stop::Hole { durable_behind, .. } = stop else { panic!("{stop:?}") };
+        assert_eq!(durable_behind, Some(FrameSequence::new(4)));
     }
 
     #[test]

@@ -220,6 +220,8 @@ struct Inner {
     /// Where the next frame goes.
     offset: u64,
     next_sequence: FrameSequence,
+    /// Whether the last frame may be in the operating system's memory only, see [`Loaded`].
+    unsure: bool,
     failed: Option<Error>,
 }
 
@@ -233,6 +235,9 @@ pub(crate) struct Loaded {
     offset: u64,
     capacity: u64,
     next_sequence: FrameSequence,
+    /// No mark says that the last frame was synced. If a sync failed, the frame can be read as
+    /// long as the machine runs, and no later sync makes it durable: nothing may follow it.
+    unsure: bool,
 }
 
 impl Manifest {
@@ -256,8 +261,9 @@ impl Manifest {
         next_file: Arc<AtomicU64>,
         loaded: Loaded,
     ) -> Self {
-        let Loaded { store, state, file, header, offset, capacity, next_sequence } = loaded;
-        let inner = Inner { state, file, header, capacity, offset, next_sequence, failed: None };
+        let Loaded { store, state, file, header, offset, capacity, next_sequence, unsure } = loaded;
+        let failed = None;
+        let inner = Inner { state, file, header, capacity, offset, next_sequence, unsure, failed };
         Self { disk, paths, store, next_file, inner: AsyncMutex::new(inner) }
     }
 
@@ -277,7 +283,8 @@ impl Manifest {
         let (edits, result) = edits(&inner.state)?;
         inner.state.check(&edits);
         let (payload, count) = ManifestEdit::encode_all(&edits);
-        if inner.capacity < inner.offset + frame_bytes(payload.len()) as u64 {
+        let end = inner.offset + frame_bytes(payload.len()) as u64;
+        if inner.unsure || inner.capacity < end {
             self.rotate(&mut inner, &edits).await?;
             return Ok(result);
         }
@@ -421,7 +428,8 @@ async fn write_new(
         sequence = sequence.next();
     }
     nephrite_io::sync(&**disk, &file).await?;
-    Ok(Inner { state, file, header, capacity, offset, next_sequence: sequence, failed: None })
+    let (next_sequence, unsure, failed) = (sequence, false, None);
+    Ok(Inner { state, file, header, capacity, offset, next_sequence, unsure, failed })
 }
 
 /// The state as payloads of frames; at least one.
@@ -463,6 +471,7 @@ pub(crate) async fn load(
         offset: parsed.offset,
         capacity: bytes,
         next_sequence: parsed.next_sequence,
+        unsure: parsed.unsure,
     })
 }
 
@@ -471,6 +480,7 @@ struct Parsed {
     state: ManifestState,
     offset: u64,
     next_sequence: FrameSequence,
+    unsure: bool,
 }
 
 /// Decodes the content of a manifest file.
@@ -487,13 +497,15 @@ fn parse(content: &[u8], id: FileId, name: &str) -> Result<Parsed, Error> {
         return Err(Error::corrupt(name, content.len() as u64, what));
     }
     let mut state = ManifestState::default();
-    let mut complete = false;
+    let (mut complete, mut unsure) = (false, false);
     let mut offset = BLOCK_BYTES as u64;
     let mut next_sequence = FrameSequence::new(1);
     let stop = log_file::read_frames(content, &header, Some(next_sequence), |at, frame| {
         apply_frame(&mut state, &frame, name, at)?;
         complete |= frame.header.kind == FrameKind::ManifestSnapshotEnd;
-        let mark = frame.header.kind == FrameKind::ManifestEdits && frame.header.record_count == 0;
+        let mark = log_file::is_mark(&frame.header);
+        // A snapshot was synced before the file got its name.
+        unsure = !mark && complete && frame.header.kind == FrameKind::ManifestEdits;
         if !mark {
             offset = at + frame.total_bytes as u64;
             next_sequence = frame.header.sequence.next();
@@ -511,7 +523,7 @@ fn parse(content: &[u8], id: FileId, name: &str) -> Result<Parsed, Error> {
         return Err(Error::corrupt(name, offset, "the snapshot at its beginning has no end"));
     }
     state.check_numbers().map_err(|what| Error::corrupt(name, offset, what))?;
-    Ok(Parsed { header, state, offset, next_sequence })
+    Ok(Parsed { header, state, offset, next_sequence, unsure })
 }
 
 fn apply_frame(

@@ -160,7 +160,7 @@ impl Opening {
         match (found.manifests.is_empty(), mode) {
             (false, Mode::Create) => Err(Error::StoreExists { path: self.paths.root().to_owned() }),
             (true, Mode::Open) => Err(not_a_store(self.paths.root())),
-            (true, Mode::Create | Mode::OpenOrCreate) => self.create(lock).await,
+            (true, Mode::Create | Mode::OpenOrCreate) => self.create(lock, &found).await,
             (false, Mode::Open | Mode::OpenOrCreate) => self.open(lock, found).await,
         }
     }
@@ -197,12 +197,12 @@ impl Opening {
         Ok(listing)
     }
 
-    async fn create(self, lock: FileLock) -> Result<Arc<Core>, Error> {
+    async fn create(self, lock: FileLock, found: &Listing) -> Result<Arc<Core>, Error> {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         id[8..].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         let store = StoreId::new(id);
-        self.remove_earlier_attempt().await?;
+        self.remove_earlier_attempt(found).await?;
         let next_file = Arc::new(AtomicU64::new(1));
         let context = self.wal_context(store, &next_file);
         let spare = create_wal_file(&context).await?;
@@ -214,9 +214,9 @@ impl Opening {
         self.start(lock, store, manifest, next_file, context, log, BTreeMap::new(), 1).await
     }
 
-    /// A crash while a store was made leaves a log file that was never used. Anything else is of
-    /// a store that has lost its manifest, and stays.
-    async fn remove_earlier_attempt(&self) -> Result<(), Error> {
+    /// A crash while a store was made leaves a log file that was never used, and a manifest that
+    /// was not finished. Anything else is of a store that has lost its manifest, and stays.
+    async fn remove_earlier_attempt(&self, found: &Listing) -> Result<(), Error> {
         let refuse = |name: &str| {
             let reason = format!(
                 "it has no manifest, but {name} of a store that had one; put the manifest back or \
@@ -235,6 +235,13 @@ impl Opening {
                 return refuse(&entry.name);
             }
             self.disk.remove_file(&self.paths.wal(file)).await?;
+        }
+        self.remove_temporaries(found).await
+    }
+
+    async fn remove_temporaries(&self, found: &Listing) -> Result<(), Error> {
+        for name in &found.temporaries {
+            self.disk.remove_file(&self.paths.root().join(name)).await?;
         }
         Ok(())
     }
@@ -268,9 +275,7 @@ impl Opening {
         for old in older {
             self.disk.remove_file(&self.paths.manifest(*old)).await?;
         }
-        for name in &found.temporaries {
-            self.disk.remove_file(&self.paths.root().join(name)).await?;
-        }
+        self.remove_temporaries(&found).await?;
         let context = self.wal_context(store, &next_file);
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let manifest = Manifest::resume(disk, paths, Arc::clone(&next_file), loaded);

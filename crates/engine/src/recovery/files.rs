@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use nephrite_format::{BLOCK_BYTES, FileDetail, FileHeader, FileId, FileKind, FrameSequence};
+use nephrite_format::{
+    BLOCK_BYTES, FileDetail, FileHeader, FileId, FileKind, FrameSequence, frame::peek_frame_bytes,
+};
 use nephrite_io::{Disk, IoBuffer, IoErrorKind};
 
 use super::Source;
@@ -135,9 +137,15 @@ pub(crate) async fn is_unused(
     if page.as_slice().iter().all(|byte| *byte == 0) {
         return Ok(true);
     }
-    match read_header(disk, &WalFile { id, file, bytes }).await {
+    let wal = WalFile { id, file, bytes };
+    match read_header(disk, &wal).await {
         Ok(header) => Ok(matches!(header.detail, FileDetail::Wal { position: 0, .. })),
-        Err(Error::Corrupt { .. }) => Ok(false),
+        // Torn while it was made, unless there are frames behind it.
+        Err(Error::Corrupt { .. }) => {
+            let content = log_file::read_file(&**disk, &wal.file, wal.bytes).await?;
+            let mut blocks = content.chunks(BLOCK_BYTES).skip(1);
+            Ok(!blocks.any(|block| peek_frame_bytes(block).is_some()))
+        }
         Err(error) => Err(error),
     }
 }
