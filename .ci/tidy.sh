@@ -56,7 +56,8 @@ nephrite-format|
 nephrite-io|
 nephrite-pager|nephrite-io
 nephrite|nephrite-format nephrite-io nephrite-pager
-nephrite-cli|nephrite nephrite-io
+nephrite-simulation|nephrite nephrite-io
+nephrite-cli|nephrite nephrite-io nephrite-simulation
 "
 while IFS='|' read -r package allowed; do
     [ -n "$package" ] || continue

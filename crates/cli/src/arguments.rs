@@ -14,7 +14,7 @@ use nephrite::{BackendChoice, Durability, IdKind, Profile};
 
 use crate::commands::{
     cache_replay, compact, config, create, delete, demo, drop, export, flush, get, import, io_info,
-    list, put, stats, verify,
+    list, put, simulate, stats, verify,
 };
 use crate::configuration::{Configuration, Flags};
 use crate::context::Context;
@@ -110,6 +110,8 @@ enum Command {
     CacheReplay(cache_replay::CacheReplayArguments),
     /// Say which I/O path a directory gets, and why
     IoInfo(io_info::IoInfoArguments),
+    /// Run the engine on a simulated machine, with crashes and faults by seed
+    Simulate(simulate::SimulateArguments),
     /// The process that the demo kills
     #[command(hide = true)]
     DemoChild(demo::ChildArguments),
@@ -216,6 +218,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Config(arguments) => config::run(&arguments, context),
         Command::CacheReplay(arguments) => cache_replay::run(&arguments, context),
         Command::IoInfo(arguments) => io_info::run(&arguments, context),
+        Command::Simulate(arguments) => simulate::run(&arguments, context),
         Command::DemoChild(arguments) => demo::run_child(&arguments, context),
     }
 }

@@ -14,5 +14,6 @@ pub(crate) mod import;
 pub(crate) mod io_info;
 pub(crate) mod list;
 pub(crate) mod put;
+pub(crate) mod simulate;
 pub(crate) mod stats;
 pub(crate) mod verify;

@@ -13,5 +13,6 @@ mod files;
 mod interrupted;
 #[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test that called")]
 mod run;
+mod simulate;
 mod usage;
 mod vectors;

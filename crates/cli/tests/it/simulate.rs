@@ -1,0 +1,34 @@
+//! `simulate`: its report, and that a seed replays.
+
+use crate::run::Place;
+
+#[test]
+fn a_campaign_reports_what_it_did_and_replays() {
+    let place = Place::new();
+    let line = "simulate --seed 7 --steps 40 --runs 4 --jobs 2 --json";
+
+    let first = place.json(line);
+    let again = place.json(line);
+
+    for field in ["runs", "steps", "crashes", "faults", "failures"] {
+        assert!(first[field].is_u64(), "{field}: {first}");
+    }
+    assert_eq!((&first["runs"], &first["failures"]), (&4.into(), &0.into()));
+    assert_eq!(first["trace_hash"], again["trace_hash"]);
+    assert_eq!(first["trace_hash"].as_str().map(str::len), Some(16));
+}
+
+#[test]
+fn time_bounds_a_campaign() {
+    let place = Place::new();
+    let report = place.json("simulate --steps 10 --minutes 0 --json");
+    assert_eq!(report["runs"], 0);
+}
+
+#[test]
+fn unknown_operations_and_faults_are_named() {
+    let place = Place::new();
+    place.fails(64, "simulate --without put,fly", &["`fly` is no operation", "get-many"]);
+    place.fails(64, "simulate --faults all", &["none, failures or corruption"]);
+    place.fails(64, "simulate --minutes -1", &["--minutes"]);
+}

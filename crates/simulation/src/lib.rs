@@ -1,0 +1,38 @@
+//! Deterministic simulation of Nephrite: the whole engine on one thread, on a simulated disk,
+//! clock and scheduler, with crashes and faults, all of it by one seed.
+//!
+//! ```
+//! use nephrite_simulation::{Options, simulate};
+//!
+//! let report = simulate(&Options::new(7).steps(50));
+//! assert_eq!(report.failure, None);
+//! assert_eq!(report.trace_hash, simulate(&Options::new(7).steps(50)).trace_hash);
+//! ```
+//!
+//! [`SimRuntime`] and [`nephrite_io::sim::SimDisk`] run workloads of your own in the same way: give
+//! both to a [`nephrite::Config`], and drive the futures of your program with [`SimRuntime::run`].
+//!
+//! | module | what |
+//! |---|---|
+//! | `runtime` | clock, tasks and randomness of the engine on one thread |
+//! | `history` | what was asked for and promised; which recovered states are right |
+//! | `record` | vectors that say which write they are of |
+//! | `workload` | clients that write, read and check |
+//! | `inspect` | a whole store, read in every way there is |
+//! | `run` | one run: lives, crashes, restarts |
+//! | `campaign` | many runs, and the smallest that still fails |
+#![forbid(unsafe_code)]
+
+mod campaign;
+mod history;
+mod inspect;
+mod options;
+mod record;
+mod run;
+mod runtime;
+mod workload;
+
+pub use campaign::{Campaign, CampaignReport, Failure, shrink};
+pub use options::{Operation, Options, Profile, STEPS, UnknownOperation, UnknownProfile};
+pub use run::{RunReport, simulate};
+pub use runtime::{Ended, SimRuntime};

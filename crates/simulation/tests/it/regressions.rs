@@ -1,0 +1,90 @@
+//! Bugs of the engine that simulation found, each with what it takes to see it again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nephrite::{Config, DatabaseOptions, Disk, Durability, Error, Store, runtime::Runtime};
+use nephrite_io::IoOperation;
+use nephrite_io::sim::{Fate, Fault, FaultPlan, FaultRule, Image, SimDisk, SimOptions, SimRandom};
+use nephrite_simulation::{Ended, SimRuntime};
+
+fn machine(options: SimOptions, image: Image) -> (SimDisk, SimRuntime) {
+    let disk = SimDisk::with_image(options, image);
+    let runtime = SimRuntime::new(1, disk.clone());
+    (disk, runtime)
+}
+
+fn empty() -> Image {
+    let mut image = Image::new();
+    image.create_dir(Path::new("/sim"));
+    image
+}
+
+async fn open(disk: SimDisk, runtime: SimRuntime) -> Result<Store, Error> {
+    let (disk, runtime): (Arc<dyn Disk>, Arc<dyn Runtime>) = (Arc::new(disk), Arc::new(runtime));
+    let config = Config::new().memory_limit(4 << 20).wal_segment_bytes(256 << 10);
+    Store::open_or_create("/sim/store", config.disk(disk).runtime(runtime)).await
+}
+
+fn done<T>(ended: Ended<T>) -> T {
+    match ended {
+        Ended::Done(value) => value,
+        Ended::Crashed => panic!("the machine crashed"),
+        Ended::Stuck => panic!("it never ends"),
+    }
+}
+
+/// Seeds 28 and 449: an unfinished manifest, or a log file with a torn header, made every later
+/// attempt fail.
+#[test]
+fn a_crash_while_a_store_is_made_leaves_a_directory_in_which_one_can_be_made() {
+    for changes in 0.. {
+        let (disk, runtime) = machine(SimOptions::new(1).crash_after(changes), empty());
+        let made = runtime.run(open(disk.reopen(), runtime.clone()));
+        if matches!(made, Ended::Done(Ok(_))) {
+            assert!(10 < changes, "{changes}");
+            return;
+        }
+        let crash = disk.crash();
+        runtime.kill();
+        let mut random = SimRandom::new(changes);
+        let kept = crash.image(&vec![Fate::Kept; crash.pending()]);
+        for image in (0..30).map(|_| crash.random_image(&mut random)).chain([kept]) {
+            let (disk, runtime) = machine(SimOptions::new(2), image);
+            let made = done(runtime.run(open(disk.reopen(), runtime.clone())));
+            drop(made.unwrap());
+            done(runtime.run_until_idle());
+            runtime.kill();
+        }
+    }
+}
+
+/// Seed 549: the bytes of a failed sync stay readable until the machine stops. A store opened in
+/// between went on behind a manifest frame that was not on disk.
+#[test]
+fn a_change_whose_sync_failed_does_not_damage_the_manifest_of_the_next_life() {
+    let (disk, runtime) = machine(SimOptions::new(1), empty());
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    let rule = FaultRule::new(Fault::SyncForgets, &[IoOperation::Sync]).path("manifest");
+    disk.set_faults(FaultPlan::new().with(rule));
+    let refused = done(runtime.run(store.create_database("lost", DatabaseOptions::new(2))));
+    assert!(refused.is_err() && disk.faults_struck() == 1);
+    drop(store);
+    done(runtime.run_until_idle());
+
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    let put = async {
+        let database = store.create_database("kept", DatabaseOptions::new(2)).await?;
+        database.put_with(7, &[1.0, 2.0], Durability::Synced).await
+    };
+    done(runtime.run(put)).unwrap();
+    runtime.kill();
+    drop(store);
+    let crash = disk.crash();
+
+    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    let get = async { store.database("kept").await?.get(7).await };
+    assert_eq!(done(runtime.run(get)).unwrap().unwrap().to_vec(), [1.0, 2.0]);
+    runtime.kill();
+}
