@@ -193,6 +193,9 @@ impl Core {
         if database.check().is_err() {
             return Ok(None);
         }
+        // After a commit of unknown outcome the manifest on disk may name this memtable's file: it
+        // must stay as it is.
+        self.manifest.check().await?;
         self.wal.nudge();
         let last = memtable.last_lsn();
         database.visibility.reached(last, || self.wal.check()).await?;

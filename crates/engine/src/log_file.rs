@@ -157,7 +157,7 @@ pub(crate) fn read_frames<'a>(
             Ok(frame) => format!("frame {} where {next:?} belongs", frame.header.sequence),
             Err(error) => error.to_string(),
         };
-        let durable_behind = durable_behind(content, header, at + BLOCK_BYTES);
+        let durable_behind = durable_behind(content, header, at);
         let blank = content[at..(at + BLOCK_BYTES).min(content.len())].iter().all(|b| *b == 0);
         if blank && durable_behind.is_none() {
             return Ok(Stop::End);

@@ -353,6 +353,11 @@ impl Manifest {
         Ok((inner.header.file, content))
     }
 
+    /// Fails after a commit whose outcome on disk is not known.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        self.inner.lock().await.failed.clone().map_or(Ok(()), Err)
+    }
+
     /// A look at the state.
     pub(crate) async fn read<R>(&self, look: impl FnOnce(&ManifestState) -> R) -> R {
         look(&self.inner.lock().await.state)

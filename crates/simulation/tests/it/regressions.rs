@@ -88,3 +88,31 @@ fn a_change_whose_sync_failed_does_not_damage_the_manifest_of_the_next_life() {
     assert_eq!(done(runtime.run(get)).unwrap().unwrap().to_vec(), [1.0, 2.0]);
     runtime.kill();
 }
+
+/// Seeds 265, 3201, 4429 and 4691: after a manifest commit of unknown outcome each further flush
+/// wrote the segment file anew, which the manifest on disk named, or even removed it.
+#[test]
+fn a_segment_that_the_manifest_may_name_is_not_written_again() {
+    let (disk, runtime) = machine(SimOptions::new(1), empty());
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    let fill = async {
+        let database = store.create_database("kept", DatabaseOptions::new(2)).await?;
+        database.put_with(7, &[1.0, 2.0], Durability::Synced).await
+    };
+    done(runtime.run(fill)).unwrap();
+    let rule = FaultRule::new(Fault::SyncKeeps, &[IoOperation::Sync]).path("manifest");
+    disk.set_faults(FaultPlan::new().with(rule));
+    assert!(done(runtime.run(store.flush())).is_err());
+    let segments = |disk: &SimDisk| {
+        let image = disk.visible_image();
+        let names = image.paths().into_iter().filter(|path| path.ends_with(".seg"));
+        names.map(|path| image.file(path.as_ref())).collect::<Vec<_>>()
+    };
+    let before = segments(&disk);
+
+    disk.set_faults(FaultPlan::new());
+    assert!(done(runtime.run(store.flush())).is_err(), "the manifest is poisoned");
+
+    assert_eq!((before.len(), segments(&disk) == before), (1, true));
+    runtime.kill();
+}
