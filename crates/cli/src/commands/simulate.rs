@@ -17,8 +17,8 @@ use crate::failure::Failure;
 use crate::output::complain;
 
 /// What `--help` says after the options.
-const HELP: &str = r#"JSON: {"runs","steps","crashes","opens","faults","calls","failures","trace_hash",
-       "seconds","failed":[{"replay","what"}]}
+const HELP: &str = r#"JSON: {"runs","steps","crashes","opens","faults","calls","failures",
+       "trace_hash","seconds","failed":[{"replay","what"}]}
 Faults besides crashes: none; failures (calls fail, are short or slow, the disk runs full);
        corruption (bytes are damaged, lost, or land elsewhere)"#;
 
