@@ -26,9 +26,11 @@ use crate::{
     manifest::Manifest,
     memtable::Memtable,
     paths::StorePaths,
+    reserve::Reserve,
     runtime::{BoxFuture, Runtime},
     segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
     snapshot::Snapshots,
+    together::all,
     trace::Tracing,
     version::Version,
     wal::{Visibility, Wal},
@@ -65,6 +67,7 @@ pub(crate) struct Core {
     pub(crate) compaction_wanted: Event,
     pub(crate) garbage: Arc<Garbage>,
     pub(crate) compactions: Compactions,
+    pub(crate) reserve: Reserve,
     pub(crate) snapshots: Snapshots,
     /// Held while the segments of databases change, from the manifest to the version: so who holds
     /// it sees both alike.
@@ -378,13 +381,14 @@ impl Core {
         let Some(record) = record else {
             return Err(Error::DatabaseNotFound { name: meta.name.clone() });
         };
-        let mut segments = Vec::with_capacity(record.segments.len());
-        for segment in record.segments.iter().rev() {
-            let (layout, kind) = (meta.layout, meta.id_kind);
-            let segment =
-                Segment::open(&self.read, meta.database, layout, kind, segment.clone()).await?;
-            segments.push(Arc::new(segment));
-        }
+        // All at once: a cold database waits for the disk a few times, not a few times per segment.
+        let (layout, kind) = (meta.layout, meta.id_kind);
+        let opening =
+            record.segments.iter().rev().map(|segment| {
+                Segment::open(&self.read, meta.database, layout, kind, segment.clone())
+            });
+        let opened: Result<Vec<_>, Error> = all(opening).await.into_iter().collect();
+        let segments: Vec<_> = opened?.into_iter().map(Arc::new).collect();
         let newest = record.segments.last();
         let next_order = newest.map_or(Some(0), |newest| newest.order.checked_add(1));
         let next_order = next_order.ok_or_else(|| {
@@ -433,6 +437,7 @@ impl Core {
     ) -> Self {
         let hash_seed = runtime.random_u64();
         let databases_open_max = config.databases_open_max();
+        let reserve = Reserve::new(Arc::clone(&read.disk), paths.clone(), &config);
         Self {
             config,
             runtime,
@@ -454,6 +459,7 @@ impl Core {
             compaction_wanted: Event::new(),
             garbage: Arc::default(),
             compactions: Compactions::default(),
+            reserve,
             snapshots: Snapshots::default(),
             swaps: AsyncMutex::new(()),
             counters: Counters::default(),

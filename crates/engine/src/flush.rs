@@ -90,7 +90,15 @@ impl Core {
             }
             let round = info_span!("flush", databases = group.len());
             let outcomes = self.flush_group(&group).instrument(round).await;
+            let is_full = |flushed: &Result<bool, Error>| {
+                flushed.as_ref().is_err_and(|error| error.is_disk_full())
+            };
+            let again = outcomes.iter().any(is_full) && self.reserve.release().await;
             for (database, flushed) in group.iter().zip(outcomes) {
+                if again && is_full(&flushed) {
+                    waiting.push_back(Arc::clone(database));
+                    continue;
+                }
                 self.note_flush(database, &flushed);
                 if flushed.is_ok() {
                     waiting.push_back(Arc::clone(database)); // there may be a newer one

@@ -76,6 +76,7 @@ mod opening;
 mod paths;
 mod recovery;
 pub mod replay;
+mod reserve;
 mod resident;
 pub mod runtime;
 mod scan;

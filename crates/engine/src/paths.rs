@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! STORE/LOCK                     held while the store is open
+//! STORE/RESERVE                  zeros: room for a full disk
 //! STORE/manifest-<16 hex>        the newest is the truth
 //! STORE/wal/<16 hex>.wal         log segments; the hex is the file id
 //! STORE/segments/<16 hex>.seg    vector segments; the hex is the file id
@@ -43,6 +44,10 @@ impl StorePaths {
 
     pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("LOCK")
+    }
+
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root.join("RESERVE")
     }
 
     pub(crate) fn manifest(&self, file: FileId) -> PathBuf {

@@ -37,6 +37,7 @@ impl Core {
         // Databases fall due at their own times: a look now and then finds those that are.
         let tick = (interval / FLUSH_TICKS).max(FLUSH_TICK_MIN).min(interval);
         let mut next_look = self.runtime.now().saturating_add(tick);
+        self.reserve.restore().await;
         loop {
             let added = self.jobs.added.listen();
             let wanted = self.flush_wanted.listen();
@@ -314,7 +315,7 @@ impl Core {
         }
     }
 
-    async fn remove_garbage(&self) {
+    pub(crate) async fn remove_garbage(&self) {
         for file in self.garbage.take() {
             self.read.files.forget(file);
             // A file that stays is an orphan, which the next open removes.

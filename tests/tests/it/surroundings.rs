@@ -238,6 +238,14 @@ impl Cramped {
         fs::write(self.ballast(), vec![1; BALLAST_BYTES]).unwrap();
     }
 
+    /// Takes the last free block.
+    fn fill_up(&self) {
+        use std::io::Write;
+        let filler = fs::File::options().create(true).append(true).open(self.root.join("filler"));
+        let mut filler = filler.unwrap();
+        while filler.write_all(&[1; 4096]).is_ok() {}
+    }
+
     fn free_space(&self) {
         fs::remove_file(self.ballast()).unwrap();
     }
@@ -341,6 +349,40 @@ fn a_full_ext4_refuses_writes_and_loses_nothing() {
         Ok(cramped) => fill_and_recover(&cramped),
         Err(reason) => skipped("a_full_ext4_refuses_writes_and_loses_nothing", &reason),
     }
+}
+
+/// Nobody frees space: deletes and compactions of the store itself have to. Without a reserve the
+/// deletes could not become segments, and so freed nothing.
+#[test]
+fn deletes_and_compactions_make_room_on_a_full_disk() {
+    let cramped = match Cramped::tmpfs() {
+        Ok(cramped) => cramped,
+        Err(reason) => {
+            return skipped("deletes_and_compactions_make_room_on_a_full_disk", &reason);
+        }
+    };
+    let store = Store::create(cramped.store(), cramped_config()).unwrap();
+    let database = create(&store, "a", 256);
+    let mut first = 0;
+    for round in 0..3 {
+        let (next, error) = put_until_refused(&database, first);
+        assert!(error.is_disk_full(), "{error}");
+        cramped.fill_up();
+        check(&database, (first..next).step_by(19));
+        let kept = next - (next - first) / 4;
+        for id in first..kept {
+            assert!(database.delete(id).unwrap(), "round {round}: id {id} of {first}..{next}");
+        }
+        store.compact().unwrap();
+        assert_eq!(database.count().unwrap(), next - kept, "round {round}");
+        check(&database, (kept..next).step_by(19));
+        assert!(database.get(first).unwrap().is_none());
+        first = kept;
+    }
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open(cramped.store(), cramped_config()).unwrap();
+    assert!(store.verify(|_| ()).unwrap().is_clean());
 }
 
 #[test]

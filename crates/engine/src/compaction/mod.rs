@@ -181,8 +181,9 @@ impl Core {
                 continue;
             };
             let compacted = self.compact(&database, &choice).await;
-            if self.note(compacted).is_ok() {
-                return true;
+            let Err(error) = self.note(compacted) else { return true };
+            if error.is_disk_full() {
+                self.reserve.release().await;
             }
             // Smaller pieces may fit a disk that is nearly full.
             let smaller = choice::smallest(&database.version.load());
@@ -209,6 +210,7 @@ impl Core {
         if !error.is_disk_full() {
             return Err(error);
         }
+        self.reserve.release().await;
         let mut freed = false;
         while let Some(choice) = choice::smallest(&database.version.load()) {
             if self.note(self.compact(database, &choice).await).is_err() {
@@ -251,6 +253,9 @@ impl Core {
         let read: u64 = plan.inputs.iter().map(|input| input.file_bytes()).sum();
         let written = output.as_ref().map_or(0, |output| output.file_bytes());
         self.swap(database, &plan.inputs, output, live_before, rows).await?;
+        drop(plan); // the last reader of the inputs, unless a snapshot has them
+        self.remove_garbage().await;
+        self.reserve.restore().await;
         self.compactions.bytes_read.fetch_add(read, Ordering::Relaxed); // a counter
         self.compactions.bytes_written.fetch_add(written, Ordering::Relaxed); // a counter
         Ok(())
