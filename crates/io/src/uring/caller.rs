@@ -101,6 +101,8 @@ impl CallerCore {
                 if let Some(core) = rings.borrow().iter().find(known) {
                     return core.is_alive().then(|| Rc::clone(core));
                 }
+                // Other threads may have closed disks that this one has rings of.
+                forget_closed();
                 let core = callers.build_for_thread()?;
                 rings.borrow_mut().push(Rc::clone(&core));
                 Some(core)
@@ -168,15 +170,19 @@ impl CallerCore {
     /// and `may_sleep` says so.
     pub(super) fn turn(self: &Rc<Self>, limit: Option<Duration>, may_sleep: impl Fn() -> bool) {
         let _visit = Visit::enter(self, false);
+        self.round(limit, may_sleep);
+    }
+
+    /// A turn by itself, for when this thread's submissions lead here already.
+    fn round(&self, limit: Option<Duration>, may_sleep: impl Fn() -> bool) {
         let _mark = threads::IoThreadMark::set();
+        if self.process != fork::generation() {
+            return self.disown();
+        }
         if self.run_alone() {
             return self.settle(0);
         }
         let Ok(mut slot) = self.driver.try_borrow_mut() else { return };
-        if self.process != fork::generation() {
-            // Drops what is queued, whose waiters learn of it; the ring itself is leaked.
-            *slot = None;
-        }
         let Some(driver) = slot.as_mut() else {
             drop(slot);
             return self.settle(0);
@@ -190,6 +196,14 @@ impl CallerCore {
         }
         drop(slot);
         self.settle(stuck_count);
+    }
+
+    /// In a forked child: what is queued and in flight is the parent's to carry out. Here it is
+    /// dropped, and its waiters learn of that; the ring itself is leaked.
+    fn disown(&self) {
+        let driver = self.driver.try_borrow_mut().ok().and_then(|mut slot| slot.take());
+        let queued = self.inbox.take();
+        drop((driver, queued));
     }
 
     /// A request without company that needs no ring: a sync is a system call of this thread
@@ -280,8 +294,11 @@ impl CallerCore {
 
     /// Waits for the end of everything in flight.
     fn drain(self: &Rc<Self>) {
+        // Not a visit of the usual kind: that one would drain the ring that is left for this one,
+        // and it may be this one that is being drained on the way there.
+        let _visit = Visit::beside(self);
         while 0 < self.load() && !self.is_in_turn() {
-            self.turn(None, || true);
+            self.round(None, || true);
         }
     }
 }
@@ -309,14 +326,20 @@ struct Visit {
 impl Visit {
     /// `drains`: whether nothing may be in flight when the outermost such visit is over.
     fn enter(core: &Rc<CallerCore>, drains: bool) -> Self {
-        let outer = CURRENT.try_with(|current| current.replace(Some(Rc::clone(core))));
-        let outer = outer.ok().flatten();
-        if let Some(outer) = outer.as_ref().filter(|outer| !Rc::ptr_eq(outer, core)) {
+        let mut visit = Self::beside(core);
+        let outer = visit.outer.as_ref();
+        if let Some(outer) = outer.filter(|outer| !Rc::ptr_eq(outer, core)) {
             // This thread will sleep elsewhere: what it has in flight must not wait for that.
             outer.drain();
         }
-        let drains = drains && !outer.as_ref().is_some_and(|outer| Rc::ptr_eq(outer, core));
-        Self { core: Rc::clone(core), outer, drains }
+        visit.drains = drains && !outer.is_some_and(|outer| Rc::ptr_eq(outer, core));
+        visit
+    }
+
+    /// Leaves what is in flight on the ring that was current as it is.
+    fn beside(core: &Rc<CallerCore>) -> Self {
+        let outer = CURRENT.try_with(|current| current.replace(Some(Rc::clone(core))));
+        Self { core: Rc::clone(core), outer: outer.ok().flatten(), drains: false }
     }
 }
 
@@ -365,9 +388,9 @@ impl Hosted {
     }
 
     pub(crate) fn turn(&self, limit: Option<Duration>, may_sleep: bool) -> usize {
-        if 0 < self.core.load() {
-            self.core.turn(limit, || may_sleep);
-        }
+        // Also when nothing is in flight: a late wake makes the descriptor readable until it is
+        // taken in.
+        self.core.turn(limit, || may_sleep);
         self.core.load()
     }
 

@@ -377,11 +377,12 @@ impl<K: Kernel> Driver<K> {
         limit: Option<Duration>,
         may_sleep: impl Fn() -> bool,
     ) -> io::Result<()> {
-        if self.table.len() == 0 {
+        let is_idle = self.table.len() == 0;
+        if is_idle && !self.ring.is_wake_armed() {
             return Ok(());
         }
         self.context.counters.ring_enters.add(1);
-        if !self.resumed.is_empty() || !may_sleep() {
+        if is_idle || !self.resumed.is_empty() || !may_sleep() {
             return self.ring.enter(0, None);
         }
         let intake = &self.context.intake;

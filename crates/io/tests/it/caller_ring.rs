@@ -17,12 +17,12 @@ use crate::child::{is_child, run_alone};
 use crate::support::{Bench, assert_balanced, backends, buffer, buffer_of};
 
 /// None where this machine is said to have no rings (see `support`).
-fn ring(options: DiskOptions) -> Option<Bench> {
+pub(crate) fn ring(options: DiskOptions) -> Option<Bench> {
     let uring = BackendChoice::Uring;
     backends().contains(&uring).then(|| Bench::new(options.backend(uring)))
 }
 
-fn blocks(bench: &Bench) -> FileHandle {
+pub(crate) fn blocks(bench: &Bench) -> FileHandle {
     let bytes: Vec<u8> = (0..64u8).flat_map(|block| [block; 4096]).collect();
     bench.file_with("blocks", &bytes)
 }
@@ -32,7 +32,7 @@ fn wakes(bench: &Bench) -> u64 {
     bench.disk.stats().ring_wakes
 }
 
-fn pipe(bench: &Bench, name: &str) -> (FileHandle, std::fs::File) {
+pub(crate) fn pipe(bench: &Bench, name: &str) -> (FileHandle, std::fs::File) {
     let path = bench.path(name);
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     let options = OpenOptions::read_write().direct(false);
@@ -378,7 +378,7 @@ fn a_caller_whose_device_is_stuck_is_told_at_shutdown() {
     assert_eq!(bench.disk.stats().leaked, 1);
 }
 
-fn is_readable(descriptor: RawFd, milliseconds: i32) -> bool {
+pub(crate) fn is_readable(descriptor: RawFd, milliseconds: i32) -> bool {
     let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
     // SAFETY: the one structure is ours, and writable.
     0 < unsafe { libc::poll(&raw mut poll, 1, milliseconds) }

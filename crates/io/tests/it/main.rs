@@ -16,6 +16,8 @@ mod support;
 #[cfg(target_os = "linux")]
 mod caller_ring;
 #[cfg(target_os = "linux")]
+mod caller_rings_together;
+#[cfg(target_os = "linux")]
 mod child;
 #[cfg(target_os = "linux")]
 mod faults;
