@@ -102,6 +102,9 @@ impl Ticket {
     ) {
         match result {
             Ok(()) => {
+                if let Some(error) = self.disproof() {
+                    return self.refuse(counters, error, buffer);
+                }
                 self.count(counters, last);
                 deliver(counters, self.on_complete, Completed { result: Ok(()), buffer });
             }
@@ -113,6 +116,13 @@ impl Ticket {
                 self.refuse(counters, error, buffer);
             }
         }
+    }
+
+    /// Why a sync that went well proves nothing: the kernel tells a lost write to one of the syncs
+    /// that wait for it at the same time, and the others that all is well.
+    fn disproof(&self) -> Option<IoError> {
+        let first = self.file.poisoned().filter(|_| self.class == Class::Sync)?;
+        Some(IoError::poisoned(self.name, &first))
     }
 
     /// The way out without asking the operating system: the file is as it was.

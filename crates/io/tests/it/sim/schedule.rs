@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nephrite_io::sim::{Fate, Fault, SimDisk, SimOptions, Stepped};
+use nephrite_io::sim::{Fate, Fault, FaultPlan, FaultRule, SimDisk, SimOptions, Stepped};
 use nephrite_io::{
     Completed, Disk, IoErrorKind, IoOperation, Operation, Request, note_orphaned, sync, write,
     write_synced,
@@ -166,6 +166,24 @@ fn a_durable_write_that_fails_to_sync_is_durable_or_not() {
     assert_eq!(error.operation(), IoOperation::Sync);
     assert_eq!(rig.after_crash(&Fate::Kept).unwrap(), [1; 8192]);
     assert!(rig.file.poisoned().is_some());
+}
+
+/// The kernel reports lost writes to one of the syncs that waited for them; the other succeeds.
+#[test]
+fn of_two_syncs_at_once_none_succeeds_after_one_has_failed() {
+    for seed in 0..20 {
+        let rig = Rig::new(SimOptions::new(seed));
+        let forgets = FaultRule::new(Fault::SyncForgets, &[IoOperation::Sync]);
+        rig.disk.set_faults(FaultPlan::new().with(forgets));
+        rig.write(0, 2, 4096).unwrap();
+
+        let both = [sync(&rig.disk, &rig.file), sync(&rig.disk, &rig.file)];
+        let outcomes = both.map(|sync| rig.wait(sync).map_err(|error| error.kind()));
+
+        assert!(outcomes.iter().all(Result::is_err), "seed {seed}: {outcomes:?}");
+        assert!(outcomes.contains(&Err(IoErrorKind::Poisoned)), "{outcomes:?}");
+        assert_eq!(rig.after_crash(&Fate::Kept).unwrap(), [1; 8192]);
+    }
 }
 
 #[test]
