@@ -319,8 +319,10 @@ impl Machine {
             let bytes = buffer.as_mut_slice().expect("a checked read has a buffer to fill");
             return self.read(node, piece.offset, &mut bytes[range], unit, fault);
         }
+        let overwrites = self.storage.overwrites(node, piece.offset, range.len());
         let written = self.write(node, piece.offset, &buffer.as_slice()[range], unit, fault)?;
-        if file.writes_through() {
+        let through = transfer.action() == Action::WriteThrough;
+        if through || file.writes_through() && overwrites {
             self.storage.sync(node, self.storage.sequence());
         }
         Ok(written)

@@ -61,8 +61,10 @@ impl SimOptions {
         self
     }
 
-    /// A device without a volatile cache: a direct write is durable when it completes, with
-    /// everything that was written to the file before.
+    /// A device without a volatile cache: a direct write over bytes that are durable already is
+    /// durable when it completes. One that makes the file longer or fills a hole needs a sync as
+    /// ever, since the file system has something to write as well; a durable write
+    /// ([`crate::Operation::WriteSynced`]) is then one call.
     #[must_use]
     pub fn write_through(mut self) -> Self {
         self.write_through = true;

@@ -80,6 +80,16 @@ impl Storage {
         self.pending = rest;
     }
 
+    /// Whether a write here changes nothing but bytes: the file has room for them there, durably,
+    /// and nothing of it is pending.
+    pub(super) fn overwrites(&self, node: NodeId, offset: u64, len: usize) -> bool {
+        let is_settled = self.pending.iter().all(|pending| pending.node != node);
+        let end = offset + len as u64;
+        let has_room =
+            |content: &Content| end <= content.len() && content.missing(offset, len as u64) == 0;
+        is_settled && self.durable.content(node).is_some_and(has_room)
+    }
+
     fn split(&mut self, node: NodeId, covered: u64) -> (Vec<Pending>, Vec<Pending>) {
         let is_covered = |it: &Pending| it.node == node && it.sequence <= covered;
         std::mem::take(&mut self.pending).into_iter().partition(is_covered)

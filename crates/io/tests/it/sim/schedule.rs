@@ -196,3 +196,22 @@ fn without_a_volatile_cache_completed_writes_are_durable() {
     assert_eq!(rig.after_crash(&Fate::Torn(0..1)).unwrap()[510..514], [3, 3, 2, 2]);
     rig.wait(pending).unwrap();
 }
+
+/// Where a file gets longer, or a hole is filled, the file system has to write as well.
+#[test]
+fn without_a_volatile_cache_a_file_is_no_longer_until_it_is_synced() {
+    for set_len in [false, true] {
+        let rig = Rig::new(SimOptions::new(1).write_through());
+        if set_len {
+            rig.wait(rig.disk.set_len(&rig.file, 12_288)).unwrap();
+            rig.sync().unwrap();
+        }
+        let synced = rig.after_crash(&Fate::Lost).unwrap();
+        rig.write(8192, 2, 4096).unwrap();
+        assert!(rig.after_crash(&Fate::Lost).unwrap() == synced, "set_len: {set_len}");
+
+        rig.sync().unwrap();
+
+        assert!(rig.after_crash(&Fate::Lost).unwrap()[8192..] == [2; 4096]);
+    }
+}
