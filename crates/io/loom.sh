@@ -25,6 +25,7 @@ gate_unchecked|$intake::a_submitter_that_races_with_the_close_is_served_or_refus
 room_unfenced|$intake::who_waits_for_room_gets_it|deadlock
 park_unchecked|$intake::a_thread_without_a_ring_is_woken_too|deadlock
 wake_unfenced|uring::loom_models::driver::every_request_ends_and_so_does_the_thread|deadlock
+held_wakes_forgotten|uring::loom_models::driver::who_awaits_a_completion_is_woken|deadlock
 wake_wiped_out|uring::loom_models::notify::a_wake_during_a_poll_leads_to_another_poll|deadlock
 latch_unlocked|$latch::watchers_learn_of_the_last_end|deadlock
 latch_early|$latch::watchers_learn_of_the_last_end|operations of one thread are missing

@@ -16,6 +16,7 @@ use crate::planted::planted;
 use crate::request::{Completed, OnComplete};
 use crate::stats::Counters;
 use crate::sync::{Mutex, Thread, lock, thread, thread_flag};
+use crate::wakes::{release_held, wake_later};
 
 /// Runs a future to its end on the calling thread, which sleeps in between.
 ///
@@ -34,7 +35,10 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
+            Poll::Pending => {
+                release_held();
+                thread::park();
+            }
         }
     }
 }
@@ -129,7 +133,7 @@ impl<T> Drop for Sender<T> {
 
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
-        waker.wake();
+        wake_later(waker);
     }
 }
 

@@ -39,7 +39,7 @@
 //! | [`memory`] | aligned buffers, the frame arena, append-only chunks |
 //! | `disk`, `request`, `error`, `report`, `stats` | the public face |
 //! | `file`, `direct`, `durable`, `metadata` | open files and operations on names |
-//! | `transfer`, `ticket`, `completion` | the life of a request, common to all backends |
+//! | `transfer`, `ticket`, `completion`, `wakes` | the life of a request, common to all backends |
 //! | `sync`, `planted` | the types of std or of the model checker; bugs for tests to find |
 //! | `positional`, `pool`, `metadata_lane`, `threads` | threads that block in system calls |
 //! | `mapping` | sealed files in memory, read by copy on the positional threads |
@@ -87,6 +87,7 @@ mod uring;
 #[cfg(not(target_os = "linux"))]
 #[path = "uring_absent.rs"]
 mod uring;
+mod wakes;
 
 #[cfg(test)]
 #[cfg(loom)]
@@ -111,3 +112,4 @@ pub use report::{BackendChoice, BackendReport, LimitsReport, MappingReport, Unkn
 pub use request::{Completed, IoBuffer, OnComplete, Operation, Request};
 pub use select::open_disk;
 pub use stats::IoStats;
+pub use wakes::wake_later;

@@ -46,6 +46,21 @@ pub(crate) use {
     queue::ArrayQueue,
 };
 
+/// A value that each thread has of its own.
+macro_rules! thread_value {
+    ($name:ident: $type:ty = $value:expr) => {
+        #[cfg(not(loom))]
+        std::thread_local! {
+            static $name: $type = $value;
+        }
+        #[cfg(loom)]
+        loom::thread_local! {
+            static $name: $type = $value;
+        }
+    };
+}
+pub(crate) use thread_value;
+
 /// A flag that each thread has of its own, at first false.
 macro_rules! thread_flag {
     ($name:ident) => {

@@ -11,7 +11,6 @@
 //!
 //! Sizes: 4 MiB fits in the last cache level, 256 MiB and 512 MiB do not.
 
-#![expect(missing_docs, reason = "criterion makes public items without documentation")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to report")]
 
 use std::hint::black_box;

@@ -13,6 +13,8 @@
 use std::collections::HashMap;
 use std::task::{Context, Poll, Waker};
 
+use nephrite_io::wake_later;
+
 use crate::error::LoadError;
 use crate::frame::Owner;
 use crate::guard::FramePin;
@@ -146,7 +148,8 @@ impl Drop for Wakers {
     fn drop(&mut self) {
         for waiter in self.0.drain(..) {
             if let Waiter::Waiting(Some(waker)) = waiter {
-                waker.wake();
+                // Many loads of one task often end together.
+                wake_later(waker);
             }
         }
     }

@@ -31,6 +31,7 @@ use crate::positional::Positional;
 use crate::request::{Class, Request};
 use crate::stats::Counters;
 use crate::ticket::Ticket;
+use crate::wakes::WakeBatch;
 
 /// What a ring's thread shares with the rest of the disk.
 pub(super) struct DriverContext {
@@ -243,6 +244,7 @@ impl<K: Kernel> Driver<K> {
         if self.ring.has_overflow() {
             self.context.counters.ring_overflows.add(1);
         }
+        let _wakes = WakeBatch::begin();
         let mut reaped = std::mem::take(&mut self.reaped);
         for Reaped { token, result } in reaped.drain(..) {
             if token == WAKE_TOKEN {

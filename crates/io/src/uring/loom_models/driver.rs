@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use loom::thread;
 
-use crate::completion::block_on;
-use crate::loom_models::{Ended, check};
+use crate::completion::{Sender, block_on, oneshot};
+use crate::loom_models::{Ended, check, request};
 use crate::positional::{Positional, SystemCalls};
 use crate::stats::Counters;
 use crate::threads;
@@ -121,6 +121,17 @@ impl Model {
         assert!(refused.is_empty(), "refused before the close");
     }
 
+    fn submit_one(&self, sender: Sender<()>) {
+        self.counters.submitted.add(1);
+        let ended = self.ended.clone();
+        let told = move |_| {
+            ended.note();
+            sender.send(()).expect("the model waits for it");
+        };
+        let refused = self.intake.submit(vec![request(told)], &self.counters);
+        assert!(refused.is_empty(), "refused before the close");
+    }
+
     fn close_and_check(self, thread: thread::JoinHandle<()>) {
         self.intake.close(&self.counters);
         assert_eq!(block_on(self.ends.watch()), Some(0));
@@ -150,6 +161,19 @@ fn more_requests_than_permits_pass() {
 
         model.submit(4);
 
+        model.close_and_check(thread);
+    });
+}
+
+#[test]
+fn who_awaits_a_completion_is_woken() {
+    check(|| {
+        let (model, thread) = Model::start();
+        let (sender, receiver) = oneshot();
+
+        model.submit_one(sender);
+
+        assert_eq!(block_on(receiver), Some(()));
         model.close_and_check(thread);
     });
 }
