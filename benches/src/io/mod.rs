@@ -111,6 +111,7 @@ fn ours() -> impl Iterator<Item = Ours> {
     [
         ("ours: ring thread, one task", Uring, OneTask, Pages),
         ("ours: ring thread, many tasks", Uring, ManyTasks, Pages),
+        ("ours: caller-driven, one task", Uring, Driven, Pages),
         ("ours: ring thread, from completions", Uring, Completions, Pages),
         ("ours: ring thread, one task, huge pages", Uring, OneTask, HugePages),
         ("ours: ring thread, many tasks, huge pages", Uring, ManyTasks, HugePages),
