@@ -178,3 +178,77 @@ fn a_crash_in_a_recovery_that_flushed_a_part_loses_nothing() {
         }
     }
 }
+
+fn segment_files(store: &std::path::Path) -> usize {
+    std::fs::read_dir(store.join("segments")).unwrap().count()
+}
+
+/// Every failed flush left its file behind until the next open: on a full disk that is the space
+/// that was missing.
+#[test]
+fn files_of_failed_flushes_do_not_stay() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for id in 0..300_u64 {
+        database.put(id, &vector(id, 128)).unwrap();
+    }
+    disk.set(Fail::Writes(".seg", io::ErrorKind::StorageFull));
+    for _ in 0..5 {
+        assert!(store.flush().is_err());
+        let files = segment_files(&path);
+        assert!(files <= 2, "{files} files of failed flushes of two memtables");
+    }
+    disk.set(Fail::Nothing);
+    store.flush().unwrap();
+    assert_eq!(segment_files(&path) as u64, database.stats().unwrap().segments);
+    // The same when log records name rows in the file that failed.
+    let rows: Vec<f32> = (0..400_u64).flat_map(|id| vector(id, 128)).collect();
+    database.put_many(Ids::Consecutive(1_000), &rows, Durability::Buffered).unwrap();
+    database.put_with(1, &vector(1, 128), Durability::Synced).unwrap();
+    disk.set(Fail::Writes(".seg", io::ErrorKind::StorageFull));
+    assert!(store.flush().is_err());
+    disk.set(Fail::Nothing);
+    store.compact().unwrap();
+    store.close().unwrap();
+    assert_eq!(segment_files(&path), 1);
+}
+
+/// A file under construction is closed when others need its place. What its sync says then is what
+/// the flush has to know.
+#[test]
+fn the_failed_sync_of_a_parked_file_is_not_lost() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let config = config.memory_limit(256 << 20).memtable_bytes(8 << 20).max_open_files(5);
+    let store = Store::create(&path, config).unwrap();
+    let databases: Vec<_> = (0..12)
+        .map(|name| store.create_database(&format!("d{name}"), DatabaseOptions::new(128)).unwrap())
+        .collect();
+    let rows: Vec<f32> = (0..3_000_u64).flat_map(|id| vector(id, 128)).collect();
+    let put = |database: &nephrite::blocking::Database, first| {
+        database.put_many(Ids::Consecutive(first), &rows, Durability::Buffered)
+    };
+    disk.set(Fail::Syncs(".seg"));
+    // Rows are written ahead, into more files than may be open: some are parked, and fail.
+    for first in [0, 3_000] {
+        databases.iter().for_each(|database| drop(put(database, first)));
+    }
+    assert!(store.stats().files_parked > 0);
+    assert!(disk.failed.load(Ordering::Relaxed) > 0);
+    disk.set(Fail::Nothing);
+    store.flush().unwrap();
+    let counts: Vec<u64> = databases.iter().map(|it| it.count().unwrap()).collect();
+    store.close().unwrap();
+    let store = Store::open(&path, small()).unwrap();
+    for (name, count) in (0..12).zip(counts) {
+        let database = store.database(&format!("d{name}")).unwrap();
+        assert_eq!(database.count().unwrap(), count);
+        for id in (0..count).step_by(301) {
+            let found = database.get(id).unwrap().unwrap();
+            assert_eq!(&found[..], &vector(id % 3_000, 128)[..], "d{name}, id {id}");
+        }
+    }
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+}
