@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::Pager;
 use crate::{CachePolicy, CachedFile, Lookup, PageGuard, PagerConfig, PagerError};
 
+/// Pages of a file; the interpreter takes its time for each.
+const PAGES: u32 = if cfg!(miri) { 12 } else { 200 };
+
 fn cache(frames: usize, policy: CachePolicy) -> Arc<Pager> {
     let bytes = frames * 4096;
     let config = PagerConfig::new(bytes).largest_page_bytes(4096).pin_limit_bytes(bytes);
@@ -50,11 +53,14 @@ fn a_cache_of_no_frame_is_refused_at_open() {
 fn one_frame_and_two_frames_serve_every_page() {
     for (frames, policy) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
         let pager = cache(frames, CachePolicy::ALL[policy]);
-        let file = pager.open_file(4096, 50).unwrap();
+        let file = pager.open_file(4096, PAGES).unwrap();
         for round in 0..3 {
-            for page in 0..50 {
+            for page in 0..PAGES {
                 assert!(point(&file, page).is_some(), "{frames} frames, round {round}");
-                assert!(read(&file, 49 - page, true).is_some(), "{frames} frames, round {round}");
+                assert!(
+                    read(&file, PAGES - 1 - page, true).is_some(),
+                    "{frames} frames, round {round}"
+                );
             }
         }
     }
@@ -80,26 +86,27 @@ fn when_all_is_pinned_look_ups_say_so_and_go_on_afterwards() {
 fn a_guard_held_for_ever_costs_its_frame_and_no_more() {
     for policy in CachePolicy::ALL {
         let pager = cache(3, policy);
-        let file = pager.open_file(4096, 200).unwrap();
-        let (held, _) = point(&file, 17).unwrap();
+        let file = pager.open_file(4096, PAGES).unwrap();
+        let (held, _) = point(&file, 7).unwrap();
 
         for round in 0..5 {
-            (0..200).for_each(|page| assert!(point(&file, page).is_some(), "round {round}"));
+            (0..PAGES).for_each(|page| assert!(point(&file, page).is_some(), "round {round}"));
         }
 
-        assert_eq!((held[0], held[4095]), (17, 17));
+        assert_eq!((held[0], held[4095]), (7, 7));
         assert_eq!(pager.stats().frames_pinned, 1);
     }
 }
 
 #[test]
 fn a_scan_of_everything_keeps_what_points_use() {
-    let pages = if cfg!(miri) { 200 } else { 4000 };
+    let (pages, frames) = if cfg!(miri) { (80, 16) } else { (4000, 128) };
     for policy in CachePolicy::ALL {
-        let pager = cache(128, policy);
+        let pager = cache(frames, policy);
         let file = pager.open_file(4096, pages).unwrap();
-        let hot = |round: u32| (round * 37) % 100;
-        (0..400).for_each(|round| drop(point(&file, hot(round))));
+        let hot_pages = pages.min(u32::try_from(frames).unwrap() * 3 / 4);
+        let hot = |round: u32| (round * 37) % hot_pages;
+        (0..4 * hot_pages).for_each(|round| drop(point(&file, hot(round))));
 
         // A scan of everything, and a point read for every four pages of it.
         let mut hits = 0;
