@@ -20,19 +20,26 @@
 //! | `workload` | clients that write, read and check |
 //! | `inspect` | a whole store, read in every way there is |
 //! | `run` | one run: lives, crashes, restarts |
+//! | `boot`, `scenario` | short scripts on a machine of their own |
+//! | `exhaustive` | every script, every crash, every image; every call that may fail |
 //! | `campaign` | many runs, and the smallest that still fails |
 #![forbid(unsafe_code)]
 
+mod boot;
 mod campaign;
+mod exhaustive;
 mod history;
 mod inspect;
 mod options;
 mod record;
 mod run;
 mod runtime;
+mod scenario;
 mod workload;
 
 pub use campaign::{Campaign, CampaignReport, Failure, shrink};
+pub use exhaustive::{Exhaustive, ExhaustiveReport, FailNthReport, fail_nth};
 pub use options::{Operation, Options, Profile, STEPS, UnknownOperation, UnknownProfile};
 pub use run::{RunReport, simulate};
 pub use runtime::{Ended, SimRuntime};
+pub use scenario::Action;

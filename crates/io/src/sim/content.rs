@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use super::trace::TraceHash;
+
 const BLOCK: usize = 4096;
 const BLOCK_BYTES: u64 = BLOCK as u64;
 
@@ -74,6 +76,17 @@ impl Content {
             }
         }
         self.len = len;
+    }
+
+    /// Mixes in everything that reads show: holes and zeros are the same.
+    pub(super) fn fingerprint(&self, hash: &mut TraceHash) {
+        hash.number(self.len);
+        for (block, bytes) in &self.blocks {
+            if !Arc::ptr_eq(bytes, &ZEROS) && **bytes != **ZEROS {
+                hash.number(*block);
+                hash.bytes(&bytes[..]);
+            }
+        }
     }
 
     pub(super) fn to_vec(&self) -> Vec<u8> {

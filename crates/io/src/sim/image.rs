@@ -140,11 +140,10 @@ impl Image {
     pub fn fingerprint(&self) -> u64 {
         let mut hash = TraceHash::default();
         for path in self.paths() {
-            let bytes = self.file(Path::new(&path)).unwrap_or_default();
             hash.number(path.len() as u64);
             hash.bytes(path.as_bytes());
-            hash.number(bytes.len() as u64);
-            hash.bytes(&bytes);
+            let content = self.find(Path::new(&path)).and_then(|node| self.content(node));
+            content.into_iter().for_each(|content| content.fingerprint(&mut hash));
         }
         hash.value()
     }

@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, like the tests do")]
 
+mod exhaustive;
 mod regressions;
 mod runs;
