@@ -237,7 +237,8 @@ pub struct FailNthReport {
 }
 
 /// Runs a script with the n-th system call of the disk failing, for n = 1, 2, ... until none is
-/// left (or every `stride`-th of them), once and from then on, for each kind of failure. Afterwards the disk works again: the
+/// left (or every `stride`-th of them), once and from then on, for each kind of failure.
+/// Afterwards the disk works again: the
 /// store must open, and hold what was promised.
 #[must_use]
 pub fn fail_nth(actions: &[Action], stride: usize) -> FailNthReport {
