@@ -145,6 +145,18 @@ impl Store {
     }
 }
 
+/// See [`crate::repair::repair`].
+///
+/// # Errors
+/// As there.
+pub fn repair(
+    path: impl AsRef<std::path::Path>,
+    config: Config,
+    mode: crate::repair::RepairMode,
+) -> Result<crate::repair::RepairReport, Error> {
+    block_on(crate::repair::repair(path, config, mode))
+}
+
 impl Database {
     /// See [`crate::Database::name`].
     #[must_use]

@@ -75,6 +75,7 @@ pub mod metric;
 mod opening;
 mod paths;
 mod recovery;
+pub mod repair;
 pub mod replay;
 mod reserve;
 mod resident;

@@ -388,9 +388,24 @@ fn frame_buffer(payload: &[u8]) -> Result<nephrite_io::memory::AlignedBuf, Error
 }
 
 /// Gives a whole manifest file its name, durably.
-async fn publish(disk: &Arc<dyn Disk>, paths: &StorePaths, id: FileId) -> Result<(), Error> {
+pub(crate) async fn publish(
+    disk: &Arc<dyn Disk>,
+    paths: &StorePaths,
+    id: FileId,
+) -> Result<(), Error> {
     disk.rename(&paths.manifest_temporary(id), &paths.manifest(id)).await?;
     Ok(disk.sync_dir(paths.root()).await?)
+}
+
+/// Writes a whole manifest file under its temporary name, for a repair; [`publish`] makes it count.
+pub(crate) async fn write_unpublished(
+    disk: &Arc<dyn Disk>,
+    paths: &StorePaths,
+    store: StoreId,
+    next_file: &AtomicU64,
+    state: ManifestState,
+) -> Result<FileId, Error> {
+    Ok(write_new(disk, paths, store, next_file, state).await?.header.file)
 }
 
 /// Writes a whole manifest file under its temporary name; one that a failure leaves unfinished is
@@ -541,6 +556,15 @@ fn apply_frame(
         state.apply(&edit).map_err(|what| Error::corrupt(name, offset, what))?;
     }
     Ok(())
+}
+
+/// The store and the state that a whole manifest file's bytes say.
+pub(crate) fn read_state(content: &[u8], id: FileId) -> Result<(StoreId, ManifestState), Error> {
+    let name = manifest_name(id);
+    if content.len() < BLOCK_BYTES {
+        return Err(Error::corrupt(name, content.len() as u64, "the file ends in its header page"));
+    }
+    parse(content, id, &name).map(|parsed| (parsed.header.store, parsed.state))
 }
 
 /// Checks a manifest file's bytes for `verify`.

@@ -90,6 +90,11 @@ impl Opening {
         Self::with_disk(path, config)
     }
 
+    /// What a repair works with instead of opening.
+    pub(crate) fn into_parts(self) -> (Arc<dyn Disk>, StorePaths) {
+        (self.disk, self.paths)
+    }
+
     fn with_disk(path: &Path, config: Config) -> Result<Self, Error> {
         let disk = match &config.disk {
             Some(disk) => Arc::clone(disk),

@@ -12,7 +12,7 @@
 
 mod logs;
 mod manifests;
-mod segments;
+pub(super) mod segments;
 mod swapped;
 
 use std::path::{Path, PathBuf};
@@ -31,21 +31,21 @@ use tempfile::TempDir;
 
 /// What a database must hold.
 #[derive(Debug)]
-struct Expected {
-    name: &'static str,
+pub(super) struct Expected {
+    pub(super) name: &'static str,
     /// Ascending by id.
-    records: Vec<(Id, u64)>,
-    absent: Vec<Id>,
+    pub(super) records: Vec<(Id, u64)>,
+    pub(super) absent: Vec<Id>,
 }
 
 /// A store that is damaged again and again: each time a fresh copy of one image.
-struct Patient {
+pub(super) struct Patient {
     directory: TempDir,
-    expected: Vec<Expected>,
+    pub(super) expected: Vec<Expected>,
 }
 
 /// Rings add nothing here but the time to set them up.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     small().backend(BackendChoice::Positional)
 }
 
@@ -54,7 +54,7 @@ impl Patient {
     ///
     /// Databases by number: 1 `dense` (rows that do not fill their pages, one segment without an
     /// id run), 2 `sparse` (two segments, the second with tombstones), 3 `names` (byte ids).
-    fn closed() -> Self {
+    pub(super) fn closed() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::create(directory.path().join("image"), config()).unwrap();
         let expected = vec![dense(&store), sparse(&store), names(&store)];
@@ -63,7 +63,7 @@ impl Patient {
     }
 
     /// A store whose newest writes are only in the log, as a crash would leave it.
-    fn crashed() -> Self {
+    pub(super) fn crashed() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let live = directory.path().join("live");
         let store = Store::create(&live, config()).unwrap();
@@ -82,7 +82,7 @@ impl Patient {
         Self { directory, expected }.fresh()
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.directory.path().join("store")
     }
 
@@ -96,11 +96,11 @@ impl Patient {
         self
     }
 
-    fn restore(&self) {
+    pub(super) fn restore(&self) {
         restore_image(&self.image(), &self.path());
     }
 
-    fn files(&self, kind: Kind) -> Vec<StoreFile> {
+    pub(super) fn files(&self, kind: Kind) -> Vec<StoreFile> {
         files_of(&self.path(), kind)
     }
 
@@ -275,12 +275,12 @@ fn offsets_of_block(start: u64, dense: u64, step: usize) -> Vec<u64> {
 }
 
 /// A bit of each byte; which one depends on the place.
-fn bit_at(offset: u64) -> u8 {
+pub(super) fn bit_at(offset: u64) -> u8 {
     u8::try_from((offset ^ offset >> 3 ^ offset >> 12) % 8).unwrap()
 }
 
 /// Lengths to cut a file to.
-fn cuts(bytes: u64) -> Vec<u64> {
+pub(super) fn cuts(bytes: u64) -> Vec<u64> {
     let mut cuts =
         vec![0, 1, 191, 4095, 4096, 4097, 8192, bytes / 2, bytes - 4096, bytes - 512, bytes - 1];
     cuts.retain(|cut| *cut < bytes);
@@ -289,6 +289,6 @@ fn cuts(bytes: u64) -> Vec<u64> {
     cuts
 }
 
-fn read(path: &Path) -> Vec<u8> {
+pub(super) fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }

@@ -10,6 +10,7 @@ mod many_databases;
 mod memory_limit;
 mod model;
 mod recovery;
+mod repair;
 mod seed_crashes;
 mod seed_lists;
 mod seed_scale;

@@ -29,7 +29,7 @@ pub(super) struct Found {
 }
 
 /// Where the manifest lets the log begin.
-pub(super) fn log_start(manifest: &ManifestState) -> LogPosition {
+pub(crate) fn log_start(manifest: &ManifestState) -> LogPosition {
     manifest
         .counters
         .map_or(LogPosition { segment: 1, sequence: FrameSequence::new(1) }, |counters| {

@@ -27,7 +27,11 @@ use std::sync::Arc;
 use nephrite_format::{FileHeader, FrameSequence, Lsn, StoreId, frame::FrameView, wal::WalRecords};
 use nephrite_io::Disk;
 
-pub(crate) use self::{files::is_unused, replay::is_damage, scan::scan_log};
+pub(crate) use self::{
+    files::{is_unused, log_start},
+    replay::is_damage,
+    scan::scan_log,
+};
 use crate::{
     manifest::ManifestState,
     paths::StorePaths,

@@ -14,10 +14,10 @@ use nephrite_tests::{
 use super::{Patient, assert_names, bit_at, config, cuts, offsets_of_block, read};
 
 /// A segment taken apart with the format crate.
-struct Anatomy {
-    file: StoreFile,
-    detail: SegmentDetail,
-    footer: SegmentFooter,
+pub(in super::super) struct Anatomy {
+    pub(in super::super) file: StoreFile,
+    pub(in super::super) detail: SegmentDetail,
+    pub(in super::super) footer: SegmentFooter,
 }
 
 impl Anatomy {
@@ -33,12 +33,12 @@ impl Anatomy {
     }
 
     /// The database, by the order in which [`Patient::closed`] makes them.
-    fn database(&self) -> &'static str {
+    pub(in super::super) fn database(&self) -> &'static str {
         ["dense", "sparse", "names"][self.detail.database.get() as usize - 1]
     }
 
     /// Offsets in every section, the header page and the footer page.
-    fn offsets(&self) -> Vec<u64> {
+    pub(in super::super) fn offsets(&self) -> Vec<u64> {
         let step = Scale::from_environment().pick(709, 61);
         let dense = Scale::from_environment().pick(24, 192);
         let mut offsets = offsets_of_block(0, dense, step);
@@ -53,7 +53,7 @@ impl Anatomy {
     }
 }
 
-fn segments(patient: &Patient) -> Vec<Anatomy> {
+pub(in super::super) fn segments(patient: &Patient) -> Vec<Anatomy> {
     let anatomies: Vec<_> = patient.files(Kind::Segment).iter().map(Anatomy::of).collect();
     assert_eq!(anatomies.len(), 4, "dense, sparse twice, names");
     anatomies

@@ -1,0 +1,349 @@
+//! Every readable frame of the log, and what is missing between them.
+//!
+//! A frame is believed when its checksum holds for the store, the file, the place and one life of
+//! the file. Frames of earlier lives are kept apart: their records are in segments, and they serve
+//! only to find again what a segment has lost.
+
+use nephrite_format::{
+    BLOCK_BYTES, DatabaseId, FileDetail, FileId, FileKind, Generation, Id, Lsn, PageIdentity,
+    frame::{FRAME_HEADER_BYTES, FrameError, FrameKind, FrameView, decode_frame, peek_frame_bytes},
+    wal::{WalRecord, WalRecords},
+};
+
+use super::{
+    listing::{Found, Listing},
+    raw::{Raw, header_of},
+    report::RepairReport,
+    state::Known,
+    work::Reader,
+};
+use crate::{error::Error, manifest::NUMBER_MAX, recovery::log_start};
+
+/// A file of the log directory.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    pub(super) id: FileId,
+    pub(super) found: Found,
+    /// Position by the manifest: recovery needs it.
+    pub(super) named: Option<u64>,
+    /// Position and generation by its header.
+    position: Option<u64>,
+}
+
+/// A frame with records that can be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogFrame {
+    /// Which of the files.
+    pub(super) file: usize,
+    pub(super) offset: u64,
+    pub(super) first_lsn: u64,
+    pub(super) records: u32,
+    sequence: u64,
+    generation: Generation,
+}
+
+impl LogFrame {
+    /// The number behind its last record.
+    pub(super) fn end_lsn(&self) -> u64 {
+        self.first_lsn + u64::from(self.records)
+    }
+}
+
+/// What looks like a frame and is none.
+#[derive(Debug)]
+pub(super) struct BrokenFrame {
+    pub(super) file: String,
+    pub(super) offset: u64,
+    /// Ids that its records seem to name, as far as they can be read.
+    pub(super) ids: Vec<(DatabaseId, Id)>,
+}
+
+/// The log.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) files: Vec<LogFile>,
+    /// By number of the first record.
+    pub(super) frames: Vec<LogFrame>,
+    pub(super) broken: Vec<BrokenFrame>,
+    /// Highest position, sequence and record number behind anything seen.
+    pub(super) end_position: u64,
+    pub(super) end_sequence: u64,
+    pub(super) end_lsn: u64,
+    /// A file that recovery needs is not as it must be.
+    pub(super) is_damaged: bool,
+    /// Files that recovery needs of which the end, or all, is missing.
+    pub(super) cut: Vec<String>,
+    durable: u64,
+}
+
+/// Reads all log files.
+pub(super) async fn read(
+    reader: &Reader,
+    known: &Known,
+    listing: &Listing,
+    report: &mut RepairReport,
+) -> Result<Log, Error> {
+    let mut log = Log::default();
+    for (id, found) in &listing.logs {
+        let named = known.state.log.iter().find(|(_, file)| *file == id).map(|it| *it.0);
+        let file = LogFile { id: *id, found: found.clone(), named, position: None };
+        log.read_file(reader, known, file, report).await?;
+    }
+    for (position, file) in &known.state.log {
+        if !listing.logs.contains_key(file) {
+            let name = crate::paths::wal_name(*file);
+            report.note(&name, 0, None, format!("log segment {position} is missing"));
+            log.is_damaged = true;
+            log.cut.push(name);
+        }
+    }
+    log.frames.sort_by_key(|frame| (frame.first_lsn, frame.sequence));
+    log.frames.dedup_by_key(|frame| (frame.first_lsn, frame.sequence));
+    Ok(log)
+}
+
+impl Log {
+    async fn read_file(
+        &mut self,
+        reader: &Reader,
+        known: &Known,
+        mut file: LogFile,
+        report: &mut RepairReport,
+    ) -> Result<(), Error> {
+        let Some(raw) = Raw::open(&reader.disk, &file.found.path).await? else { return Ok(()) };
+        let content = raw.content().await?;
+        let problem = file.check(known, &content, raw.bytes)?;
+        let damage = problem.as_ref().map(|(offset, _)| *offset);
+        if let Some((offset, what)) = problem {
+            report.note(&file.found.name, offset, None, what);
+            report.aside(&file.found.name, "it is damaged");
+            self.is_damaged |= file.named.is_some();
+        }
+        // A header that cannot be read is no obstacle: frames say of which life they are.
+        let generation = Generation::new(file.named.or(file.position).unwrap_or(0));
+        let place = PageIdentity::new(known.store, file.id, generation, 0);
+        let number = self.files.len();
+        let mut at = BLOCK_BYTES;
+        while at < content.len() {
+            at += match frame_at(&content, at, place) {
+                Some((frame, generation)) => {
+                    self.note_frame(
+                        &frame,
+                        number,
+                        at as u64,
+                        generation,
+                        generation == place.generation,
+                    );
+                    frame.total_bytes
+                }
+                None => {
+                    self.note_broken(&file, &content, at);
+                    BLOCK_BYTES
+                }
+            };
+        }
+        // Cut, or another file: what it held cannot be told.
+        let is_short = raw.bytes < BLOCK_BYTES as u64 || damage.is_some_and(|at| 8 < at);
+        let has_frames = self.frames.iter().any(|frame| frame.file == number);
+        if file.named.is_some() && (is_short || (damage == Some(0) && !has_frames)) {
+            self.cut.push(file.found.name.clone());
+        }
+        self.end_position = self.end_position.max(file.named.or(file.position).unwrap_or(0));
+        self.files.push(file);
+        Ok(())
+    }
+
+    fn note_frame(
+        &mut self,
+        frame: &FrameView<'_>,
+        file: usize,
+        offset: u64,
+        generation: Generation,
+        is_current: bool,
+    ) {
+        let header = &frame.header;
+        let (first_lsn, records) = (header.first_lsn.get(), header.record_count);
+        if NUMBER_MAX < first_lsn || NUMBER_MAX < header.sequence.get() {
+            return;
+        }
+        self.end_sequence = self.end_sequence.max(header.sequence.get());
+        if is_current {
+            self.durable = self.durable.max(header.durable_through.get().min(NUMBER_MAX));
+        }
+        if records == 0 {
+            return; // a mark
+        }
+        let sequence = header.sequence.get();
+        let frame = LogFrame { file, offset, first_lsn, records, sequence, generation };
+        self.end_lsn = self.end_lsn.max(frame.end_lsn());
+        self.frames.push(frame);
+    }
+
+    /// Remembers what a place seems to hold whose checksum does not.
+    fn note_broken(&mut self, file: &LogFile, content: &[u8], at: usize) {
+        let Some(bytes) = peek_frame_bytes(&content[at..]) else { return };
+        let end = content.len().min(at + bytes);
+        let payload = content.get(at + FRAME_HEADER_BYTES..end).unwrap_or_default();
+        let mut ids = Vec::new();
+        for record in WalRecords::new(payload, u32::MAX, "", 0).map_while(Result::ok) {
+            match record {
+                WalRecord::Operations(record) => {
+                    let named = record.operations().map(|it| (record.database, it.id().to_id()));
+                    ids.extend(named);
+                }
+                WalRecord::Bulk(record) => {
+                    ids.extend(record.ids.iter().map(|id| (record.database, id.to_id())));
+                }
+            }
+        }
+        let (file, offset) = (file.found.name.clone(), at as u64);
+        self.broken.push(BrokenFrame { file, offset, ids });
+    }
+
+    /// Whether the records that recovery needs are all there; otherwise where the first are not,
+    /// and how many frames are missing at the end.
+    pub(super) fn missing(&self, known: &Known) -> Option<Missing> {
+        let start = log_start(&known.state).sequence.get();
+        let mut current: Vec<&LogFrame> = self.needed(known).collect();
+        current.sort_by_key(|frame| frame.sequence);
+        let mut next = start;
+        for frame in current {
+            if frame.sequence < next {
+                continue;
+            }
+            if next < frame.sequence && next <= self.durable {
+                return Some(Missing { sequence: next });
+            }
+            if next < frame.sequence {
+                return None; // never acknowledged
+            }
+            next = frame.sequence + 1;
+        }
+        (next <= self.durable).then_some(Missing { sequence: next })
+    }
+
+    /// Frames of the lives that count now: with a whole manifest those of the files that it names.
+    pub(super) fn needed<'a>(&'a self, known: &'a Known) -> impl Iterator<Item = &'a LogFrame> {
+        self.frames.iter().filter(move |frame| {
+            let named = self.files[frame.file].named;
+            !known.is_whole || named.is_some_and(|position| frame.generation.get() == position)
+        })
+    }
+
+    /// Whether a frame is known to have been on disk.
+    pub(super) fn is_durable(&self, frame: &LogFrame) -> bool {
+        frame.sequence <= self.durable
+    }
+
+    /// The lowest number from which on every record up to `last` can be read.
+    pub(super) fn whole_back_from(&self, last: Lsn) -> Option<u64> {
+        let mut from = None;
+        for frame in self.frames.iter().rev() {
+            match from {
+                None if frame.first_lsn <= last.get() && last.get() < frame.end_lsn() => {
+                    from = Some(frame.first_lsn);
+                }
+                Some(start) if frame.end_lsn() == start => from = Some(frame.first_lsn),
+                Some(start) if frame.end_lsn() < start => break,
+                _ => {}
+            }
+        }
+        from
+    }
+
+    /// Gives the records of some frames in order, with the file's content.
+    pub(super) async fn visit<'a>(
+        &self,
+        reader: &Reader,
+        known: &Known,
+        frames: impl Iterator<Item = &'a LogFrame>,
+        mut visit: impl FnMut(&LogFrame, &[u8], Lsn, &WalRecord<'_>),
+    ) -> Result<(), Error> {
+        let mut open: Option<(usize, Vec<u8>)> = None;
+        for frame in frames {
+            if open.as_ref().is_none_or(|(file, _)| *file != frame.file) {
+                open = Some((frame.file, self.content(reader, frame.file).await?));
+            }
+            let Some((_, content)) = &open else { continue };
+            let file = &self.files[frame.file];
+            let place = PageIdentity::new(known.store, file.id, frame.generation, frame.offset);
+            let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
+            let Some(rest) = content.get(start..) else { continue };
+            let Ok(view) = decode_frame(rest, place) else { continue };
+            let records = WalRecords::new(view.payload, view.header.record_count, "", frame.offset);
+            for (record, lsn) in records.map_while(Result::ok).zip(frame.first_lsn..) {
+                visit(frame, content, Lsn::new(lsn), &record);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a log file.
+    pub(super) async fn content(&self, reader: &Reader, file: usize) -> Result<Vec<u8>, Error> {
+        match Raw::open(&reader.disk, &self.files[file].found.path).await? {
+            Some(raw) => raw.content().await,
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Records that recovery needs and that are not there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missing {
+    /// The first missing frame.
+    pub(super) sequence: u64,
+}
+
+impl LogFile {
+    /// What keeps a store with this file from being opened.
+    fn check(
+        &mut self,
+        known: &Known,
+        content: &[u8],
+        bytes: u64,
+    ) -> Result<Option<(u64, String)>, Error> {
+        let header = content.get(..BLOCK_BYTES);
+        let is_blank = header.is_none_or(|page| page.iter().all(|byte| *byte == 0));
+        if is_blank && self.named.is_none() {
+            return Ok(None);
+        }
+        let (header, problem) = header_of(header, &self.found.name)?;
+        let Some(header) = header else {
+            // Torn while it was made or recycled, if nobody counts on it.
+            return Ok(problem.filter(|_| self.named.is_some()).map(|what| (0, what)));
+        };
+        let problem = problem.map(|what| (8, what));
+        if header.kind() != FileKind::Wal || header.store != known.store || header.file != self.id {
+            return Ok(Some((0, "it is another file, or of another store".to_owned())));
+        }
+        let FileDetail::Wal { position, segment_bytes } = header.detail else { return Ok(problem) };
+        self.position = Some(position);
+        match self.named {
+            Some(_) if bytes != segment_bytes => {
+                let what = format!("it has {bytes} bytes where its header says {segment_bytes}");
+                Ok(Some((bytes.min(segment_bytes), what)))
+            }
+            Some(named) if named != position => {
+                let what = format!("it is log segment {position} where the manifest says {named}");
+                Ok(Some((0, what)))
+            }
+            _ => Ok(problem),
+        }
+    }
+}
+
+/// A valid frame with whole records, of whatever life of the file.
+fn frame_at(content: &[u8], at: usize, place: PageIdentity) -> Option<(FrameView<'_>, Generation)> {
+    let (rest, place) = (&content[at..], place.at(at as u64));
+    let (frame, generation) = match decode_frame(rest, place) {
+        Ok(frame) => (frame, place.generation),
+        Err(FrameError::Stale { generation }) => {
+            let place = PageIdentity { generation, ..place };
+            (decode_frame(rest, place).ok()?, generation)
+        }
+        Err(_) => return None,
+    };
+    let mut records = WalRecords::new(frame.payload, frame.header.record_count, "", 0);
+    let is_log = frame.header.kind == FrameKind::WalRecords;
+    (is_log && records.all(|record| record.is_ok())).then_some((frame, generation))
+}

@@ -1,0 +1,50 @@
+//! Damaged, cut, foreign and missing manifests.
+
+use nephrite_tests::{Scale, damage::Damaged, directories::Kind};
+
+use super::{
+    super::damage::{Patient, bit_at, cuts},
+    assert_repaired,
+};
+
+#[test]
+fn a_flipped_bit_in_the_manifest_costs_nothing() {
+    for patient in [Patient::closed(), Patient::crashed()] {
+        let [file] = &patient.files(Kind::Manifest)[..] else { panic!("there is one manifest") };
+        let step = Scale::from_environment().pick(1777, 97);
+        for offset in (0..40_000).step_by(step).chain([8, 12, 24, 40, 4088, 4096, 4104, 4120]) {
+            let what = format!("manifest byte {offset}");
+            drop(Damaged::flip(&file.path, offset, bit_at(offset)));
+            let report = assert_repaired(&patient, &what);
+            assert!(report.is_lossless(), "{what}: {report}");
+            patient.restore();
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_was_cut_or_is_gone_is_made_anew() {
+    for patient in [Patient::closed(), Patient::crashed()] {
+        let [file] = &patient.files(Kind::Manifest)[..] else { panic!("there is one manifest") };
+        for bytes in cuts(file.bytes) {
+            drop(Damaged::truncate(&file.path, bytes));
+            let report = assert_repaired(&patient, &format!("manifest of {bytes} bytes"));
+            assert!(report.is_lossless(), "{bytes} bytes: {report}");
+            patient.restore();
+        }
+        drop(Damaged::remove(&file.path));
+        let report = assert_repaired(&patient, "no manifest");
+        assert!(report.is_lossless(), "{report}");
+        patient.restore();
+    }
+}
+
+#[test]
+fn a_manifest_of_another_store_is_set_aside() {
+    let (patient, other) = (Patient::closed(), Patient::closed());
+    let [file] = &patient.files(Kind::Manifest)[..] else { panic!("there is one manifest") };
+    std::fs::copy(&other.files(Kind::Manifest)[0].path, &file.path).unwrap();
+    let report = assert_repaired(&patient, "another store's manifest");
+    assert!(report.is_lossless(), "{report}");
+    assert!(report.set_aside.iter().any(|it| it.file == file.name), "{report}");
+}
