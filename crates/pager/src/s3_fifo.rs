@@ -36,6 +36,9 @@ const USES_TO_STAY: u8 = 2;
 /// How often each entry is looked at, at most, before the search takes what it can get.
 const ROUNDS_MAX: usize = 5;
 
+/// Entries that are looked at for each further victim of a batch.
+const LOOKS_AHEAD: usize = 8;
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct S3Fifo {
@@ -79,8 +82,12 @@ impl Policy for S3Fifo {
         for found in 0..wanted {
             // The first victim is needed; for the others a short look will do.
             let entries = self.small.len() + self.main.len();
-            let looks = if found == 0 { ROUNDS_MAX * entries } else { entries.min(8) };
-            let Some((number, before)) = self.search(ring, looks) else { return };
+            let found = if found == 0 {
+                self.search(ring, ROUNDS_MAX * entries, true)
+            } else {
+                self.search(ring, entries.min(LOOKS_AHEAD), false)
+            };
+            let Some((number, before)) = found else { return };
             take(number, before);
         }
     }
@@ -91,9 +98,10 @@ impl Policy for S3Fifo {
 }
 
 impl S3Fifo {
-    fn search(&mut self, ring: &impl Ring, looks: usize) -> Option<(FrameNo, Word)> {
+    /// With `must` the last round takes what was used as well.
+    fn search(&mut self, ring: &impl Ring, looks: usize, must: bool) -> Option<(FrameNo, Word)> {
         for look in 0..looks {
-            let force = looks <= look + self.small.len() + self.main.len();
+            let force = must && looks <= look + self.small.len() + self.main.len();
             let from_small =
                 self.main.is_empty() || self.main.len() < self.small.len() * (SMALL_SHARE - 1);
             let found = if from_small && !self.small.is_empty() {
@@ -274,6 +282,17 @@ mod tests {
         let victims: Vec<_> = (0..19).map(|_| frames.victim(&mut queues).unwrap()).collect();
 
         assert!(!victims.contains(&FrameNo(0)), "{victims:?}");
+    }
+
+    /// All victims of a batch but the first were taken whether they were used or not.
+    #[test]
+    fn a_batch_takes_what_was_not_used_and_leaves_the_rest() {
+        let (mut queues, frames) = full(64);
+        (0..64).step_by(2).for_each(|frame| (0..3).for_each(|_| frames.hit(frame)));
+
+        let batch = frames.victims(&mut queues, 8);
+
+        assert!(1 < batch.len() && batch.iter().all(|frame| frame.0 % 2 == 1), "{batch:?}");
     }
 
     #[test]
