@@ -27,7 +27,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -66,8 +66,12 @@ pub(crate) struct Compactions {
     taken: Event,
     /// A compaction ended, or the task that does them.
     progress: Event,
-    /// The task is at work and its last attempt did not fail: waiting for it makes sense.
+    /// The task is at work.
     works: AtomicBool,
+    /// Its last attempt failed: waiting for it makes no sense, whatever it tries next.
+    fails: AtomicBool,
+    /// Flushes that wait for it.
+    stalled: AtomicUsize,
     pub(crate) done: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) bytes_read: AtomicU64,
@@ -123,8 +127,20 @@ impl Compactions {
     fn note(&self, succeeded: bool) {
         let counter = if succeeded { &self.done } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed); // a counter
-        self.works.store(succeeded, Ordering::Release);
+        self.fails.store(!succeeded, Ordering::Release);
         self.progress.notify(usize::MAX);
+    }
+
+    /// Whether somebody who waits for the task will see it get on.
+    fn gets_on(&self) -> bool {
+        // Acquire pairs with the stores above, which come before their notice.
+        self.works.load(Ordering::Acquire) && !self.fails.load(Ordering::Acquire)
+    }
+
+    /// Whether a caller or a flush waits for the task: no time for a budget.
+    fn is_waited_for(&self) -> bool {
+        // Acquire pairs with the Release in `Stalled`, which comes before its notice.
+        self.stalled.load(Ordering::Acquire) != 0 || !self.asked().waiting.is_empty()
     }
 
     /// No more requests; those that wait are told that the store is closed.
@@ -137,6 +153,22 @@ impl Compactions {
         };
         waiting.into_iter().for_each(|(_, reply)| reply.set(Err(Error::Closed)));
         self.taken.notify(usize::MAX);
+    }
+}
+
+/// A flush that waits, counted.
+struct Stalled<'a>(&'a AtomicUsize);
+
+impl<'a> Stalled<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Release);
+        Self(count)
+    }
+}
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -159,10 +191,11 @@ impl Core {
     pub(crate) async fn wait_for_compactions(&self, database: &DatabaseCore) {
         loop {
             let progress = self.compactions.progress.listen();
-            let works = self.compactions.works.load(Ordering::Acquire);
-            if !works || choice::depth(&database.version.load().segments) < RUNS_STALL {
+            let is_deep = RUNS_STALL <= choice::depth(&database.version.load().segments);
+            if !is_deep || !self.compactions.gets_on() {
                 return;
             }
+            let _stalled = Stalled::new(&self.compactions.stalled);
             self.counters.flush_stalls.fetch_add(1, Ordering::Relaxed); // a counter
             self.compaction_wanted.notify(usize::MAX);
             progress.await;
@@ -232,6 +265,8 @@ impl Core {
 
     async fn rewrite(&self, database: &DatabaseCore, choice: &Choice) -> Result<(), Error> {
         database.check()?;
+        // What no manifest can name is not worth the writing.
+        self.manifest.check().await?;
         let (plan, live_before) = {
             // Version and live rows of one moment.
             let _swap = self.swaps.lock().await;
@@ -293,8 +328,11 @@ impl Core {
         live_before: u64,
         rows: u32,
     ) -> Result<(), Error> {
-        if output.is_some() {
-            self.read.disk.sync_dir(self.paths.segments_dir()).await?;
+        if let Some(output) = &output
+            && let Err(error) = self.read.disk.sync_dir(self.paths.segments_dir()).await
+        {
+            output.set_obsolete(&self.garbage); // nothing names it
+            return Err(error.into());
         }
         let swap = self.swaps.lock().await;
         // Rows that flushes buried in the inputs since they were merged. None is counted between
@@ -341,5 +379,27 @@ impl Core {
         inputs.iter().for_each(|input| input.set_obsolete(&self.garbage));
         self.garbage.added.notify(1);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The task begins again at once after a failure: a flush that waited for it never saw the
+    /// moment in between, and the flushes of all databases with it.
+    #[test]
+    fn nobody_waits_for_compactions_that_fail() {
+        let compactions = Compactions::default();
+        assert!(!compactions.gets_on(), "the task has not begun");
+        compactions.begin();
+        assert!(compactions.gets_on());
+        compactions.note(false);
+        compactions.begin();
+        assert!(!compactions.gets_on());
+        compactions.note(true);
+        assert!(compactions.gets_on());
+        compactions.rest();
+        assert!(!compactions.gets_on());
     }
 }

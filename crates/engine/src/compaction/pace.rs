@@ -1,7 +1,8 @@
 //! Pace: how fast a compaction may read and write.
 //!
 //! Every piece is paid for with time; who is ahead of the budget waits. A compaction that space or
-//! a caller waits for has no limit. The end of the store ends the wait, and the compaction.
+//! a caller waits for has no limit, and none has one while a flush or a caller waits behind it. The
+//! end of the store ends the wait, and the compaction.
 
 use std::time::Duration;
 
@@ -32,13 +33,16 @@ impl<'a> Pace<'a> {
         let due = self.bytes.saturating_mul(1_000_000) / per_second.max(1);
         let due = self.started.saturating_add(Duration::from_micros(due));
         loop {
-            let ended = self.core.compaction_wanted.listen();
+            let called = self.core.compaction_wanted.listen();
             self.core.check_open()?;
+            if self.core.compactions.is_waited_for() {
+                return Ok(());
+            }
             let now = self.core.runtime.now();
             if due <= now {
                 return Ok(());
             }
-            either(self.core.runtime.sleep(due - now), ended).await;
+            either(self.core.runtime.sleep(due - now), called).await;
         }
     }
 }

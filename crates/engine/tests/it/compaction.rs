@@ -1,10 +1,11 @@
 //! Compaction: space that comes back, readers that notice nothing, counts that stay exact.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use nephrite::{
     Batch, Config, DatabaseOptions, Durability, IdKind, IdRef, Ids,
     blocking::{Database, Store},
+    runtime::{BoxFuture, OsRuntime, Runtime},
 };
 use nephrite_io::Disk;
 
@@ -260,4 +261,100 @@ fn the_budget_slows_a_compaction_and_its_end_does_not_wait_for_it() {
     // 16 MiB at 1 MiB/s: closing must not wait for it.
     store.close().unwrap();
     assert_eq!(store.stats().compactions, 0);
+}
+
+/// Runs `work` on a thread of its own, so that a hang is a failure.
+fn ends(work: impl FnOnce() + Send + 'static) {
+    let (end, ended) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name("work".to_owned()).spawn(move || {
+        work();
+        let _ = end.send(());
+    });
+    let hang = ended.recv_timeout(Duration::from_secs(120));
+    assert_ne!(hang, Err(std::sync::mpsc::RecvTimeoutError::Timeout), "it hangs");
+    thread.unwrap().join().unwrap();
+}
+
+/// A flush waited for compactions that failed for ever, and all databases with it.
+#[test]
+fn a_damaged_segment_ends_the_compactions_of_its_database_and_no_flush() {
+    ends(|| {
+        let (directory, store) = new_store(small());
+        let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+        let other = store.create_database("b", DatabaseOptions::new(128)).unwrap();
+        database.put(0, &vector(0, DIMENSION)).unwrap();
+        database.put(1_000, &vector(0, DIMENSION)).unwrap();
+        database.flush().unwrap();
+        let segments = directory.path().join("store").join("segments");
+        let file = std::fs::read_dir(segments).unwrap().next().unwrap().unwrap().path();
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[4096] ^= 1; // a byte of a vector
+        std::fs::write(&file, bytes).unwrap();
+        for id in 1..60 {
+            // Ranges that meet, and no garbage.
+            database.put(1_000 - id, &vector(id, DIMENSION)).unwrap();
+            database.put(id, &vector(id, DIMENSION)).unwrap();
+            database.flush().unwrap();
+        }
+        other.put(1, &vector(1, DIMENSION)).unwrap();
+        store.flush().unwrap();
+        assert!(database.stats().unwrap().segments > 24);
+        assert!(store.stats().compactions_failed > 0);
+    });
+}
+
+/// A runtime in which nobody who sleeps wakes up: what waits for a budget waits for ever.
+#[derive(Debug)]
+struct Sleepless(OsRuntime);
+
+impl Runtime for Sleepless {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn spawn(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
+        self.0.spawn(name, task)
+    }
+
+    fn finish(&self, last: BoxFuture<()>) {
+        self.0.finish(last);
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.0.random_u64()
+    }
+
+    fn settle(&self) {
+        self.0.settle();
+    }
+}
+
+/// Who asked for a compaction waited until the budget had let another database's end.
+#[test]
+fn a_caller_does_not_wait_for_the_budget_of_another_database() {
+    ends(|| {
+        let config = Config::new().memory_limit(64 << 20).memtable_bytes(4 << 20);
+        let config = config.compaction_bytes_per_second(Some(1 << 20));
+        let (_directory, store) =
+            new_store(config.runtime(Arc::new(Sleepless(OsRuntime::default()))));
+        let slow = store.create_database("slow", DatabaseOptions::new(128)).unwrap();
+        for run in 0..4_u64 {
+            let ids: Vec<u64> = (0..4_000).map(|at| at * 4 + run).collect();
+            let rows: Vec<f32> = ids.iter().flat_map(|id| vector(*id, DIMENSION)).collect();
+            slow.put_many(Ids::U64(&ids), &rows, Durability::Buffered).unwrap();
+            slow.flush().unwrap();
+        }
+        let asked = store.create_database("asked", DatabaseOptions::new(128)).unwrap();
+        asked.put(1, &vector(1, DIMENSION)).unwrap();
+        asked.flush().unwrap();
+        asked.put(1, &vector(2, DIMENSION)).unwrap();
+        asked.flush().unwrap();
+        asked.compact().unwrap();
+        assert_eq!(asked.stats().unwrap().segments, 1);
+        store.close().unwrap();
+    });
 }
