@@ -337,6 +337,7 @@ impl Opening {
             cache = cache.trace(Arc::clone(&tracing.recorder));
         }
         let pager = Pager::new(cache)?;
+        self.disk.register_arena(pager.arena());
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.segment_files_max());
         let files = Arc::new(files);

@@ -4,7 +4,7 @@
 //! cargo run --release -p nephrite-io --example readbench -- FILE [key=value ...]
 //!   backend=auto|uring|positional  depth=32  block=4096  count=100000  rings=1
 //!   pattern=random|sequential      write=no|yes (yes overwrites the file's contents)
-//!   caller=completions|task
+//!   caller=completions|task        memory=blocks|arena|registered
 //! ```
 //!
 //! `depth` operations are kept in flight, by their own completions (each one submits the next), or
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use nephrite_io::memory::AlignedBuf;
+use nephrite_io::memory::{AlignedBuf, Arena};
 use nephrite_io::{
     BackendChoice, Completed, Disk, DiskOptions, FileHandle, IoBuffer, OpenOptions, Operation,
     Request, block_on, open_disk, wake_later,
@@ -39,13 +39,14 @@ struct Arguments {
     rings: u32,
     write: bool,
     one_task: bool,
+    memory: String,
 }
 
 fn main() -> Result<(), Failure> {
     let arguments = arguments()?;
     let directory = arguments.file.parent().ok_or("the file has no directory")?;
     let options = DiskOptions::new().backend(arguments.backend).ring_threads(arguments.rings);
-    let disk = open_disk(options, directory)?;
+    let disk = open_disk(options.registered_buffers(arguments.memory == "registered"), directory)?;
     println!("{}", disk.report());
     let open = match arguments.write {
         true => OpenOptions::read_write(),
@@ -78,13 +79,12 @@ fn measure(
         finished,
         arrivals: arguments.one_task.then(Mutex::default),
     });
+    let buffers = buffers(arguments, &*run.disk)?;
     let before = run.disk.stats();
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
     let start = Instant::now();
-    let first: Result<Vec<Request>, Failure> = (0..arguments.depth.min(arguments.count))
-        .map(|_| Ok(run.request(IoBuffer::Owned(AlignedBuf::zeroed(arguments.block)?))))
-        .collect();
-    run.disk.submit(first?);
+    let first = buffers.into_iter().map(|buffer| run.request(buffer));
+    run.disk.submit(first.collect());
     if let Some(arrivals) = &run.arrivals {
         block_on(one_task(&run, arrivals))?;
     } else {
@@ -105,6 +105,20 @@ fn measure(
         run.file.is_direct(),
     );
     Ok(())
+}
+
+/// As many as operations are kept in flight.
+fn buffers(arguments: &Arguments, disk: &dyn Disk) -> Result<Vec<IoBuffer>, Failure> {
+    let count = usize::try_from(arguments.depth.min(arguments.count))?;
+    let block = arguments.block;
+    if arguments.memory == "blocks" {
+        return (0..count).map(|_| Ok(AlignedBuf::zeroed(block)?.into())).collect();
+    }
+    let arena = Arena::new(count * block)?;
+    disk.register_arena(&arena);
+    // SAFETY: the windows do not overlap, each is made once, and no slice of the arena is taken.
+    let window = |index| IoBuffer::Region(unsafe { arena.region(index * block, block) });
+    Ok((0..count).map(window).collect())
 }
 
 /// Completions that the task has not seen yet, and whom to wake.
@@ -209,6 +223,7 @@ fn arguments() -> Result<Arguments, Failure> {
         rings: 1,
         write: false,
         one_task: false,
+        memory: "blocks".to_owned(),
     };
     for word in words {
         let (key, value) = word.split_once('=').ok_or("arguments are key=value")?;
@@ -220,6 +235,7 @@ fn arguments() -> Result<Arguments, Failure> {
             "pattern" => arguments.sequential = value == "sequential",
             "rings" => arguments.rings = value.parse()?,
             "caller" => arguments.one_task = value == "task",
+            "memory" => arguments.memory = value.to_owned(),
             "write" => arguments.write = value == "yes",
             _ => return Err(format!("`{key}` is no argument").into()),
         }

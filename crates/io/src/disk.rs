@@ -15,6 +15,7 @@ use crate::caller::CallerRings;
 use crate::completion::{Receiver, Sender, note_orphaned, oneshot};
 use crate::error::{IoError, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
+use crate::memory::Arena;
 use crate::report::BackendReport;
 use crate::request::{Completed, IoBuffer, Operation, Request};
 use crate::stats::IoStats;
@@ -72,6 +73,14 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// the other's on.
     fn caller_rings(&self) -> Option<CallerRings> {
         None
+    }
+
+    /// Tells that many direct transfers will have windows of this arena as their buffers, so that
+    /// the disk may register it with the kernel (see [`crate::DiskOptions::registered_buffers`]).
+    /// It then keeps the arena until a later call finds that nobody else does, or to its own end.
+    /// Changes no result; does nothing unless a disk says otherwise.
+    fn register_arena(&self, arena: &Arc<Arena>) {
+        let _ = arena;
     }
 
     /// What this disk runs on, and why.

@@ -104,8 +104,8 @@ pub use environment::open_files_max;
 pub use error::{IoError, IoErrorKind, IoOperation};
 pub use file::{FileHandle, FileIdentity, OpenOptions};
 pub use options::{
-    DEFAULT_CALLER_RINGS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_RING_ENTRIES, DEFAULT_RING_THREADS,
-    DiskOptions,
+    DEFAULT_CALLER_RINGS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_REGISTERED_BUFFERS, DEFAULT_RING_ENTRIES,
+    DEFAULT_RING_THREADS, DiskOptions,
 };
 pub use probe::PROBE_PREFIX;
 pub use report::{BackendChoice, BackendReport, LimitsReport, MappingReport, UnknownBackend};

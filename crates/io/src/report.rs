@@ -103,6 +103,10 @@ pub struct BackendReport {
     pub caller_refusal: Option<String>,
     /// Set when [`crate::DiskOptions::submission_polling`] was asked for and refused: why.
     pub polling_refusal: Option<String>,
+    /// Bytes of arenas that are registered with the kernel, each ring's counted.
+    pub registered_bytes: u64,
+    /// Set when an arena could not be registered although that was asked for: why, the first time.
+    pub registration_refusal: Option<String>,
     /// What memory of direct transfers must be aligned to, in bytes; 1 when buffered.
     pub memory_alignment: u32,
     /// The device's request scheduler; `none` reorders nothing.
@@ -164,6 +168,12 @@ impl fmt::Display for BackendReport {
         }
         if let Some(reason) = &self.polling_refusal {
             writeln!(formatter, "polling:     no: {reason}")?;
+        }
+        if 0 < self.registered_bytes {
+            writeln!(formatter, "registered:  {} bytes of buffers", self.registered_bytes)?;
+        }
+        if let Some(reason) = &self.registration_refusal {
+            writeln!(formatter, "registered:  not all: {reason}")?;
         }
         match &self.caller_refusal {
             Some(reason) => writeln!(formatter, "callers:     no rings of their own: {reason}")?,

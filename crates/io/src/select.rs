@@ -156,6 +156,8 @@ fn settle(
         caller_refusal: None,
         polling_refusal: disk.rings().and_then(Rings::polling_refusal),
         writes_through: disk.write_through() != WriteThrough::Never,
+        registered_bytes: 0,
+        registration_refusal: None,
         mapping: None,
     });
 }

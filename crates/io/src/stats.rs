@@ -80,6 +80,11 @@ counters! {
     caller_parks,
     /// Requests that ran on the positional threads although a ring was chosen.
     fallbacks,
+    /// Pieces of transfers that named a registered buffer: see
+    /// [`crate::DiskOptions::registered_buffers`].
+    registered_transfers,
+    /// Times a ring could not register an arena that it was offered.
+    registrations_refused,
     /// Times a submitter waited because the queue was full.
     submit_waits,
     /// Sealed files that were mapped.

@@ -19,6 +19,7 @@ use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
 use crate::fork;
 use crate::mapping::{MAPPED_BYTES_MAX, Mappings};
+use crate::memory::Arena;
 use crate::metadata;
 use crate::metadata_lane::MetadataLane;
 use crate::options::DiskOptions;
@@ -43,6 +44,7 @@ pub(crate) struct SystemDisk {
     directory: PathBuf,
     write_through: WriteThrough,
     drain_timeout: Duration,
+    registers: bool,
     process: u32,
 }
 
@@ -67,6 +69,7 @@ impl SystemDisk {
             directory: directory.to_owned(),
             write_through: WriteThrough::decide(options.durable_writes, directory),
             drain_timeout: options.drain_timeout,
+            registers: options.registered_buffers,
             process: fork::generation(),
         }
     }
@@ -210,10 +213,18 @@ impl Disk for SystemDisk {
         access.map(CallerRings)
     }
 
+    fn register_arena(&self, arena: &Arc<Arena>) {
+        if let Some(rings) = self.rings().filter(|_| self.registers && !self.is_forked()) {
+            rings.register(arena);
+        }
+    }
+
     fn report(&self) -> BackendReport {
         let mut report = self.report.get().expect("the selection has set the report").clone();
         report.degraded = self.rings().and_then(Rings::degraded);
         report.mapping = self.mappings.as_ref().map(|mappings| mappings.report());
+        report.registered_bytes = self.rings().map_or(0, Rings::registered_bytes);
+        report.registration_refusal = self.rings().and_then(Rings::registration_refusal);
         report.caller_refusal = self.rings().and_then(Rings::caller_refusal);
         report
     }

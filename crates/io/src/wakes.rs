@@ -14,7 +14,6 @@ use std::cell::{Cell, RefCell};
 use std::task::Waker;
 
 use crate::completion::abort_on_panic;
-use crate::planted::planted;
 use crate::sync::thread_value;
 
 #[derive(Default)]
@@ -43,21 +42,24 @@ pub(crate) fn release_held() {
     let _ = HELD.try_with(Held::wake_all);
 }
 
-/// While it lives, wakes of this thread are held back.
+/// While it lives, wakes of this thread are held back. Only rings complete in batches.
+#[cfg(any(target_os = "linux", test))]
 pub(crate) struct WakeBatch {
     /// Whether a batch around this one ends it.
     inner: bool,
 }
 
+#[cfg(any(target_os = "linux", test))]
 impl WakeBatch {
     pub(crate) fn begin() -> Self {
         Self { inner: HELD.try_with(|held| held.open.replace(true)).unwrap_or(true) }
     }
 }
 
+#[cfg(any(target_os = "linux", test))]
 impl Drop for WakeBatch {
     fn drop(&mut self) {
-        if self.inner || planted("held_wakes_forgotten") {
+        if self.inner || crate::planted::planted("held_wakes_forgotten") {
             return;
         }
         // A thread that is ending holds nothing.

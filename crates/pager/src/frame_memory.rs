@@ -57,6 +57,11 @@ impl FrameMemory {
         Ok((memory, FrameArray::on_heap(units as usize)))
     }
 
+    /// The memory that frames are windows of.
+    pub(crate) fn arena(&self) -> &std::sync::Arc<Arena> {
+        &self.arena
+    }
+
     /// Lends a frame to its loader.
     ///
     /// # Safety

@@ -60,6 +60,11 @@ impl Pager {
         Ok(StdArc::new(file))
     }
 
+    /// The memory that all frames are windows of, for a disk that registers it with the kernel.
+    pub fn arena(&self) -> &StdArc<nephrite_io::memory::Arena> {
+        self.shared.memory.arena()
+    }
+
     /// Counters and sizes now. Looks at every frame.
     pub fn stats(&self) -> PagerStats {
         let (shared, mut stats) = (&self.shared, PagerStats::default());

@@ -16,8 +16,9 @@ use crate::failure::Failure;
 const HELP: &str = r#"JSON: {"requested","chosen","reason","degraded","kernel","ring_flags",
        "ring_entries","ring_threads","positional_threads","direct","alignment",
        "memory_alignment","device","write_cache","writes_through","scheduler","rotational",
-       "transfer_bytes_max","file_system","mapping":{"files","refusals","first_refusal",
-       "fallbacks"},"limits":{"locked_memory_bytes","open_files","io_uring_disabled","seccomp"}};
+       "transfer_bytes_max","file_system","registered_bytes","registration_refusal",
+       "mapping":{"files","refusals","first_refusal","fallbacks"},
+       "limits":{"locked_memory_bytes","open_files","io_uring_disabled","seccomp"}};
        what is unknown is null, and a limit that does not exist is "unlimited""#;
 
 /// Arguments of `io-info`.
@@ -51,6 +52,8 @@ pub(crate) struct IoInfo {
     scheduler: Option<String>,
     rotational: Option<bool>,
     transfer_bytes_max: Option<u64>,
+    registered_bytes: u64,
+    registration_refusal: Option<String>,
     mapping: Option<Mapping>,
     limits: Limits,
 }
@@ -107,6 +110,8 @@ impl From<BackendReport> for IoInfo {
             scheduler: report.scheduler,
             rotational: report.rotational,
             transfer_bytes_max: report.transfer_bytes_max,
+            registered_bytes: report.registered_bytes,
+            registration_refusal: report.registration_refusal,
             mapping: report.mapping.map(|mapping| Mapping {
                 files: mapping.files,
                 refusals: mapping.refusals,

@@ -78,6 +78,8 @@ impl CallerCore {
             // The driver's own: an idle ring holds up no shutdown, see `callers`.
             ends: Arc::new(EndLatch::new()),
             drain_timeout: callers.drain_timeout,
+            // Rings of callers register nothing.
+            offers: Arc::default(),
         };
         Ok(Rc::new(Self {
             callers,

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::budget::Budget;
+use super::fixed::Offers;
 use super::flight::{Flight, Verdict};
 use super::intake::Intake;
 use super::kernel::{Kernel, Reaped};
@@ -41,6 +42,7 @@ pub(super) struct DriverContext {
     pub(super) degraded: Arc<OnceLock<String>>,
     pub(super) ends: Arc<EndLatch>,
     pub(super) drain_timeout: Duration,
+    pub(super) offers: Arc<Offers>,
 }
 
 pub(super) struct Driver<K: Kernel = Ring> {
@@ -55,6 +57,8 @@ pub(super) struct Driver<K: Kernel = Ring> {
     resumed: VecDeque<u32>,
     read_turn: bool,
     reaped: Vec<Reaped>,
+    /// The state of the offers that this ring has looked at.
+    offers_epoch: usize,
 }
 
 /// How a loop ended.
@@ -91,6 +95,7 @@ impl<K: Kernel> Driver<K> {
             resumed: VecDeque::new(),
             read_turn: true,
             reaped: Vec::with_capacity(2 * entries as usize),
+            offers_epoch: 0,
         }
     }
 
@@ -114,6 +119,7 @@ impl<K: Kernel> Driver<K> {
     fn serve(&mut self) -> End {
         loop {
             self.take_in();
+            self.take_offers();
             self.issue();
             if self.is_drained() {
                 return End::Drained;
@@ -158,6 +164,22 @@ impl<K: Kernel> Driver<K> {
         for request in self.context.intake.pop_side_door() {
             self.backlog[request.operation.class() as usize].push_back(request);
         }
+    }
+
+    /// Registers arenas that were offered before the requests just taken in.
+    fn take_offers(&mut self) {
+        let offers = &self.context.offers;
+        let epoch = offers.epoch();
+        if epoch == self.offers_epoch {
+            return;
+        }
+        self.offers_epoch = epoch;
+        let before = self.ring.registered_bytes();
+        if let Err(reason) = self.ring.register(&offers.list()) {
+            self.context.counters.registrations_refused.add(1);
+            offers.note_refusal(reason);
+        }
+        offers.note(before, self.ring.registered_bytes());
     }
 
     fn has_room(&self, class: Class) -> bool {
@@ -206,7 +228,11 @@ impl<K: Kernel> Driver<K> {
 
     fn push(&mut self, index: u32) -> bool {
         let token = self.table.token(index);
-        let pushed = self.ring.push(token, self.table.get_mut(index));
+        let flight = self.table.get_mut(index);
+        let pushed = self.ring.push(token, flight);
+        if pushed && flight.registered {
+            self.context.counters.registered_transfers.add(1);
+        }
         if planted("buffer_freed_early") {
             self.table.get_mut(index).buffer = None;
         }
@@ -263,7 +289,7 @@ impl<K: Kernel> Driver<K> {
         match self.table.get_mut(index).complete(result, counters) {
             Verdict::Resume => self.resumed.push_back(index),
             Verdict::Finished(outcome) => {
-                let Flight { ticket, buffer, transfer } = self.land(index);
+                let Flight { ticket, buffer, transfer, .. } = self.land(index);
                 ticket.finish(&self.context.counters, transfer.action(), outcome, buffer);
             }
             Verdict::HandOver(error) => {
@@ -338,7 +364,7 @@ impl<K: Kernel> Driver<K> {
         self.end.leave_behind(count);
         self.context.counters.leaked.add(count as u64);
         for flight in flights {
-            let Flight { ticket, buffer, transfer } = flight;
+            let Flight { ticket, buffer, transfer, .. } = flight;
             // The kernel may still write to the buffer and use the file.
             if !planted("drain_frees") {
                 std::mem::forget(buffer);

@@ -18,6 +18,8 @@ pub(super) struct Flight {
     pub(super) ticket: Ticket,
     pub(super) buffer: Option<IoBuffer>,
     pub(super) transfer: Transfer,
+    /// Whether its last piece was named by a registered buffer.
+    pub(super) registered: bool,
 }
 
 /// What to do with a flight after a completion.
@@ -34,7 +36,7 @@ pub(super) enum Verdict {
 impl Flight {
     pub(super) fn new(accepted: Accepted) -> Self {
         let Accepted { ticket, buffer, transfer } = accepted;
-        Self { ticket, buffer, transfer }
+        Self { ticket, buffer, transfer, registered: false }
     }
 
     pub(super) fn descriptor(&self) -> RawFd {

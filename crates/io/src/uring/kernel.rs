@@ -6,9 +6,11 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
+use super::fixed::Offer;
 use super::flight::Flight;
 
 /// One completion: token and raw result.
@@ -26,7 +28,21 @@ pub(super) trait Kernel {
     /// How many operations may be queued at once, the wake-up included.
     fn entries(&self) -> u32;
 
-    /// Queues the flight's next piece. False when the submission queue is full.
+    /// Registers what of the offers is not registered, and takes off what is offered no more. An
+    /// error is why something could not be; everything works without it. A kernel without
+    /// registered buffers ignores them.
+    fn register(&mut self, offers: &[Arc<Offer>]) -> Result<(), String> {
+        let _ = offers;
+        Ok(())
+    }
+
+    /// How many bytes are registered.
+    fn registered_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Queues the flight's next piece, and notes in it whether that is registered. False when the
+    /// submission queue is full.
     fn push(&mut self, token: u64, flight: &mut Flight) -> bool;
 
     /// Queues the read of the event that ends a sleep, unless it is queued already.

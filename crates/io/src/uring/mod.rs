@@ -23,6 +23,7 @@ mod caller;
 mod callers;
 mod driver;
 mod event;
+mod fixed;
 mod flight;
 mod intake;
 mod kernel;
@@ -49,6 +50,7 @@ use std::time::Duration;
 
 use crate::completion::{block_on, oneshot};
 use crate::error::IoError;
+use crate::memory::Arena;
 use crate::options::DiskOptions;
 use crate::positional::Positional;
 use crate::request::Request;
@@ -60,6 +62,7 @@ use caller::CallerCore;
 pub(crate) use caller::Hosted;
 use callers::Callers;
 use driver::{Driver, DriverContext};
+use fixed::Offers;
 use intake::Intake;
 use latch::EndLatch;
 use ring::Ring;
@@ -75,6 +78,7 @@ pub(crate) struct Rings {
     counters: Arc<Counters>,
     ends: Arc<EndLatch>,
     callers: Arc<Callers>,
+    offers: Arc<Offers>,
     facts: RingFacts,
 }
 
@@ -102,6 +106,7 @@ impl Rings {
     ) -> Result<Self, String> {
         let degraded = Arc::new(OnceLock::new());
         let ends = Arc::new(EndLatch::new());
+        let offers = Arc::new(Offers::default());
         let mut shards = Vec::new();
         let mut facts = None;
         for index in 0..options.ring_threads {
@@ -112,6 +117,7 @@ impl Rings {
                 degraded: Arc::clone(&degraded),
                 ends: Arc::clone(&ends),
                 drain_timeout: options.drain_timeout,
+                offers: Arc::clone(&offers),
             });
             match started {
                 Ok((shard, shard_facts)) => {
@@ -128,7 +134,7 @@ impl Rings {
         let callers = Arc::new(callers);
         let (positional, counters) = (Arc::clone(positional), Arc::clone(counters));
         let next = AtomicUsize::new(0);
-        Ok(Self { shards, next, degraded, positional, counters, ends, callers, facts })
+        Ok(Self { shards, next, degraded, positional, counters, ends, callers, offers, facts })
     }
 
     /// Takes in requests that are counted as submitted already.
@@ -146,6 +152,24 @@ impl Rings {
                 IoError::closed(operation, file.path())
             });
         }
+    }
+
+    /// Offers an arena to all rings.
+    pub(crate) fn register(&self, arena: &Arc<Arena>) {
+        self.offers.add(arena);
+        // Those who sleep need not be asked by the first request. One who is just going to sleep
+        // may overlook this, and then looks before it issues anything.
+        self.shards.iter().for_each(|shard| shard.intake.wake().wake(&self.counters));
+    }
+
+    /// Bytes that are registered, each ring's counted.
+    pub(crate) fn registered_bytes(&self) -> u64 {
+        self.offers.bytes()
+    }
+
+    /// Why an arena could not be registered, the first time.
+    pub(crate) fn registration_refusal(&self) -> Option<String> {
+        self.offers.refusal()
     }
 
     /// Refuses further requests. The future resolves once all threads have ended, to the number of

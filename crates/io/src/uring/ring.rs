@@ -12,6 +12,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
 use super::event::Event;
+use super::fixed::{FixedBuffers, Offer, SLOTS};
 use super::flight::Flight;
 use super::kernel::{Kernel, Reaped};
 use super::setup::{self, RingFacts};
@@ -37,6 +39,9 @@ pub(super) struct Ring {
     wake_value: NonNull<[u8; 8]>,
     wake_armed: bool,
     unsubmitted: VecDeque<u64>,
+    /// What is registered with the ring; leaked with it.
+    fixed: ManuallyDrop<FixedBuffers>,
+    has_slots: bool,
 }
 
 impl Ring {
@@ -64,7 +69,19 @@ impl Ring {
         let wake_value = NonNull::from(Box::leak(Box::new([0; 8])));
         let (ring, unsubmitted) = (ManuallyDrop::new(ring), VecDeque::new());
         let polled = ring.params().is_setup_sqpoll();
-        Ok(Self { ring, facts, flags, polled, wake_value, wake_armed: false, unsubmitted })
+        let (wake_armed, has_slots) = (false, false);
+        let fixed = ManuallyDrop::new(FixedBuffers::default());
+        Ok(Self {
+            ring,
+            facts,
+            flags,
+            polled,
+            wake_value,
+            wake_armed,
+            unsubmitted,
+            fixed,
+            has_slots,
+        })
     }
 
     pub(super) fn facts(&self) -> &RingFacts {
@@ -89,6 +106,46 @@ impl Ring {
         }
     }
 
+    /// Makes room for registered buffers, once.
+    fn make_slots(&mut self) -> io::Result<()> {
+        if !self.has_slots {
+            self.ring.submitter().register_buffers_sparse(u32::from(SLOTS))?;
+            self.has_slots = true;
+        }
+        Ok(())
+    }
+
+    fn register_one(&mut self, offer: &Arc<Offer>) -> Result<(), String> {
+        let mut done = Vec::new();
+        for (slot, range) in self.fixed.plan(offer)? {
+            let start = offer.arena().start().as_ptr().wrapping_add(range.start);
+            if let Err(error) = self.set_slot(slot, start, range.len()) {
+                // All of an arena or nothing: a part would only take from what others may lock.
+                done.into_iter().for_each(|slot| self.unregister(slot));
+                return Err(explain_registration(&error, offer.arena().len()));
+            }
+            self.fixed.fill(offer, (slot, range));
+            done.push(slot);
+        }
+        Ok(())
+    }
+
+    fn unregister(&mut self, slot: u16) {
+        // The kernel refuses this only for a slot that does not exist. If it did, the arena would
+        // have to stay, so the extent would too.
+        if self.set_slot(slot, std::ptr::null_mut(), 0).is_ok() {
+            self.fixed.clear(slot);
+        }
+    }
+
+    fn set_slot(&self, slot: u16, start: *mut u8, len: usize) -> io::Result<()> {
+        let buffer = libc::iovec { iov_base: start.cast(), iov_len: len };
+        let (slot, submitter) = (u32::from(slot), self.ring.submitter());
+        // SAFETY: the bytes are those of an arena that `fixed` keeps until the slot is emptied or
+        // the ring is closed, and for ever if the ring is leaked; or none.
+        unsafe { submitter.register_buffers_update(slot, &[buffer], None) }.map(drop)
+    }
+
     fn queued(&mut self) -> u32 {
         u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX)
     }
@@ -110,23 +167,51 @@ impl Kernel for Ring {
         self.facts.entries
     }
 
+    fn register(&mut self, offers: &[Arc<Offer>]) -> Result<(), String> {
+        self.make_slots().map_err(|error| {
+            format!("the kernel gives its rings no slots for registered buffers: {error}")
+        })?;
+        for slot in self.fixed.outdated(offers) {
+            self.unregister(slot);
+        }
+        let outcomes: Vec<_> = offers.iter().map(|offer| self.register_one(offer)).collect();
+        outcomes.into_iter().collect()
+    }
+
+    fn registered_bytes(&self) -> u64 {
+        self.fixed.bytes()
+    }
+
     fn push(&mut self, token: u64, flight: &mut Flight) -> bool {
         let descriptor = Fd(flight.descriptor());
         let piece = flight.transfer.next();
-        let entry = match flight.transfer.action() {
-            Action::Read => {
-                let start = read_address(flight.buffer.as_mut(), &piece);
-                opcode::Read::new(descriptor, start, length(&piece)).offset(piece.offset).build()
+        let slot = self.fixed.find(flight, &piece);
+        flight.registered = slot.is_some() && flight.transfer.action() != Action::Sync;
+        let entry = match (flight.transfer.action(), slot) {
+            (Action::Read, slot) => {
+                let (start, len) = (read_address(flight.buffer.as_mut(), &piece), length(&piece));
+                match slot {
+                    Some(slot) => opcode::ReadFixed::new(descriptor, start, len, slot)
+                        .offset(piece.offset)
+                        .build(),
+                    None => opcode::Read::new(descriptor, start, len).offset(piece.offset).build(),
+                }
             }
-            action @ (Action::Write | Action::WriteThrough) => {
-                let start = write_address(flight.buffer.as_ref(), &piece);
+            (action @ (Action::Write | Action::WriteThrough), slot) => {
+                let (start, len) = (write_address(flight.buffer.as_ref(), &piece), length(&piece));
                 let flags = if action == Action::Write { 0 } else { libc::RWF_DSYNC };
-                opcode::Write::new(descriptor, start, length(&piece))
-                    .offset(piece.offset)
-                    .rw_flags(flags)
-                    .build()
+                match slot {
+                    Some(slot) => opcode::WriteFixed::new(descriptor, start, len, slot)
+                        .offset(piece.offset)
+                        .rw_flags(flags)
+                        .build(),
+                    None => opcode::Write::new(descriptor, start, len)
+                        .offset(piece.offset)
+                        .rw_flags(flags)
+                        .build(),
+                }
             }
-            Action::Sync => opcode::Fsync::new(descriptor).flags(FsyncFlags::DATASYNC).build(),
+            (Action::Sync, _) => opcode::Fsync::new(descriptor).flags(FsyncFlags::DATASYNC).build(),
         };
         // What could not go on at once must not be tried at once again: the workers wait for it.
         let entry = match flight.transfer.is_retry() {
@@ -206,9 +291,21 @@ impl Kernel for Ring {
     fn release(self) {
         assert!(!self.wake_armed, "a ring is released only after its last completion");
         drop(ManuallyDrop::into_inner(self.ring));
+        // The kernel has the pages until its own teardown; nobody names them any more.
+        drop(ManuallyDrop::into_inner(self.fixed));
         // SAFETY: the pointer came from `Box::leak` in `build`, nothing else owns it, and no read
         // into it is queued or in flight any more.
         drop(unsafe { Box::from_raw(self.wake_value.as_ptr()) });
+    }
+}
+
+fn explain_registration(error: &io::Error, bytes: usize) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => format!(
+            "the memory lock limit does not allow {bytes} bytes to be registered (ENOMEM); raise \
+             it (`ulimit -l`, LimitMEMLOCK) above the cache's size"
+        ),
+        _ => format!("the kernel refuses to register {bytes} bytes: {error}"),
     }
 }
 

@@ -28,4 +28,6 @@ mod mounts;
 #[cfg(target_os = "linux")]
 mod polling;
 #[cfg(target_os = "linux")]
+mod registered;
+#[cfg(target_os = "linux")]
 mod restricted;

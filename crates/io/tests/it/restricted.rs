@@ -93,7 +93,7 @@ fn a_forced_ring_without_lockable_memory_names_the_limit() {
     assert!(forced_ring_error().contains("raise it (`ulimit -l`, LimitMEMLOCK) to 8 MiB"));
 }
 
-fn become_nobody() {
+pub(crate) fn become_nobody() {
     const NOBODY: u32 = 65_534;
     // SAFETY: the call takes nothing and reports about this process.
     if unsafe { libc::geteuid() } == 0 {

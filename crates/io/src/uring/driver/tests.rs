@@ -40,6 +40,7 @@ fn bench() -> Option<Bench> {
         degraded: Arc::default(),
         ends: Arc::new(EndLatch::new()),
         drain_timeout: Duration::from_secs(1),
+        offers: Arc::default(),
     };
     let driver = Driver::new(context, Ring::build(32).unwrap());
     Some(Bench { driver, file, _directory: directory })

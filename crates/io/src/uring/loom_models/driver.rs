@@ -103,6 +103,7 @@ impl Model {
             degraded: Arc::new(OnceLock::new()),
             ends: Arc::clone(&ends),
             drain_timeout: Duration::MAX,
+            offers: Arc::default(),
         };
         let (queued, completed) = (VecDeque::new(), Vec::new());
         let kernel = PromptKernel { intake: Arc::clone(&intake), queued, armed: false, completed };

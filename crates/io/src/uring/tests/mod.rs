@@ -66,6 +66,7 @@ impl Bench {
             degraded: Arc::clone(&degraded),
             ends: Arc::clone(&ends),
             drain_timeout,
+            offers: Arc::default(),
         };
         let script = Script::new(Arc::clone(&intake));
         let kernel = ScriptedKernel::new(entries, script.clone());
