@@ -14,9 +14,10 @@ use crate::failure::Failure;
 
 /// What `--help` says after the options.
 const HELP: &str = r#"JSON: {"requested","chosen","reason","degraded","kernel","ring_flags",
-       "ring_entries","ring_threads","positional_threads","direct","alignment",
-       "memory_alignment","device","write_cache","writes_through","scheduler","rotational",
-       "transfer_bytes_max","file_system","registered_bytes","registration_refusal",
+       "ring_entries","ring_threads","polling_refusal","caller_rings","caller_refusal",
+       "positional_threads","direct","alignment","memory_alignment","device","write_cache",
+       "writes_through","scheduler","rotational","transfer_bytes_max","file_system",
+       "registered_bytes","registration_refusal",
        "mapping":{"files","refusals","first_refusal","fallbacks"},
        "limits":{"locked_memory_bytes","open_files","io_uring_disabled","seccomp"}};
        what is unknown is null, and a limit that does not exist is "unlimited""#;
@@ -41,6 +42,9 @@ pub(crate) struct IoInfo {
     ring_flags: Vec<String>,
     ring_entries: u32,
     ring_threads: u32,
+    polling_refusal: Option<String>,
+    caller_rings: u32,
+    caller_refusal: Option<String>,
     positional_threads: u32,
     direct: bool,
     alignment: u32,
@@ -99,6 +103,9 @@ impl From<BackendReport> for IoInfo {
             ring_flags: report.ring_flags,
             ring_entries: report.ring_entries,
             ring_threads: report.ring_threads,
+            polling_refusal: report.polling_refusal,
+            caller_rings: report.caller_rings,
+            caller_refusal: report.caller_refusal,
             positional_threads: report.positional_threads,
             direct: report.direct,
             alignment: report.alignment,

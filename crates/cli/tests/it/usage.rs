@@ -95,6 +95,7 @@ fn io_info_says_which_backend_and_why() {
     assert_eq!(info["requested"], "positional");
     assert!(!info["reason"].as_str().unwrap().is_empty());
     assert!(info["alignment"].as_u64().is_some() && info["direct"].is_boolean());
+    assert!(info["caller_rings"].is_u64() && info.get("caller_refusal").is_some());
     assert!(place.ok("io-info").contains("positional") || place.ok("io-info").contains("uring"));
     assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 0, "nothing is left behind");
     place.fails(1, "io-info nowhere", &["nowhere is not a directory"]);
