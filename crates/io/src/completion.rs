@@ -116,6 +116,13 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Whether the receiver was dropped, so that nobody will take a value.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(*lock(&self.cell), State::Over)
+    }
+}
+
 impl<T> Drop for Sender<T> {
     /// Without a value the receiver learns that there will be none.
     fn drop(&mut self) {
@@ -191,8 +198,10 @@ mod tests {
     #[test]
     fn a_dropped_receiver_gives_the_value_back() {
         let (sender, receiver) = oneshot();
+        assert!(!sender.is_abandoned());
         drop(receiver);
 
+        assert!(sender.is_abandoned());
         assert_eq!(sender.send("kept"), Err("kept"));
     }
 

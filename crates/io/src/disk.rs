@@ -293,6 +293,9 @@ impl Gathering {
         state.completed[index] = Some(completed);
         state.missing -= 1;
         if state.missing > 0 {
+            if state.sender.as_ref().is_some_and(Sender::is_abandoned) {
+                note_orphaned();
+            }
             return;
         }
         let (all, sender) = (std::mem::take(&mut state.completed), state.sender.take());

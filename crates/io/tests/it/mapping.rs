@@ -45,6 +45,17 @@ fn sealed_files_are_read_from_mappings_and_others_are_not() {
     assert_eq!(report.mapping.unwrap().files, 1);
 }
 
+#[cfg(not(target_os = "linux"))]
+#[test]
+fn auto_takes_mappings_where_there_are_no_rings() {
+    let bench = Bench::new(DiskOptions::new());
+
+    let report = bench.disk.report();
+    assert_eq!((report.requested, report.chosen), (BackendChoice::Auto, BackendChoice::Mmap));
+    assert_eq!(read_at(&bench, &sealed_file(&bench, &[5; 10_000]), 1, 9999).unwrap(), [5; 9999]);
+    assert_eq!(bench.disk.stats().map_reads, 1);
+}
+
 #[test]
 fn a_mapping_goes_with_the_last_handle_of_its_file() {
     let bench = mapping_bench();

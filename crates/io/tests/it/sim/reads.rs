@@ -1,9 +1,23 @@
 //! Faults of the read path.
 
 use nephrite_io::sim::{Errno, Fault, FaultPlan, FaultRule, SimOptions};
-use nephrite_io::{Disk, IoErrorKind, IoOperation};
+use nephrite_io::{Disk, IoErrorKind, IoOperation, read_many};
 
-use super::Rig;
+use super::{Rig, filled};
+
+/// Also those that end before the last one are nobody's.
+#[test]
+fn every_read_of_a_dropped_batch_counts_as_orphaned() {
+    let rig = Rig::new(SimOptions::new(1));
+    let before = rig.disk.stats();
+    let ranges = (0..50).map(|_| (0, filled(0, 4096))).collect();
+
+    drop(read_many(&rig.disk, &rig.file, ranges));
+    rig.disk.run_until_idle();
+
+    let after = rig.disk.stats();
+    assert_eq!((after.orphaned - before.orphaned, after.delivered), (50, before.delivered));
+}
 
 #[test]
 fn a_short_read_is_continued() {
