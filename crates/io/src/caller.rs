@@ -40,7 +40,8 @@ pub fn drive<T>(disk: &dyn Disk, future: impl Future<Output = T>) -> T {
 ///
 /// What is submitted through it, or by anything that runs inside [`CallerRing::during`], waits
 /// until the host calls [`CallerRing::poll`] or [`CallerRing::wait`]; completions run inside these
-/// calls, on this thread, and nowhere else. A host that sleeps in a loop of its own watches the
+/// calls, on this thread, and nowhere else, but for syncs: one that ends beside another sync of its
+/// file is told where the last of them ends. A host that sleeps in a loop of its own watches the
 /// descriptor for being readable, and calls `poll` after it has submitted something.
 ///
 /// Dropping it waits for what is in flight. So does the disk's shutdown: a host that has something

@@ -16,6 +16,7 @@ use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::mapping::{MappedFile, Mappings};
 use crate::sim::SimFile;
+use crate::syncs::Syncs;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,7 @@ struct Inner {
     writes_through: bool,
     mapped: Option<Arc<MappedFile>>,
     poison: OnceLock<IoError>,
+    syncs: Syncs,
     /// Fields are dropped in their order: this one after the file was closed.
     held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -209,7 +211,9 @@ impl FileHandle {
     ) -> Self {
         let (writable, path) = (options.writes(), path.to_owned());
         let (mapped, poison, held) = (None, OnceLock::new(), OnceLock::new());
-        let inner = Inner { kind, path, writable, direct, writes_through, mapped, poison, held };
+        let syncs = Syncs::default();
+        let inner =
+            Inner { kind, path, writable, direct, writes_through, mapped, poison, syncs, held };
         Self { inner: Arc::new(inner) }
     }
 
@@ -294,6 +298,11 @@ impl FileHandle {
     /// Remembers the first failure; later ones change nothing.
     pub(crate) fn poison(&self, error: &IoError) {
         self.inner.poison.get_or_init(|| error.clone());
+    }
+
+    /// The syncs of this file that are running.
+    pub(crate) fn syncs(&self) -> &Syncs {
+        &self.inner.syncs
     }
 
     pub(crate) fn check_writable(&self, operation: IoOperation) -> Result<(), IoError> {

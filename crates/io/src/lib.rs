@@ -78,6 +78,7 @@ mod request;
 mod select;
 mod stats;
 mod sync;
+mod syncs;
 mod system_disk;
 mod threads;
 mod ticket;

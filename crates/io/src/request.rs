@@ -132,6 +132,8 @@ pub enum Operation {
         buffer: IoBuffer,
     },
     /// Make all completed writes of this file durable (`fdatasync`). Covers no write in flight.
+    /// Of syncs that run at the same time none is told to have succeeded before all have ended,
+    /// and none that runs beside one that fails succeeds.
     Sync,
     /// Write the whole buffer to the file, then make it and all writes of this file that had
     /// completed before durable: a `Write` and a `Sync` as one request, with one hand-off. It has

@@ -2,8 +2,10 @@
 //!
 //! Guarantee: every way out counts the outcome, poisons the file where a write or sync failed, and
 //! calls the completion once. Both backends end every request here.
+//! A sync that went well may be told later, by another sync of its file (see `syncs`).
 
 use std::io;
+use std::sync::Arc;
 
 use crate::completion::deliver;
 use crate::error::{IoError, IoOperation};
@@ -11,6 +13,7 @@ use crate::file::FileHandle;
 use crate::planted::planted;
 use crate::request::{Class, Completed, IoBuffer, OnComplete, Operation, Request};
 use crate::stats::Counters;
+use crate::syncs::Tell;
 use crate::transfer::{Action, Transfer};
 
 pub(crate) struct Ticket {
@@ -22,6 +25,8 @@ pub(crate) struct Ticket {
     offset: u64,
     len: u64,
     on_complete: OnComplete,
+    /// Of a sync that may be issued: its number among those of the file.
+    sync_number: Option<u64>,
 }
 
 /// A request that was checked and may be issued.
@@ -35,7 +40,7 @@ impl Ticket {
     /// Checks a request; a wrong one, and one with nothing to transfer, ends here.
     pub(crate) fn accept(request: Request, counters: &Counters) -> Option<Accepted> {
         let checked = request.check();
-        let (ticket, buffer) = Self::split(request);
+        let (mut ticket, buffer) = Self::split(request);
         if let Err(error) = checked {
             ticket.refuse(counters, error, buffer);
             return None;
@@ -47,9 +52,10 @@ impl Ticket {
             false => Transfer::new(ticket.class, offset, len, alignment),
         };
         if transfer.is_empty() {
-            ticket.finish(counters, transfer.action(), Ok(()), buffer);
+            ticket.succeed(counters, transfer.action(), buffer);
             return None;
         }
+        ticket.sync_number = (ticket.class == Class::Sync).then(|| ticket.file.syncs().begin());
         Some(Accepted { ticket, buffer, transfer })
     }
 
@@ -69,7 +75,9 @@ impl Ticket {
         let (offset, len) = operation.range();
         let (class, name) = (operation.class(), operation.name());
         let synced = matches!(operation, Operation::WriteSynced { .. });
-        (Self { file, class, synced, name, offset, len, on_complete }, operation.into_buffer())
+        let ticket =
+            Self { file, class, synced, name, offset, len, on_complete, sync_number: None };
+        (ticket, operation.into_buffer())
     }
 
     /// Whose budget it counts against, from beginning to end.
@@ -80,7 +88,8 @@ impl Ticket {
 
     /// The request as it was, for another backend to start over.
     #[cfg(target_os = "linux")]
-    pub(crate) fn into_request(self, buffer: Option<IoBuffer>) -> Request {
+    pub(crate) fn into_request(mut self, buffer: Option<IoBuffer>) -> Request {
+        self.end_sync();
         let offset = self.offset;
         let operation = match (self.class, buffer) {
             (Class::Read, Some(buffer)) => Operation::Read { offset, buffer },
@@ -94,32 +103,45 @@ impl Ticket {
 
     /// The way out after the operating system was asked; `last` is what it was asked for last.
     pub(crate) fn finish(
-        self,
-        counters: &Counters,
+        mut self,
+        counters: &Arc<Counters>,
         last: Action,
         result: io::Result<()>,
         buffer: Option<IoBuffer>,
     ) {
         match result {
-            Ok(()) => {
-                if let Some(error) = self.disproof() {
-                    return self.refuse(counters, error, buffer);
-                }
-                self.count(counters, last);
-                deliver(counters, self.on_complete, Completed { result: Ok(()), buffer });
+            Ok(()) if self.sync_number.is_some() => {
+                let (file, number) = (self.file.clone(), self.sync_number.take());
+                let counters = Arc::clone(counters);
+                let tell = Box::new(move || self.succeed(&counters, last, buffer));
+                end_sync(&file, number, Some(tell));
             }
+            Ok(()) => self.succeed(counters, last, buffer),
             Err(source) => {
                 let error = self.error(last, source);
                 if self.class != Class::Read && !planted("failure_forgotten") {
                     self.file.poison(&error);
                 }
+                self.end_sync();
                 self.refuse(counters, error, buffer);
             }
         }
     }
 
-    /// Why a sync that went well proves nothing: the kernel tells a lost write to one of the syncs
-    /// that wait for it at the same time, and the others that all is well.
+    fn succeed(self, counters: &Counters, last: Action, buffer: Option<IoBuffer>) {
+        if let Some(error) = self.disproof() {
+            return self.refuse(counters, error, buffer);
+        }
+        self.count(counters, last);
+        deliver(counters, self.on_complete, Completed { result: Ok(()), buffer });
+    }
+
+    /// If this is a sync, it runs no more; tells of those that waited for it.
+    fn end_sync(&mut self) {
+        end_sync(&self.file, self.sync_number.take(), None);
+    }
+
+    /// Why a sync that went well proves nothing: another one beside it has failed.
     fn disproof(&self) -> Option<IoError> {
         let first = self.file.poisoned().filter(|_| self.class == Class::Sync)?;
         Some(IoError::poisoned(self.name, &first))
@@ -154,5 +176,11 @@ impl Ticket {
             Action::Sync if !self.synced => error,
             _ => error.at(self.offset, self.len),
         }
+    }
+}
+
+fn end_sync(file: &FileHandle, number: Option<u64>, tell: Option<Tell>) {
+    if let Some(number) = number {
+        file.syncs().end(number, tell).into_iter().for_each(|tell| tell());
     }
 }

@@ -21,7 +21,7 @@ fn awaited() -> (Request, Receiver<Completed>) {
     (told, receiver)
 }
 
-fn perform(request: Request, counters: &Counters) {
+fn perform(request: Request, counters: &Arc<Counters>) {
     let accepted = Ticket::accept(request, counters).expect("a sync is never empty");
     accepted.ticket.finish(counters, accepted.transfer.action(), Ok(()), None);
 }

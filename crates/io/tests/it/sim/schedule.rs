@@ -171,9 +171,9 @@ fn a_durable_write_that_fails_to_sync_is_durable_or_not() {
 /// The kernel reports lost writes to one of the syncs that waited for them; the other succeeds.
 #[test]
 fn of_two_syncs_at_once_none_succeeds_after_one_has_failed() {
-    for seed in 0..20 {
+    for (seed, nth) in (0..20).flat_map(|seed| [(seed, 1), (seed, 2)]) {
         let rig = Rig::new(SimOptions::new(seed));
-        let forgets = FaultRule::new(Fault::SyncForgets, &[IoOperation::Sync]);
+        let forgets = FaultRule::new(Fault::SyncForgets, &[IoOperation::Sync]).nth(nth);
         rig.disk.set_faults(FaultPlan::new().with(forgets));
         rig.write(0, 2, 4096).unwrap();
 
@@ -182,7 +182,6 @@ fn of_two_syncs_at_once_none_succeeds_after_one_has_failed() {
 
         assert!(outcomes.iter().all(Result::is_err), "seed {seed}: {outcomes:?}");
         assert!(outcomes.contains(&Err(IoErrorKind::Poisoned)), "{outcomes:?}");
-        assert_eq!(rig.after_crash(&Fate::Kept).unwrap(), [1; 8192]);
     }
 }
 
