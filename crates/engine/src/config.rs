@@ -49,6 +49,10 @@ pub const WAL_SEGMENTS_LIVE_MAX: u64 = 8;
 const MEMTABLE_SHARE: u64 = 8;
 /// Largest share of the memory limit that filters take.
 const FILTER_SHARE: u64 = 16;
+/// Flushes and compactions: this part of the memory limit, before writers wait for them.
+const WORK_SHARE: u64 = 16;
+const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
+const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 /// Largest default for one memtable: beyond it a flush gains no more bandwidth.
 const MEMTABLE_BYTES_DEFAULT_MAX: u64 = 32 << 20;
 /// Largest accepted [`Config::memtable_bytes`].
@@ -264,6 +268,17 @@ impl Config {
     /// charged to the share of the memtables.
     pub(crate) fn filter_limit(&self) -> u64 {
         self.memory_limit / FILTER_SHARE
+    }
+
+    /// Bytes of the memtables' share that are kept free for flushes and compactions.
+    pub(crate) fn work_reserve(&self) -> u64 {
+        self.memory_limit / WORK_SHARE
+    }
+
+    /// Bytes in flight to one segment file before its writers wait: deep enough for the device
+    /// (eight writes of 1 MiB reach the sequential bandwidth) where the limit allows it.
+    pub(crate) fn in_flight_limit(&self) -> u64 {
+        (self.work_reserve() / 2).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX)
     }
 
     /// Bytes of the page cache: what the memtables leave.

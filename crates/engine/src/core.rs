@@ -33,7 +33,7 @@ use crate::{
     together::all,
     trace::Tracing,
     version::Version,
-    wal::{Visibility, Wal},
+    wal::{LOG_BUFFERS_BYTES, Visibility, Wal},
 };
 
 /// Open databases that one search for cold ones looks at.
@@ -292,11 +292,14 @@ impl Core {
         if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Bytes that the memtables may hold before writers wait: what fences and filters leave of
-    /// their share.
+    /// Bytes that the memtables may hold before writers wait: what fences, filters, the log's
+    /// buffers and running flushes and compactions leave of their share. Room for some work is
+    /// always kept free, because work begins when the memtables are full.
     pub(crate) fn memtable_room(&self) -> u64 {
         let share = self.config.memtables_total_limit();
-        share.saturating_sub(self.read.metadata.bytes()).max(self.config.memtable_limit())
+        let work = self.read.work.bytes().max(self.config.work_reserve());
+        let others = self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work;
+        share.saturating_sub(others).max(self.config.memtable_limit())
     }
 
     pub(crate) fn identity(&self, database: &DatabaseCore, file: FileId) -> Identity {
@@ -310,7 +313,9 @@ impl Core {
     }
 
     pub(crate) fn new_sink(&self) -> Arc<SegmentSink> {
-        Arc::new(SegmentSink::new(self.allocate_file(), &self.read.files))
+        let (files, work) = (&self.read.files, &self.read.work);
+        let in_flight_max = self.config.in_flight_limit();
+        Arc::new(SegmentSink::new(self.allocate_file(), files, work, in_flight_max))
     }
 
     /// An empty memtable.

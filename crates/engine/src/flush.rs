@@ -212,6 +212,7 @@ impl Core {
         }
         let version = database.version.load();
         let ids = ids_of(&memtable, version.segments.is_empty());
+        let _held = self.read.work.hold(ids.work_bytes());
         let effect = self.effect(&version, &ids).await?;
         let segment = match ids.len() {
             0 => None,

@@ -343,7 +343,8 @@ impl Opening {
         let files = Arc::new(files);
         let pinned_max = (cache_bytes / PINNED_SHARE_BYTES).clamp(1, PINNED_MAX);
         let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit()));
-        let read = ReadContext { store, disk, files, pager, pinned_max, metadata };
+        let work = Arc::default();
+        let read = ReadContext { store, disk, files, pager, pinned_max, metadata, work };
         let (recovered, spares) = log.hand_over();
         // Files of another size come from a former configuration.
         let (spares, others): (Vec<_>, Vec<_>) =

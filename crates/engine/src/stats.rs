@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 use nephrite_format::IdKind;
 use nephrite_io::IoStats;
 
-use crate::core::{Core, DatabaseCore};
+use crate::{
+    core::{Core, DatabaseCore},
+    wal::LOG_BUFFERS_BYTES,
+};
 
 /// What a store holds and has done since it was opened. Sizes in bytes.
 #[derive(Clone, Debug)]
@@ -24,6 +27,10 @@ pub struct StoreStats {
     pub fence_bytes: u64,
     /// Filters of ids, kept in memory as far as they have room.
     pub filter_bytes: u64,
+    /// What running flushes and compactions hold.
+    pub work_bytes: u64,
+    /// Buffers of the log.
+    pub log_buffer_bytes: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
     pub cache_evictions: u64,
@@ -82,6 +89,8 @@ impl StoreStats {
             cache_metadata_bytes: (pager.bytes_tables + pager.bytes_metadata) as u64,
             fence_bytes: core.read.metadata.fence_bytes(),
             filter_bytes: core.read.metadata.filter_bytes(),
+            work_bytes: core.read.work.bytes(),
+            log_buffer_bytes: LOG_BUFFERS_BYTES,
             cache_hits: pager.hits,
             cache_misses: pager.misses,
             cache_evictions: pager.evictions,

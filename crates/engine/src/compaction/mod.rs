@@ -279,6 +279,7 @@ impl Core {
             Reason::Urgent | Reason::Asked => None,
         };
         let mut pace = Pace::new(self, limit);
+        let _held = self.read.work.hold(plan.work_bytes());
         let survey = rewrite::survey(self, database.id_kind, &plan).await?;
         let (rows, is_empty) = (survey.rows, survey.is_empty());
         let output = match is_empty {

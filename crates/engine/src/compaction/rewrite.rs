@@ -49,6 +49,12 @@ impl Plan {
         Merge::new(&core.read, kind, &self.shadows, &self.inputs, self.merge_bytes)
     }
 
+    /// Bytes that carrying it out holds, beside what is in flight.
+    pub(super) fn work_bytes(&self) -> u64 {
+        let rows: u64 = self.inputs.iter().map(|input| u64::from(input.row_count())).sum();
+        (self.merge_bytes + 2 * TRANSFER_BYTES + ID_BYTES) as u64 + rows / 8
+    }
+
     fn keeps_tombstone(&self, merge: &Merge<'_>) -> bool {
         self.older.iter().any(|segment| segment.may_contain(merge.id()))
     }

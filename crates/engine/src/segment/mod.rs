@@ -5,6 +5,7 @@
 //! | `sink` | the file while it is being written |
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
 //! | `memory_index` | fences and filters, and the memory they take |
+//! | `work_memory` | what flushes and compactions hold while they run |
 //! | `reader` | an open segment: from ids to rows |
 //! | `live_rows` | how many of its rows are not garbage |
 //! | `pages` | from page numbers to pinned, verified pages |
@@ -15,6 +16,7 @@ mod pages;
 pub(crate) mod reader;
 pub(crate) mod seal;
 pub(crate) mod sink;
+mod work_memory;
 
 pub(crate) use self::{
     memory_index::MetadataMemory,

@@ -22,6 +22,7 @@ use super::{
     memory_index::{IndexPlace, MemoryIndex, MetadataMemory},
     pages::{Kind, prefetch},
     seal::{Identity, Tail},
+    work_memory::WorkMemory,
 };
 use crate::{error::Error, files::OpenFiles, log_file::aligned, paths::segment_name};
 
@@ -44,6 +45,8 @@ pub(crate) struct ReadContext {
     pub(crate) pinned_max: usize,
     /// What open segments keep in memory beside their pages.
     pub(crate) metadata: Arc<MetadataMemory>,
+    /// What flushes and compactions hold.
+    pub(crate) work: Arc<WorkMemory>,
 }
 
 /// See the module documentation.

@@ -76,6 +76,18 @@ impl Ids {
         }
     }
 
+    /// Bytes that a flush holds for them: listed, looked up in older segments, and encoded.
+    pub(crate) fn work_bytes(&self) -> u64 {
+        let Self::Sorted(ids) = self else { return 0 };
+        let each = size_of::<(Id, Row)>() + 2 * size_of::<(IdRef<'_>, Row)>();
+        let of = |id: &Id| match id {
+            Id::U64(_) => size_of::<u64>(),
+            Id::Bytes(bytes) => 2 * bytes.len(), // once more in a block of its own
+        };
+        let bytes: usize = ids.iter().map(|(id, _)| of(id)).sum();
+        (ids.len() * each + bytes) as u64
+    }
+
     /// Number of ids that are deleted.
     pub(crate) fn tombstones(&self) -> usize {
         match self {

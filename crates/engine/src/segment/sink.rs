@@ -24,11 +24,8 @@ use nephrite_io::{
     FileHandle, FileIdentity, IoBuffer, IoError, IoErrorKind, OpenOptions, Operation, Request,
 };
 
+use super::work_memory::{Held, WorkMemory};
 use crate::{error::Error, files::OpenFiles, paths::segment_name};
-
-/// Bytes in flight to one segment file before its writers wait: deep enough for the device (eight
-/// writes of 1 MiB reach the sequential bandwidth), small enough to bound memory.
-const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 
 /// A segment file under construction.
 #[derive(Debug)]
@@ -43,6 +40,8 @@ pub(crate) struct SegmentSink {
     users: AtomicU32,
     entry_durable: AtomicBool,
     in_flight: Arc<InFlight>,
+    in_flight_max: u64,
+    work: Arc<WorkMemory>,
 }
 
 /// The file, kept open by whoever is about to write to it.
@@ -112,7 +111,13 @@ impl InFlight {
 }
 
 impl SegmentSink {
-    pub(crate) fn new(id: FileId, files: &Arc<OpenFiles>) -> Self {
+    /// Writers wait while more than `in_flight_max` bytes are in flight.
+    pub(crate) fn new(
+        id: FileId,
+        files: &Arc<OpenFiles>,
+        work: &Arc<WorkMemory>,
+        in_flight_max: u64,
+    ) -> Self {
         Self {
             id,
             files: Arc::clone(files),
@@ -127,6 +132,8 @@ impl SegmentSink {
                 changed: Event::new(),
                 files: Arc::clone(files),
             }),
+            in_flight_max,
+            work: Arc::clone(work),
         }
     }
 
@@ -232,19 +239,32 @@ impl SegmentSink {
             .map(|(offset, buffer)| {
                 let bytes = buffer.len() as u64;
                 let in_flight = Arc::clone(&self.in_flight);
+                let held = self.hold(&buffer);
                 Request {
                     file: file.handle.clone(),
                     operation: Operation::Write { offset, buffer },
-                    on_complete: Box::new(move |done| in_flight.complete(bytes, done.result)),
+                    on_complete: Box::new(move |done| {
+                        drop(done.buffer);
+                        drop(held);
+                        in_flight.complete(bytes, done.result);
+                    }),
                 }
             })
             .collect();
         self.files.disk.submit(requests);
     }
 
+    /// A chunk is its memtable's memory; other buffers live until they are written.
+    fn hold(&self, buffer: &IoBuffer) -> Option<Held> {
+        match buffer {
+            IoBuffer::Chunk { .. } => None,
+            _ => Some(self.work.hold(buffer.len() as u64)),
+        }
+    }
+
     /// Waits until more may be submitted.
     pub(crate) async fn make_room(&self) -> Result<(), Error> {
-        self.in_flight.wait_until(IN_FLIGHT_BYTES_MAX).await
+        self.in_flight.wait_until(self.in_flight_max).await
     }
 
     /// Waits for everything submitted so far.

@@ -31,7 +31,7 @@ use nephrite_io::Disk;
 
 pub(crate) use self::{
     committer::{Committer, WalFile, create_wal_file},
-    staging::{Record, Refusal, Staged},
+    staging::{LOG_BUFFERS_BYTES, Record, Refusal, Staged},
     visibility::Visibility,
 };
 use self::{group::CommitGroup, staging::Staging};

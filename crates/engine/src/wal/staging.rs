@@ -24,6 +24,8 @@ use crate::{error::Error, memtable::Memtable};
 pub(crate) const WRITE_THRESHOLD_BYTES: usize = 256 << 10;
 /// Buffer of a frame; a larger record gets a buffer of its own size.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Of the frame that is staged and the one that is written (or waits for its turn).
+pub(crate) const LOG_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 
 /// Why a record was not accepted right now.
 #[derive(Debug)]

@@ -15,11 +15,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::MemoryError;
 use super::allocation::Allocation;
-use super::{HUGE_PAGE_BYTES, MemoryError};
 
-/// From this size on a chunk gets its own mapping, advised to use huge pages.
-const MAPPED_CHUNK_BYTES: usize = HUGE_PAGE_BYTES / 2;
+/// From this size on a chunk gets its own mapping: it is filled once and then goes back to the
+/// system, where an allocator would keep it for a thread that may not ask again.
+const MAPPED_CHUNK_BYTES: usize = 64 << 10;
 
 /// The readable side of an append-only buffer.
 pub struct Chunk {
