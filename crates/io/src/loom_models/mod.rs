@@ -21,7 +21,7 @@
 mod completion;
 mod ticket;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::file::{FileHandle, OpenOptions};
 use crate::request::{Completed, Operation, Request};
@@ -33,11 +33,15 @@ pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// Some file that is open; no model transfers anything.
+/// Some file that is open; no model transfers anything. Models that run beside each other have one
+/// each, since syncs of one file wait for each other.
 pub(crate) fn file() -> FileHandle {
-    static FILE: OnceLock<FileHandle> = OnceLock::new();
-    let open = || FileHandle::open("/dev/null".as_ref(), OpenOptions::read_write().direct(false));
-    FILE.get_or_init(|| open().expect("every system has this file")).clone()
+    thread_local! {
+        static FILE: FileHandle =
+            FileHandle::open("/dev/null".as_ref(), OpenOptions::read_write().direct(false))
+                .expect("every system has this file");
+    }
+    FILE.with(FileHandle::clone)
 }
 
 /// A sync of that file.
