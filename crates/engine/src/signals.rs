@@ -138,9 +138,10 @@ impl ShutdownSignals {
     }
 
     /// Runs `callback` when all stores are closed; the place to end the process when its main
-    /// thread waits for something that no signal interrupts. A later call replaces it.
+    /// thread waits for something that no signal interrupts. A later call replaces it. When they
+    /// are closed already it runs at once, on the caller's thread.
     pub fn when_closed(&self, callback: impl FnOnce(Signal) + Send + 'static) {
-        self.shared.lock().last = Some(Box::new(callback));
+        self.shared.set_last(Box::new(callback));
     }
 
     /// The first signal, if there was one: for loops that want to stop by themselves.
@@ -189,6 +190,17 @@ impl Shared {
                 return value;
             }
             listener.await;
+        }
+    }
+
+    fn set_last(&self, callback: Callback) {
+        let mut state = self.lock();
+        match state.received.filter(|_| state.finished) {
+            None => state.last = Some(callback),
+            Some(signal) => {
+                drop(state);
+                callback(signal);
+            }
         }
     }
 
@@ -340,5 +352,33 @@ mod source {
         pub(super) fn wait(self) -> Option<Signal> {
             self.0.recv().ok().flatten()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+
+    /// A signal that came before the callback was there left a process that nothing ended.
+    #[test]
+    fn what_is_last_runs_also_when_it_comes_after_the_signal() {
+        let shared = Shared { state: Mutex::default(), changed: Event::new() };
+        let ran = Arc::new(AtomicU8::new(0));
+        let last = || {
+            let ran = Arc::clone(&ran);
+            Box::new(move |signal: Signal| ran.store(signal.number(), Ordering::Relaxed))
+        };
+
+        shared.deliver(Signal::Terminate);
+        shared.set_last(last());
+        assert_eq!(ran.load(Ordering::Relaxed), 15);
+
+        let shared = Shared { state: Mutex::default(), changed: Event::new() };
+        shared.set_last(last());
+        assert_eq!(ran.swap(0, Ordering::Relaxed), 15);
+        shared.deliver(Signal::Interrupt);
+        assert_eq!(ran.load(Ordering::Relaxed), 2);
     }
 }
