@@ -29,6 +29,8 @@ impl<'a> Pace<'a> {
     /// `Closed` when the store is being closed.
     pub(super) async fn pay(&mut self, bytes: u64) -> Result<(), Error> {
         self.bytes += bytes;
+        // What was dropped meanwhile gives its space back before a long compaction ends.
+        self.core.remove_garbage().await;
         let Some(per_second) = self.bytes_per_second else { return self.core.check_open() };
         let due = self.bytes.saturating_mul(1_000_000) / per_second.max(1);
         let due = self.started.saturating_add(Duration::from_micros(due));

@@ -358,3 +358,31 @@ fn a_caller_does_not_wait_for_the_budget_of_another_database() {
         store.close().unwrap();
     });
 }
+
+/// The files of a dropped database stayed until the compaction that was going on had ended.
+#[test]
+fn a_slow_compaction_does_not_keep_the_files_of_a_dropped_database() {
+    let slow = Config::new().memory_limit(64 << 20).memtable_bytes(4 << 20);
+    let (directory, store) = new_store(slow.compaction_bytes_per_second(Some(1 << 20)));
+    let path = directory.path().join("store");
+    let dropped = store.create_database("dropped", DatabaseOptions::new(128)).unwrap();
+    dropped.put(1, &vector(1, DIMENSION)).unwrap();
+    dropped.flush().unwrap();
+    drop(dropped);
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for run in 0..4_u64 {
+        let ids: Vec<u64> = (0..4_000).map(|at| at * 4 + run).collect();
+        let rows: Vec<f32> = ids.iter().flat_map(|id| vector(*id, DIMENSION)).collect();
+        database.put_many(Ids::U64(&ids), &rows, Durability::Buffered).unwrap();
+        database.flush().unwrap();
+    }
+    // The output of the compaction is there: five files and it.
+    while segment_files(&path).len() < 6 {
+        std::thread::yield_now();
+    }
+    store.drop_database("dropped").unwrap();
+    while segment_files(&path).contains(&(4 * 4_096)) {
+        std::thread::yield_now();
+    }
+    assert_eq!(database.stats().unwrap().segments, 4, "the compaction is still going on");
+}
