@@ -294,12 +294,13 @@ impl Core {
 
     /// Bytes that the memtables may hold before writers wait: what fences, filters, the log's
     /// buffers and running flushes and compactions leave of their share. Room for some work is
-    /// always kept free, because work begins when the memtables are full.
+    /// always kept free, because work begins when the memtables are full. Half of the share is
+    /// theirs in any case, for the sake of small limits.
     pub(crate) fn memtable_room(&self) -> u64 {
         let share = self.config.memtables_total_limit();
         let work = self.read.work.bytes().max(self.config.work_reserve());
         let others = self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work;
-        share.saturating_sub(others).max(self.config.memtable_limit())
+        share.saturating_sub(others).max(share / 2).max(self.config.memtable_limit())
     }
 
     pub(crate) fn identity(&self, database: &DatabaseCore, file: FileId) -> Identity {

@@ -194,7 +194,7 @@ impl Core {
         let mut sizes: Vec<(u64, Arc<DatabaseCore>)> =
             databases.into_iter().map(|database| (bytes(&database), database)).collect();
         sizes.sort_by_key(|(bytes, database)| (std::cmp::Reverse(*bytes), database.id));
-        let excess = self.memory.bytes().saturating_sub(self.config.memtables_total_limit() / 4);
+        let excess = self.memory.bytes().saturating_sub(self.memtable_room() / 4);
         let mut gathered = 0;
         let mut largest = Vec::new();
         for (bytes, database) in sizes {
