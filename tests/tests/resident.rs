@@ -6,7 +6,7 @@
 //!
 //! On number ids, dense and sparse, and on string ids, through the async and the blocking API. The
 //! memtables are empty: with rows in them a read also takes their lock, shared.
-//! That no lock of a writer is taken is tested inside the engine, where the locks can be held.
+//! Not tested here: that no lock is taken; an uncontended one makes no system call.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
