@@ -158,7 +158,10 @@ impl ScriptedKernel {
         if state.held {
             return;
         }
-        self.completed.append(&mut self.late);
+        if !self.taken.is_empty() {
+            // A late one meets the operations after its own.
+            self.completed.append(&mut self.late);
+        }
         if state.reversed {
             self.taken.reverse();
         }
