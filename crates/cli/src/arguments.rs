@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use nephrite::{BackendChoice, Durability, IdKind, Profile};
 
 use crate::commands::{
-    cache_replay, compact, config, create, delete, demo, drop, export, flush, get, import, io_info,
-    list, put, simulate, stats, verify,
+    cache_replay, compact, config, create, delete, demo, drop, export, flush, get, import, inspect,
+    io_info, list, put, repair, simulate, stats, verify,
 };
 use crate::configuration::{Configuration, Flags};
 use crate::context::Context;
@@ -98,6 +98,10 @@ enum Command {
     Stats(stats::StatsArguments),
     /// Read everything and report each damaged page
     Verify(verify::VerifyArguments),
+    /// Make a damaged store whole again, or say what that would cost
+    Repair(repair::RepairArguments),
+    /// Show what a file of a store holds, also when it is damaged
+    Inspect(inspect::InspectArguments),
     /// Move everything written so far into segments
     Flush(flush::FlushArguments),
     /// Merge segments and give the space of deleted and overwritten vectors back
@@ -212,6 +216,8 @@ fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::List(arguments) => list::run(&arguments, context),
         Command::Stats(arguments) => stats::run(&arguments, context),
         Command::Verify(arguments) => verify::run(&arguments, context),
+        Command::Repair(arguments) => repair::run(&arguments, context),
+        Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Flush(arguments) => flush::run(&arguments, context),
         Command::Compact(arguments) => compact::run(&arguments, context),
         Command::Drop(arguments) => drop::run(&arguments, context),

@@ -138,6 +138,18 @@ impl Store {
         block_on(self.0.verify(progress))
     }
 
+    /// See [`crate::Store::verify_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_with(
+        &self,
+        options: crate::VerifyOptions,
+        progress: impl FnMut(VerifyProgress) + Send,
+    ) -> Result<VerifyReport, Error> {
+        block_on(self.0.verify_with(options, progress))
+    }
+
     /// The async store behind this one.
     #[must_use]
     pub fn as_async(&self) -> &crate::Store {

@@ -96,6 +96,7 @@ mod version;
 mod wal;
 mod write;
 
+pub use nephrite_format::inspect;
 pub use nephrite_format::{ElementType, Id, IdKind, IdRef, MAX_ID_BYTES, layout::MAX_DIMENSION};
 pub use nephrite_io::{
     BackendChoice, BackendReport, Disk, DiskOptions, IoError, IoErrorKind, IoStats, LimitsReport,
@@ -114,5 +115,5 @@ pub use crate::{
     stats::{DatabaseStats, StoreStats},
     store::{DROP_WAIT, DatabaseInfo, Store},
     vector::VectorRef,
-    verify::{Damage, VerifyProgress, VerifyReport},
+    verify::{Damage, VerifyOptions, VerifyProgress, VerifyReport},
 };

@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     opening::{Mode, Opening},
     stats::StoreStats,
-    verify::{VerifyProgress, VerifyReport},
+    verify::{VerifyOptions, VerifyProgress, VerifyReport},
 };
 
 /// Longest time that dropping the last handle waits for the final flush.
@@ -246,8 +246,20 @@ impl Store {
         &self,
         progress: impl FnMut(VerifyProgress) + Send,
     ) -> Result<VerifyReport, Error> {
+        self.verify_with(VerifyOptions::new(), progress).await
+    }
+
+    /// As [`Store::verify`], within a bandwidth. Writes, flushes and compactions go on meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn verify_with(
+        &self,
+        options: VerifyOptions,
+        progress: impl FnMut(VerifyProgress) + Send,
+    ) -> Result<VerifyReport, Error> {
         self.core().check_open()?;
-        self.core().verify(progress).await
+        self.core().verify(options, progress).await
     }
 }
 

@@ -4,6 +4,8 @@
 //! (order and rows), the fences; and the manifest file. The log was checked when the store was
 //! opened. Damage is collected, not returned as an error, and does not stop the walk.
 
+use std::{num::NonZeroU64, time::Duration};
+
 use nephrite_format::{
     BLOCK_BYTES, FileHeader, FileId, Id, Row,
     id_run::IdPage,
@@ -25,6 +27,48 @@ use crate::{
 
 /// Bytes read at once.
 const TRANSFER_BYTES: u64 = 1 << 20;
+
+/// How to verify.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyOptions {
+    rate: Option<NonZeroU64>,
+}
+
+impl VerifyOptions {
+    /// As fast as it goes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { rate: None }
+    }
+
+    /// Reads at most this many bytes per second, on average since the start; 0 is no limit.
+    #[must_use]
+    pub const fn rate(mut self, bytes_per_second: u64) -> Self {
+        self.rate = NonZeroU64::new(bytes_per_second);
+        self
+    }
+}
+
+/// Holds a verification to its rate.
+struct Pace {
+    rate: Option<NonZeroU64>,
+    started: Duration,
+}
+
+impl Pace {
+    /// Waits until `bytes` may have been read.
+    async fn keep(&self, core: &Core, bytes: u64) {
+        let Some(rate) = self.rate else { return };
+        let seconds = bytes / rate;
+        let rest = u128::from(bytes % rate) * 1_000_000_000 / u128::from(rate.get());
+        let due = Duration::from_secs(seconds)
+            + Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX));
+        let passed = core.runtime.now().saturating_sub(self.started);
+        if passed < due {
+            core.runtime.sleep(due - passed).await;
+        }
+    }
+}
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +123,7 @@ impl VerifyReport {
 impl Core {
     pub(crate) async fn verify(
         &self,
+        options: VerifyOptions,
         mut progress: impl FnMut(VerifyProgress) + Send,
     ) -> Result<VerifyReport, Error> {
         let segments: Vec<(DatabaseMeta, SegmentMeta)> = self
@@ -91,6 +136,7 @@ impl Core {
                 pairs.collect()
             })
             .await;
+        let pace = Pace { rate: options.rate, started: self.runtime.now() };
         let mut report = VerifyReport::default();
         self.verify_manifest(&mut report).await?;
         let segment_bytes = segments.iter().map(|(_, segment)| segment.file_bytes);
@@ -112,6 +158,7 @@ impl Core {
                 report: &mut report,
                 progress: &mut progress,
                 bytes_total,
+                pace: &pace,
             };
             let known = walk.report.damage.len();
             let before = walk.report.bytes;
@@ -179,6 +226,7 @@ struct Walk<'a> {
     report: &'a mut VerifyReport,
     progress: &'a mut (dyn FnMut(VerifyProgress) + Send),
     bytes_total: u64,
+    pace: &'a Pace,
 }
 
 impl Walk<'_> {
@@ -226,7 +274,7 @@ impl Walk<'_> {
             &self.identity.layout,
             &self.name,
         )?;
-        self.advance(2, 2 * BLOCK_BYTES as u64);
+        self.advance(2, 2 * BLOCK_BYTES as u64).await;
         let checksums = self.checksums(&file, &footer).await?;
         let kinds = [
             SectionKind::VectorPages,
@@ -257,7 +305,7 @@ impl Walk<'_> {
         for page in 0..u32::try_from(table.page_count()).unwrap_or(u32::MAX) {
             let offset = table.page_offset(page);
             let bytes = self.read(file, offset, BLOCK_BYTES as u64).await?;
-            self.advance(1, BLOCK_BYTES as u64);
+            self.advance(1, BLOCK_BYTES as u64).await;
             let place = self.identity.page(offset);
             match ChecksumTablePage::verify(bytes.as_slice(), place, &self.name) {
                 Ok(verified) => {
@@ -288,7 +336,7 @@ impl Walk<'_> {
             let count = pages_at_once.min(section.page_count() - page);
             let offset = section.offset + page * page_bytes;
             let bytes = self.read(file, offset, count * page_bytes).await?;
-            self.advance(count, count * page_bytes);
+            self.advance(count, count * page_bytes).await;
             let size = section.page_bytes as usize;
             for (bytes, number) in bytes.as_slice().chunks_exact(size).zip(page..) {
                 let offset = section.offset + number * page_bytes;
@@ -366,7 +414,7 @@ impl Walk<'_> {
         Ok(nephrite_io::read(&*self.core.read.disk, file, offset, buffer).await?)
     }
 
-    fn advance(&mut self, pages: u64, bytes: u64) {
+    async fn advance(&mut self, pages: u64, bytes: u64) {
         self.report.pages += pages;
         self.report.bytes += bytes;
         (self.progress)(VerifyProgress {
@@ -374,5 +422,6 @@ impl Walk<'_> {
             bytes_total: self.bytes_total,
             damaged: self.report.damage.len() as u64,
         });
+        self.pace.keep(self.core, self.report.bytes).await;
     }
 }

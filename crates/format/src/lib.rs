@@ -26,6 +26,7 @@
 //! | [`id_run`] | sorted id pages, fences, the dense form |
 //! | [`segment`] | footer and checksum table of a sealed segment |
 //! | [`trace`] | recorded reads of pages |
+//! | [`inspect`] | what any file holds, for people |
 //! | [`manifest`] | edits inside a manifest frame |
 #![forbid(unsafe_code)]
 
@@ -40,6 +41,7 @@ pub mod header;
 pub mod id;
 pub mod id_run;
 pub mod ids;
+pub mod inspect;
 pub mod layout;
 pub mod manifest;
 pub mod segment;

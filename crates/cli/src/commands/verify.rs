@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nephrite::{Damage, VerifyReport};
+use nephrite::{Damage, VerifyOptions, VerifyReport};
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::figures::{bytes, count};
 use crate::progress::Progress;
+use crate::size::parse_size;
 
 /// What `--help` says after the options.
 const HELP: &str = r#"Exit code 0: clean. Exit code 2: damage, one line for each damaged page.
@@ -24,6 +25,9 @@ JSON: {"clean","files","pages","bytes","seconds",
 pub(crate) struct VerifyArguments {
     /// Directory of the store
     store: PathBuf,
+    /// Bytes to read per second at the most, such as 50MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    rate: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -37,7 +41,7 @@ struct Verified {
 }
 
 #[derive(Serialize)]
-struct DamageLine {
+pub(super) struct DamageLine {
     file: String,
     page: Option<u64>,
     offset: u64,
@@ -48,8 +52,9 @@ struct DamageLine {
 pub(crate) fn run(arguments: &VerifyArguments, context: &mut Context) -> Result<(), Failure> {
     let stopwatch = Stopwatch::start();
     let store = context.open(&arguments.store)?;
+    let options = VerifyOptions::new().rate(arguments.rate.unwrap_or(0));
     let mut progress = Progress::bytes("verifying", context.output.quiet());
-    let report = store.verify(|at| progress.reach(at.bytes, at.bytes_total))?;
+    let report = store.verify_with(options, |at| progress.reach(at.bytes, at.bytes_total))?;
     drop(progress);
     store.close()?;
     let clean = report.is_clean();

@@ -101,3 +101,80 @@ fn a_damaged_manifest_is_damage_and_not_a_crash() {
         run.failed(2, &["manifest-"]);
     }
 }
+
+/// What the log still holds of flushed records is overwritten.
+fn blank_log(place: &Place) {
+    for entry in fs::read_dir(place.path("s/wal")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[4096..].fill(0);
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn repair_names_what_is_lost_with_code_2_and_the_store_verifies_again() {
+    let place = with_segments();
+    assert_eq!(place.run("repair s").code, 0, "nothing is damaged yet");
+    blank_log(&place);
+    let path = segments(&place).remove(0);
+    flip(&path, 4096 + 100);
+
+    let planned = place.run("repair s --dry-run --json");
+    let planned: serde_json::Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert_eq!((&planned["dry_run"], &planned["lossless"]), (&true.into(), &false.into()));
+    assert_eq!(place.run("verify s").code, 2, "the dry run repairs nothing");
+
+    let run = place.run("repair s --json");
+    assert_eq!((run.code, run.stderr.as_str()), (2, ""), "{}", run.stdout);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["losses"], planned["losses"]);
+    let loss = &report["losses"][0];
+    assert_eq!((&loss["kind"], &loss["database"]), (&"ids".into(), &"db".into()));
+    let lost = loss["ids"].as_array().unwrap();
+    assert!(!lost.is_empty() && lost.len() < 3000);
+    let directory = report["directory"].as_str().unwrap();
+    let text = String::from_utf8(place.read(&format!("s/{directory}/report.txt"))).unwrap();
+    assert!(text.contains("lost: "), "{text}");
+
+    assert!(place.ok("verify s --rate 1GiB").starts_with("clean: "));
+    let missing = format!("get s db {}", lost[0].as_str().unwrap());
+    assert_eq!(place.run(&missing).code, 3);
+    assert_eq!(place.run("repair s").code, 0);
+}
+
+#[test]
+fn inspect_shows_every_file_and_names_damage_with_code_2() {
+    let place = with_segments();
+    // The lock file is empty; the reserve for full disks holds zeros and is nobody's format.
+    let mut files = vec![place.path("s/LOCK")];
+    for directory in ["s", "s/wal", "s/segments"] {
+        let entries = fs::read_dir(place.path(directory)).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let ours = |path: &PathBuf| path.is_file() && 4096 < path.metadata().unwrap().len();
+        files.extend(paths.filter(ours).filter(|path| !path.ends_with("RESERVE")));
+    }
+    assert!(4 < files.len());
+    for file in &files {
+        for options in ["", " --pages", " --json"] {
+            let run = place.run(&format!("inspect {}{options}", file.display()));
+            assert_eq!(run.code, 0, "{}: {}{}", file.display(), run.stdout, run.stderr);
+        }
+    }
+    let path = segments(&place).remove(0);
+    flip(&path, 4096 + 100);
+    let run = place.run(&format!("inspect {}", path.display()));
+    assert_eq!(run.code, 2);
+    let line = run.stdout.lines().find(|line| line.contains("DAMAGED")).unwrap();
+    assert!(line.trim_start().starts_with("4096 "), "{line}");
+}
+
+#[test]
+fn inspect_refuses_foreign_and_missing_files_by_name() {
+    let place = Place::new();
+    place.write("foreign.txt", "this is not ours");
+    let run = place.run("inspect foreign.txt");
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("foreign.txt is not a file of Nephrite"), "{}", run.stderr);
+    assert_eq!(place.run("inspect absent").code, 3);
+}

@@ -7,6 +7,7 @@ mod fault_disk;
 mod faults;
 mod lifecycle;
 mod recovery;
+mod repair;
 mod scans;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
