@@ -229,9 +229,10 @@ impl Config {
     }
 
     /// Records what is read of which page into this file, for [`crate::replay`], until the store is
-    /// closed. What the file held before is lost. Off by default. Costs a read tens of nanoseconds
-    /// and the store six megabytes; reads that come faster than they are written are dropped, and
-    /// counted. When the file cannot be written the trace ends, and closing the store says why.
+    /// closed. A trace that the file held before is lost; a file that holds something else is
+    /// refused. Off by default. Reads that come faster than they are written are dropped, and
+    /// counted; the store holds up to 262,144 of them in memory, outside the memory limit. When
+    /// the file cannot be written the trace ends, and closing the store says why.
     #[must_use]
     pub fn record_trace(mut self, path: impl Into<Option<PathBuf>>) -> Self {
         self.record_trace = path.into();

@@ -16,7 +16,7 @@ use std::{
 
 use nephrite_format::{
     StoreId,
-    trace::{READS_PER_BLOCK, TraceRead, block_offset, encode_block, encode_header},
+    trace::{READS_PER_BLOCK, TraceRead, block_offset, decode_header, encode_block, encode_header},
 };
 use nephrite_io::{Disk, FileHandle, IoBuffer, OpenOptions};
 use nephrite_pager::{PageRead, TraceRecorder};
@@ -44,13 +44,15 @@ pub(crate) struct Tracing {
 }
 
 impl Tracing {
-    /// Begins a trace, in place of what the file held before.
+    /// Begins a trace, in place of the trace that the file held before; what is no trace is left
+    /// alone.
     pub(crate) async fn create(
         disk: &Arc<dyn Disk>,
         path: &Path,
         store: StoreId,
     ) -> Result<Self, Error> {
         let file = disk.open(path, OpenOptions::read_write().create()).await?;
+        check_replaceable(disk, &file, path).await?;
         disk.set_len(&file, 0).await?;
         let header = blocks(&[encode_header(store)])?;
         nephrite_io::write(&**disk, &file, 0, header).await?;
@@ -105,6 +107,31 @@ impl Tracing {
         let buffer = blocks(&encoded)?;
         nephrite_io::write(&*self.disk, &self.file, block_offset(written), buffer).await?;
         Ok(index)
+    }
+}
+
+/// Refuses a file that holds something else: a mistyped path must not cost a user's data.
+async fn check_replaceable(
+    disk: &Arc<dyn Disk>,
+    file: &FileHandle,
+    path: &Path,
+) -> Result<(), Error> {
+    let header = block_offset(0);
+    let found = match disk.file_len(file).await? {
+        0 => return Ok(()),
+        len if len < header => None,
+        _ => {
+            let page = aligned(usize::try_from(header).expect("a header is a few kilobytes"))?;
+            Some(nephrite_io::read(&**disk, file, 0, IoBuffer::Owned(page)).await?)
+        }
+    };
+    let name = path.display().to_string();
+    match found {
+        Some(page) if decode_header(page.as_slice(), &name).is_ok() => Ok(()),
+        _ => Err(Error::InvalidConfig {
+            field: "record_trace",
+            reason: format!("{name} exists and holds no trace; name another file, or remove it"),
+        }),
     }
 }
 

@@ -74,6 +74,27 @@ fn reads_after_another_recording_replace_it() {
 }
 
 #[test]
+fn a_file_that_is_no_trace_is_not_written_over() {
+    let directory = filled();
+    let store = directory.path().join("store");
+    let manifest = std::fs::read_dir(&store)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("manifest-"))
+        .unwrap();
+    let notes = directory.path().join("notes.txt");
+    std::fs::write(&notes, "short").unwrap();
+    for path in [manifest, notes] {
+        let before = std::fs::read(&path).unwrap();
+        let error = Store::open(&store, small().record_trace(path.clone())).unwrap_err();
+        let refused = matches!(error, Error::InvalidConfig { field: "record_trace", .. });
+        assert!(refused && error.to_string().contains("holds no trace"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+    Store::open(&store, small()).unwrap().close().unwrap();
+}
+
+#[test]
 fn a_trace_that_cannot_be_made_is_an_error_at_open() {
     let directory = filled();
     let config = small().record_trace(directory.path().join("no/such/place"));
