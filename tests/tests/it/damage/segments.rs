@@ -231,3 +231,38 @@ fn a_damaged_database_can_be_dropped() {
     store.close().unwrap();
     assert!(!anatomy.file.path.exists());
 }
+
+/// Writers, flushes and compactions go on while a verification reads: no damage where there is
+/// none, and progress that only grows and never passes the end.
+#[test]
+fn verify_beside_writes_flushes_and_compactions_finds_nothing_and_ends_at_the_end() {
+    let patient = Patient::closed();
+    let store = Store::open(patient.path(), config()).unwrap();
+    let database = store.database("sparse").unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 0..12_u64 {
+                for id in 0..300 {
+                    let stamp = round * 300 + id;
+                    database.put(id * 3, &nephrite_tests::vector(stamp, 24)).unwrap();
+                }
+                database.flush().unwrap();
+                store.compact().unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let (mut last, mut calls) = (0, 0);
+            // Slow enough that files are compacted away in the middle of the walk.
+            let options = nephrite::VerifyOptions::new().rate(4 << 20);
+            let report = store.verify_with(options, |at| {
+                assert!(last <= at.bytes && at.bytes <= at.bytes_total, "{at:?}");
+                (last, calls) = (at.bytes, calls + 1);
+            });
+            let report = report.unwrap();
+            assert!(report.is_clean() && 0 < calls, "{report:?}");
+        }
+        writer.join().unwrap();
+    });
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+    store.close().unwrap();
+}
