@@ -180,8 +180,8 @@ pub fn write(
 }
 
 /// Writes all of `buffer` at `offset` and gives it back once it is durable, together with all
-/// writes of the file that had completed before: a [`write`] and a [`sync`] as one request, carried
-/// out in that order, or as one write where the device has no volatile cache (see
+/// writes of the file that had completed before: a [`write()`] and a [`sync`] as one request,
+/// carried out in that order, or as one write where the device has no volatile cache (see
 /// [`crate::DurableWrites`]).
 ///
 /// # Errors

@@ -85,7 +85,8 @@ impl SimOptions {
         self
     }
 
-    /// Crashes before the change that comes after this many (see [`SimDisk::changes`]).
+    /// Crashes before the change that comes after this many (see
+    /// [`changes`](super::SimDisk::changes)).
     #[must_use]
     pub fn crash_after(mut self, changes: u64) -> Self {
         self.crash_after = Some(changes);
@@ -100,7 +101,7 @@ impl SimOptions {
         self
     }
 
-    /// Keeps every event for [`SimDisk::events`], not only their hash.
+    /// Keeps every event for [`events`](super::SimDisk::events), not only their hash.
     #[must_use]
     pub fn keep_events(mut self) -> Self {
         self.keep_events = true;
