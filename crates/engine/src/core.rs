@@ -292,14 +292,15 @@ impl Core {
         if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Bytes that the memtables may hold before writers wait: what fences, filters, the log's
-    /// buffers and running flushes and compactions leave of their share. Room for some work is
-    /// always kept free, because work begins when the memtables are full. Half of the share is
-    /// theirs in any case, for the sake of small limits.
+    /// Bytes that the memtables may hold before writers wait: what the cache's page tables, fences,
+    /// filters, the log's buffers and running flushes and compactions leave of their share. Room
+    /// for some work is always kept free, because work begins when the memtables are full. Half of
+    /// the share is theirs in any case, for the sake of small limits.
     pub(crate) fn memtable_room(&self) -> u64 {
         let share = self.config.memtables_total_limit();
         let work = self.read.work.bytes().max(self.config.work_reserve());
-        let others = self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work;
+        let tables = self.read.pager.table_bytes();
+        let others = tables + self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work;
         share.saturating_sub(others).max(share / 2).max(self.config.memtable_limit())
     }
 

@@ -65,6 +65,11 @@ impl Pager {
         self.shared.memory.arena()
     }
 
+    /// Bytes of the page tables of all files, which come on top of the frames. One load.
+    pub fn table_bytes(&self) -> u64 {
+        self.shared.counters.table_bytes.load(Relaxed)
+    }
+
     /// Counters and sizes now. Looks at every frame.
     pub fn stats(&self) -> PagerStats {
         let (shared, mut stats) = (&self.shared, PagerStats::default());
@@ -76,7 +81,7 @@ impl Pager {
         stats.evictions = counters.evictions.load(Relaxed);
         stats.loads_failed = counters.loads_failed.load(Relaxed);
         stats.frames_lost = counters.frames_lost.load(Relaxed);
-        stats.bytes_tables = usize::try_from(counters.table_bytes.load(Relaxed))
+        stats.bytes_tables = usize::try_from(self.table_bytes())
             .expect("bytes that are allocated fit the address space");
         stats.bytes_pin_limit = shared.pin_limit_bytes();
         stats.bytes_arena = shared.memory.frame_bytes();
