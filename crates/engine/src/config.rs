@@ -88,6 +88,9 @@ pub struct Config {
     pub(crate) record_trace: Option<PathBuf>,
     pub(crate) disk: Option<Arc<dyn Disk>>,
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
+    /// A cache of so many frames of 4096 bytes, whatever the memory limit says.
+    #[cfg(test)]
+    pub(crate) cache_frames: Option<u64>,
 }
 
 impl Default for Config {
@@ -114,6 +117,8 @@ impl Config {
             record_trace: None,
             disk: None,
             runtime: None,
+            #[cfg(test)]
+            cache_frames: None,
         }
     }
 
@@ -284,6 +289,10 @@ impl Config {
 
     /// Bytes of the page cache: what the memtables leave.
     pub(crate) fn cache_bytes(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(frames) = self.cache_frames {
+            return frames * (4096 + 16); // a frame and what describes it
+        }
         self.memory_limit - self.memtables_total_limit()
     }
 

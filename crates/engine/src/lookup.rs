@@ -3,8 +3,9 @@
 //! A read of what is in memory completes on its first poll: no lock beyond the memtable's, no
 //! system call, no task switch. What is missing is read in one submission for all ids of the call.
 //!
-//! Pins: a call never waits for a frame while it holds pins of its own; it copies what it has and
-//! lets go first. So readers cannot deadlock each other, however small the cache.
+//! Pins: a call keeps at most `pinned_max` vectors pinned and copies the others. Nothing waits for
+//! pins, its own or others': a page that gets no frame is read past the cache. So readers cannot
+//! deadlock each other or themselves, however small the cache.
 //! Cancel safety: reads change nothing; a dropped read leaves its loads to finish for others.
 
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 use crate::{
     error::Error,
     memtable::Memtable,
-    segment::{Purpose, ReadContext, Segment, prefetch_id_pages, prefetch_vector_pages},
+    segment::{
+        LastCopied, Purpose, ReadContext, Segment, prefetch_id_pages, prefetch_vector_pages,
+    },
     vector::VectorRef,
     version::Version,
 };
@@ -154,45 +157,23 @@ impl View<'_> {
         places: &[Place],
         purpose: Purpose,
     ) -> Result<Vec<Option<VectorRef>>, Error> {
-        let mut vectors = Vec::with_capacity(places.len());
+        let (mut vectors, mut last) = (Vec::with_capacity(places.len()), LastCopied::default());
         for part in places.chunks(self.context.pinned_max) {
-            release(&mut vectors); // nothing is pinned while waiting
+            release(&mut vectors); // one call keeps no more than its share pinned
             self.prefetch(part, purpose).await?;
             for place in part {
                 let vector = match place {
                     Place::Absent => None,
                     Place::Memory(memtable, row) => Some(in_memory(memtable, *row)),
                     Place::Segment(segment, row) => {
-                        Some(self.vector(segment, *row, purpose, &mut vectors).await?)
+                        let context = self.context;
+                        Some(segment.vector_of_many(context, *row, purpose, &mut last).await?)
                     }
                 };
                 vectors.push(vector);
             }
         }
         Ok(vectors)
-    }
-
-    /// A vector of a segment; lets go of `held` before it waits for a frame.
-    async fn vector(
-        &self,
-        segment: &Segment,
-        row: Row,
-        purpose: Purpose,
-        held: &mut [Option<VectorRef>],
-    ) -> Result<VectorRef, Error> {
-        let page = segment.page_of(row);
-        if purpose == Purpose::Point {
-            segment.trace_vector(row);
-        }
-        loop {
-            match segment.try_vector_page(self.context, page, purpose).await? {
-                Ok(guard) => return Ok(segment.vector_in(guard, row)),
-                Err(full) => {
-                    release(held);
-                    full.await;
-                }
-            }
-        }
     }
 
     /// Starts the loads of all pages that are not in memory.

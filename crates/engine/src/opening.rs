@@ -45,6 +45,8 @@ use crate::{
 const PINNED_MAX: usize = 256;
 /// Bytes of cache for each of them: an eighth of the cache if each pins a page of 4 KiB.
 const PINNED_SHARE_BYTES: usize = 32 << 10;
+/// Reads past the cache, when no frame can be had, take up to this part of its size on top.
+const BYPASS_SHARE: usize = 128;
 
 /// What is to become of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,7 +334,9 @@ impl Opening {
             Some(path) => Some(Arc::new(Tracing::create(&self.disk, path, store).await?)),
             None => None,
         };
-        let mut cache = PagerConfig::within(cache_bytes).policy(self.config.cache_policy);
+        let mut cache = PagerConfig::within(cache_bytes)
+            .bypass_limit_bytes((cache_bytes / BYPASS_SHARE).max(1))
+            .policy(self.config.cache_policy);
         if let Some(tracing) = &tracing {
             cache = cache.trace(Arc::clone(&tracing.recorder));
         }

@@ -35,6 +35,8 @@ pub struct StoreStats {
     pub cache_misses: u64,
     pub cache_evictions: u64,
     pub cache_loads_failed: u64,
+    /// Pages read past the cache, as everything in it was pinned.
+    pub cache_bypasses: u64,
     pub pages_pinned: u64,
     pub files_open: u64,
     pub files_opened: u64,
@@ -95,6 +97,7 @@ impl StoreStats {
             cache_misses: pager.misses,
             cache_evictions: pager.evictions,
             cache_loads_failed: pager.loads_failed,
+            cache_bypasses: pager.bypasses,
             pages_pinned: pager.frames_pinned,
             files_open: core.read.files.open_count(),
             files_opened: get(&core.read.files.opens),

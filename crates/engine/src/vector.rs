@@ -35,6 +35,13 @@ impl VectorRef {
         Self(Inner::Memory { chunk, start, len }).in_host_order()
     }
 
+    /// A copy of the bytes of a vector.
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        let mut vector = vec![0.0; bytes.len() / 4];
+        decode_f32(bytes, &mut vector);
+        Self(Inner::Owned(vector.into()))
+    }
+
     /// A copy that pins nothing.
     #[must_use]
     pub fn into_owned(self) -> Self {
@@ -49,10 +56,7 @@ impl VectorRef {
         if cfg!(target_endian = "little") {
             return self;
         }
-        let bytes = self.bytes();
-        let mut vector = vec![0.0; bytes.len() / 4];
-        decode_f32(bytes, &mut vector);
-        Self(Inner::Owned(vector.into()))
+        Self::copied(self.bytes())
     }
 
     fn bytes(&self) -> &[u8] {

@@ -8,6 +8,7 @@
 //! Does not: wait. Waiting is `frame_wait.rs`; `shared.rs` joins the two.
 //! Ordering: the number is its own protocol (Relaxed compare-and-swap keeps the sum). `give` is
 //! Release and `take` Acquire only so that the model of the waiters stays simple to reason about.
+//! The room for reads past the cache is another one of these (`bypass.rs`).
 //! Checked by the loom models `pin_budget` and `frame_wait`.
 
 use crate::sync::{AtomicU64, Ordering};

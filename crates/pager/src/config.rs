@@ -20,6 +20,7 @@ pub struct PagerConfig {
     cache_bytes: usize,
     largest_page_bytes: u32,
     pin_limit_bytes: Option<usize>,
+    bypass_limit_bytes: usize,
     policy: CachePolicy,
     trace: Option<Arc<TraceRecorder>>,
 }
@@ -34,6 +35,7 @@ impl PagerConfig {
             cache_bytes,
             largest_page_bytes: LARGEST_PAGE_BYTES,
             pin_limit_bytes: None,
+            bypass_limit_bytes: 0,
             policy: CachePolicy::default(),
             trace: None,
         }
@@ -62,6 +64,15 @@ impl PagerConfig {
         self
     }
 
+    /// How much memory reads past the cache may take at one time, in bytes, on top of the cache.
+    /// The default is none: look-ups that find no frame wait for one. Where there is some, at least
+    /// one largest page is, and a cache may be as small as no frame at all.
+    #[must_use]
+    pub fn bypass_limit_bytes(mut self, bytes: usize) -> Self {
+        self.bypass_limit_bytes = bytes;
+        self
+    }
+
     /// How the cache decides which page goes. The default is that of [`CachePolicy`].
     #[must_use]
     pub fn policy(mut self, policy: CachePolicy) -> Self {
@@ -85,10 +96,11 @@ impl PagerConfig {
         let largest_units = frame_units(self.largest_page_bytes, LARGEST_PAGE_BYTES)?;
         let minimum_bytes = usize::from(largest_units) * UNIT_BYTES;
         let cache_bytes = self.cache_bytes;
-        if cache_bytes < minimum_bytes {
+        if cache_bytes < minimum_bytes && self.bypass_limit_bytes == 0 {
             return Err(PagerError::TooSmall { cache_bytes, minimum_bytes });
         }
         let units = cache_bytes / UNIT_BYTES;
+        let one_page = usize::from(largest_units).min(units);
         let too_large = || {
             let maximum_bytes = (UNITS_LIMIT - 1).saturating_mul(UNIT_BYTES);
             PagerError::TooLarge { cache_bytes, maximum_bytes }
@@ -99,8 +111,17 @@ impl PagerConfig {
             Some(bytes) => bytes / UNIT_BYTES,
             None => cache_bytes / UNIT_BYTES / 4 * 3 + cache_bytes / UNIT_BYTES % 4 * 3 / 4,
         };
-        let pin_limit = wanted.clamp(usize::from(largest_units), cache_bytes / UNIT_BYTES) as u64;
-        Ok(Sizes { units, largest_units, pin_limit_units: pin_limit, policy: self.policy })
+        let pin_limit = wanted.clamp(one_page, cache_bytes / UNIT_BYTES) as u64;
+        let bypass_limit_units = self.bypass_limit_units(largest_units);
+        let (pin_limit_units, policy) = (pin_limit, self.policy);
+        Ok(Sizes { units, largest_units, pin_limit_units, bypass_limit_units, policy })
+    }
+
+    fn bypass_limit_units(&self, largest_units: u8) -> u64 {
+        match self.bypass_limit_bytes {
+            0 => 0,
+            bytes => (bytes / UNIT_BYTES).max(usize::from(largest_units)) as u64,
+        }
     }
 }
 
@@ -110,6 +131,7 @@ pub(crate) struct Sizes {
     pub(crate) units: u32,
     pub(crate) largest_units: u8,
     pub(crate) pin_limit_units: u64,
+    pub(crate) bypass_limit_units: u64,
     pub(crate) policy: CachePolicy,
 }
 
@@ -136,10 +158,21 @@ mod tests {
 
         let one = PagerConfig::new(4096).largest_page_bytes(4096).validate().unwrap();
 
+        let policy = CachePolicy::Clock;
         assert_eq!(
             one,
-            Sizes { units: 1, largest_units: 1, pin_limit_units: 1, policy: CachePolicy::Clock }
+            Sizes { units: 1, largest_units: 1, pin_limit_units: 1, bypass_limit_units: 0, policy }
         );
+    }
+
+    #[test]
+    fn with_reads_past_it_a_cache_may_hold_nothing() {
+        let sizes = |bytes| {
+            let sizes = PagerConfig::new(bytes).bypass_limit_bytes(1).validate().unwrap();
+            (sizes.units, sizes.pin_limit_units, sizes.bypass_limit_units)
+        };
+
+        assert_eq!((sizes(0), sizes(8192)), ((0, 0, 16), (2, 2, 16)));
     }
 
     #[test]

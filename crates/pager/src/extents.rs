@@ -16,7 +16,8 @@
 //! remembers, both bounded by the number of frames; a frame that is pinned or loading is never
 //! moved, so its extent stays as it is. Fragmentation is bounded: the space of an extent that no
 //! frame fits into (19 % for 52 KiB frames, 0 to 6 % for most sizes).
-//! Does not: guarantee a victim to a class when every extent holds a pinned frame of another class.
+//! Does not: guarantee a victim to a class when every extent holds a pinned frame of another class;
+//! such a page is read past the cache (`bypass.rs`).
 //! All methods run under one lock, taken for misses and for frames freed, never for hits.
 //! Tested below; the loom model `free_list` runs two allocators and one that frees.
 
@@ -137,6 +138,9 @@ impl Extents {
         evicted: &mut Evicted,
     ) -> Option<FrameNo> {
         let units = demand.units;
+        if self.extent_units < u32::from(units) {
+            return None; // a cache that is smaller than this page
+        }
         let found = self
             .reuse_scanned(frames, demand, evicted)
             .or_else(|| self.take_free(units))
@@ -494,7 +498,7 @@ impl Ring for ClassRing<'_> {
 fn extent_units(units: u32, largest_units: u8) -> u32 {
     let wanted = (units / EXTENTS_WANTED).clamp(1, EXTENT_UNITS);
     let power = if wanted.is_power_of_two() { wanted } else { wanted.next_power_of_two() / 2 };
-    power.max(u32::from(largest_units)).min(units)
+    power.max(u32::from(largest_units)).min(units).max(1)
 }
 
 #[cfg(test)]

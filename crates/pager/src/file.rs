@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use nephrite_io::memory::prefetch_value;
 
+use crate::bypass::Bypass;
 use crate::extents::Demand;
 use crate::frame::{Frame, FrameNo, Owner};
 use crate::frame_state::Word;
@@ -68,7 +69,11 @@ pub enum Lookup {
     Load(Load),
     /// Somebody else is loading the page.
     Wait(LoadWait),
-    /// Too much is pinned or loading: wait, then look up again. Give up guards you do not need.
+    /// No frame can be had, for as long as others hold what they hold: read the page past the
+    /// cache, if [`CachedFile::look`] does not have it.
+    Bypass(Bypass),
+    /// Too much is pinned or loading, and as much as may be is being read past the cache: wait,
+    /// then look up again. Give up guards you do not need.
     Full(FrameWait),
 }
 
@@ -112,6 +117,60 @@ impl CachedFile {
     /// what they use.
     pub fn get_for_scan(self: &StdArc<Self>, page: u32) -> Lookup {
         self.look_up(page, Use::Scan)
+    }
+
+    /// Starts the load of a page that is neither here nor on its way, if a frame can be had. Unlike
+    /// [`CachedFile::get`] it asks for no notice when there is none.
+    pub fn start_load(self: &StdArc<Self>, page: u32) -> Option<Load> {
+        self.start(page, Use::Point)
+    }
+
+    /// As [`CachedFile::start_load`], for a scan.
+    pub fn start_load_for_scan(self: &StdArc<Self>, page: u32) -> Option<Load> {
+        self.start(page, Use::Scan)
+    }
+
+    fn start(self: &StdArc<Self>, page: u32, purpose: Use) -> Option<Load> {
+        if self.contains(page) {
+            return None;
+        }
+        match self.attempt(page, purpose)? {
+            Lookup::Load(load) => Some(load),
+            Lookup::Hit(_) | Lookup::Wait(_) | Lookup::Bypass(_) | Lookup::Full(_) => None,
+        }
+    }
+
+    /// Runs `look` on the bytes of a page that is in the cache, also when no more may be pinned:
+    /// the pin lasts for this call and is charged to nobody, so `look` must be short and wait for
+    /// nothing.
+    pub fn look<R>(&self, page: u32, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.pin_uncharged(page).map(|guard| look(&guard))
+    }
+
+    /// As [`CachedFile::look`], at what the loader wrote into the witness cell.
+    #[cfg(all(loom, test))]
+    pub(crate) fn look_at_stamp(&self, page: u32, look: impl FnOnce(u64)) {
+        if let Some(guard) = self.pin_uncharged(page) {
+            look(guard.stamp());
+        }
+    }
+
+    fn pin_uncharged(&self, page: u32) -> Option<PageGuard> {
+        let number = self.table.frame_of(page)?;
+        let frame = self.shared.frame(number);
+        let seen = frame.state.peek();
+        if !seen.is_readable() || seen.is_over_ceiling() || !self.is_ours(frame, page) {
+            return None;
+        }
+        let before = frame.state.pin();
+        let readable = cfg!(planted_bug = "look_unchecked") || before.is_readable();
+        if !readable || !self.is_ours(frame, page) {
+            self.unpin(number);
+            return None;
+        }
+        let pin = self.counted(frame, number, before, Use::Point);
+        // SAFETY: the pin made above, which saw our page.
+        Some(unsafe { pin.guard() })
     }
 
     /// The page, if this is a plain hit: nothing is loaded, nothing waits. `None` says little: it
@@ -218,14 +277,19 @@ impl CachedFile {
     /// Tries, arms the waiters, tries again: room that appears in between is seen by one of them.
     #[cold]
     fn look_up_slow(self: &StdArc<Self>, page: u32, purpose: Use) -> Lookup {
-        if let Some(answer) = self.attempt(page, purpose) {
+        if let Some(answer) = self.attempt_or_bypass(page, purpose) {
             return answer;
         }
         let wait = self.shared.arm();
-        self.attempt(page, purpose).unwrap_or_else(|| {
+        self.attempt_or_bypass(page, purpose).unwrap_or_else(|| {
             self.shared.counters.refusals.fetch_add(1, Relaxed);
             Lookup::Full(wait)
         })
+    }
+
+    fn attempt_or_bypass(self: &StdArc<Self>, page: u32, purpose: Use) -> Option<Lookup> {
+        self.attempt(page, purpose)
+            .or_else(|| Bypass::take(&self.shared, self.frame_units).map(Lookup::Bypass))
     }
 
     /// Pins, joins, or starts a load. `None`: the budget or the frames are used up.

@@ -5,7 +5,8 @@
 //! - A **miss** is answered with the duty to load: the first getter gets a [`Load`] with the
 //!   frame's own memory as buffer, all later ones a [`LoadWait`]. A failed load is never cached.
 //! - The **limit** holds: all frames lie in one arena of fixed size. When too much of it is pinned
-//!   or loading, a look-up answers [`Lookup::Full`] and says when to look again.
+//!   or loading, a look-up answers [`Lookup::Bypass`]: read this page past the cache; or, when too
+//!   many do that already, [`Lookup::Full`], and says when to look again.
 //!
 //! ```
 //! use nephrite_pager::{Lookup, Pager, PagerConfig};
@@ -28,6 +29,7 @@
 //! concurrency and model checking.
 
 mod budget;
+mod bypass;
 mod clock;
 mod config;
 mod error;
@@ -58,6 +60,7 @@ mod trace;
 #[cfg(loom)]
 mod loom_models;
 
+pub use bypass::Bypass;
 pub use config::{LARGEST_PAGE_BYTES, PagerConfig};
 pub use error::{LoadError, PagerError};
 pub use file::{CachedFile, Lookup};

@@ -81,6 +81,7 @@ impl Pager {
         stats.evictions = counters.evictions.load(Relaxed);
         stats.loads_failed = counters.loads_failed.load(Relaxed);
         stats.frames_lost = counters.frames_lost.load(Relaxed);
+        stats.bypasses = counters.bypasses.load(Relaxed);
         stats.bytes_tables = usize::try_from(self.table_bytes())
             .expect("bytes that are allocated fit the address space");
         stats.bytes_pin_limit = shared.pin_limit_bytes();

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) sizes: Sizes,
     extents: Mutex<Extents>,
     budget: PinBudget,
+    /// Room for reads past the cache.
+    pub(crate) bypass: PinBudget,
     waiters: Arc<FrameWaiters>,
     collect_hand: AtomicU32,
 }
@@ -63,6 +65,7 @@ pub(crate) struct Counters {
     pub(crate) evictions: Statistic,
     pub(crate) loads_failed: Statistic,
     pub(crate) frames_lost: Statistic,
+    pub(crate) bypasses: Statistic,
     pub(crate) table_bytes: Statistic,
 }
 
@@ -101,6 +104,7 @@ impl Shared {
             sizes,
             extents: Mutex::new(Extents::new(sizes.units, sizes.largest_units, sizes.policy)),
             budget: PinBudget::new(sizes.pin_limit_units),
+            bypass: PinBudget::new(sizes.bypass_limit_units),
             waiters: Arc::new(FrameWaiters::new()),
             collect_hand: AtomicU32::new(0),
         })
@@ -126,6 +130,9 @@ impl Shared {
     /// Whether the budget has `units` left, after collecting if need be.
     fn has_room(&self, units: u8, news: &mut News<'_>) -> bool {
         let wanted = u64::from(units);
+        if self.budget.limit() < wanted {
+            return false;
+        }
         while self.budget.available() < wanted {
             let gained = self.collect(wanted);
             if gained == 0 {
@@ -315,6 +322,11 @@ impl Shared {
     /// Gives units back to the budget and tells waiters of this or other room. No locks held.
     fn give(&self, units: u64) {
         self.budget.give(units);
+        self.announce();
+    }
+
+    /// Tells waiters of room that was just made. No locks held.
+    pub(crate) fn announce(&self) {
         self.waiters.announce();
     }
 

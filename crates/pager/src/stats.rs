@@ -19,6 +19,8 @@ pub struct PagerStats {
     pub evictions: u64,
     /// Loads that ended with an error or were abandoned.
     pub loads_failed: u64,
+    /// Pages that were read past the cache, as no frame could be had for them.
+    pub bypasses: u64,
     /// Guards alive now (a moment's sum; getters in passing may be in it).
     pub pins: u64,
     /// Frames with at least one pin now.

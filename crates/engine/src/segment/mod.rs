@@ -8,18 +8,25 @@
 //! | `work_memory` | what flushes and compactions hold while they run |
 //! | `reader` | an open segment: from ids to rows |
 //! | `live_rows` | how many of its rows are not garbage |
+//! | `vectors` | from rows to vectors |
 //! | `pages` | from page numbers to pinned, verified pages |
+//! | `bypass` | reads past the cache, when no frame can be had |
 
+mod bypass;
 mod live_rows;
 mod memory_index;
+#[cfg(test)]
+mod no_frame;
 mod pages;
 pub(crate) mod reader;
 pub(crate) mod seal;
 pub(crate) mod sink;
+mod vectors;
 mod work_memory;
 
 pub(crate) use self::{
     memory_index::MetadataMemory,
     pages::{Purpose, prefetch_id_pages, prefetch_vector_pages},
     reader::{Garbage, ReadContext, Segment},
+    vectors::LastCopied,
 };

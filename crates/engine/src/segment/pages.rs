@@ -5,20 +5,24 @@
 //! fails verification fails for every waiter and is not cached.
 //!
 //! Guarantees: no byte of a page that does not match its checksum is ever lent out; no load waits
-//! for anything while it holds a frame; nothing here waits for a frame while it holds a pin.
+//! for anything while it holds a frame. A read waits for files and for other reads, which end; it
+//! never waits for a guard to be dropped: without a frame it goes past the cache (`bypass`).
 //! Cancel safety: a dropped read leaves its loads to finish for others.
 
 use std::{ops::Range, sync::Arc};
 
 use nephrite_format::{
-    BLOCK_BYTES, FileId, IdRef, PageIdentity, Row, page_checksum,
+    BLOCK_BYTES, FileId, IdRef, PageIdentity, page_checksum,
     segment::{ChecksumTablePage, Section, SectionKind, checksum_position},
 };
 use nephrite_io::{FileHandle, IoBuffer, Operation, Request};
-use nephrite_pager::{CachedFile, FrameWait, Load, LoadError, Lookup, PageGuard};
+use nephrite_pager::{Bypass, CachedFile, Load, LoadError, LoadWait, Lookup, PageGuard};
 
-use super::reader::{ReadContext, Segment, page_count};
-use crate::{error::Error, log_file::aligned, vector::VectorRef};
+use super::{
+    bypass::{Page, Wanted},
+    reader::{ReadContext, Segment},
+};
+use crate::{error::Error, log_file::aligned};
 
 /// How a page is checked when it is loaded.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +41,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> Kind {
         match self {
             Self::Point => Kind::Vector,
             Self::Scan => Kind::Scanned,
@@ -56,72 +60,6 @@ pub(super) enum Kind {
 }
 
 impl Segment {
-    /// The vector page of a row.
-    pub(crate) fn page_of(&self, row: Row) -> u32 {
-        self.identity.layout.page_of(row).page
-    }
-
-    /// The vector of a row.
-    pub(crate) async fn vector(&self, context: &ReadContext, row: Row) -> Result<VectorRef, Error> {
-        let guard = self.page(context, Kind::Vector, self.page_of(row)).await?;
-        self.trace_vector(row);
-        Ok(self.vector_in(guard, row))
-    }
-
-    /// The vector of a row in its pinned page.
-    pub(crate) fn vector_in(&self, page: PageGuard, row: Row) -> VectorRef {
-        let layout = &self.identity.layout;
-        let place = layout.page_of(row);
-        VectorRef::in_page(page, place.offset, layout.vector_bytes())
-    }
-
-    /// Tells the trace, if there is one, that the vector of a row is being read.
-    pub(crate) fn trace_vector(&self, row: Row) {
-        let layout = &self.identity.layout;
-        let place = layout.page_of(row);
-        self.vectors.trace_read(place.page, near(place.offset, layout.vector_bytes()));
-    }
-
-    /// The vector of a row, if its page is in memory.
-    #[inline]
-    pub(crate) fn resident_vector(&self, row: Row) -> Option<VectorRef> {
-        let layout = &self.identity.layout;
-        let place = layout.page_of(row);
-        let near = near(place.offset, layout.vector_bytes());
-        let guard = self.vectors.try_hit(place.page, near.clone())?;
-        self.vectors.trace_read(place.page, near);
-        Some(VectorRef::in_page(guard, place.offset, layout.vector_bytes()))
-    }
-
-    /// Asks the processor for what [`Self::resident_vector`] needs first.
-    #[inline]
-    pub(crate) fn prefetch_vector_entry(&self, row: Row) {
-        self.vectors.prefetch_entry(self.page_of(row));
-    }
-
-    /// The second step after [`Self::prefetch_vector_entry`].
-    #[inline]
-    pub(crate) fn prefetch_vector(&self, row: Row) {
-        let layout = &self.identity.layout;
-        let place = layout.page_of(row);
-        self.vectors.prefetch_frame(place.page, near(place.offset, layout.vector_bytes()));
-    }
-
-    /// A pinned vector page, or the wait for a frame when all are pinned.
-    pub(crate) async fn try_vector_page(
-        &self,
-        context: &ReadContext,
-        page: u32,
-        purpose: Purpose,
-    ) -> Result<Result<PageGuard, FrameWait>, Error> {
-        self.try_page(context, purpose.kind(), page).await
-    }
-
-    /// Number of vector pages.
-    pub(crate) fn vector_pages(&self) -> u32 {
-        page_count(&self.footer, SectionKind::VectorPages)
-    }
-
     /// Reads consecutive vector pages past the cache and verifies them: for compaction. The caller
     /// holds no file.
     pub(crate) async fn read_vector_pages(
@@ -150,10 +88,7 @@ impl Segment {
         first: u32,
         count: u32,
     ) -> Result<IoBuffer, Error> {
-        let page_bytes = match kind {
-            Kind::Vector | Kind::Scanned => self.identity.layout.page_bytes() as usize,
-            Kind::Id | Kind::Table => BLOCK_BYTES,
-        };
+        let page_bytes = self.page_bytes(kind);
         let file = context.files.get(self.meta.file).await?;
         let buffer = IoBuffer::Owned(aligned(count as usize * page_bytes)?);
         let offset = self.offset(kind, first);
@@ -165,6 +100,13 @@ impl Segment {
             verify(bytes, place, check, page, &self.name)?;
         }
         Ok(buffer)
+    }
+
+    pub(super) fn page_bytes(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Vector | Kind::Scanned => self.identity.layout.page_bytes() as usize,
+            Kind::Id | Kind::Table => BLOCK_BYTES,
+        }
     }
 
     /// Name of the file and offset of an id page, for errors.
@@ -197,66 +139,87 @@ impl Segment {
         page: u32,
         check: Check,
     ) -> Option<Request> {
-        match self.look_up(kind, page) {
-            Lookup::Load(load) => Some(self.request(file.clone(), kind, page, load, check)),
-            Lookup::Hit(_) | Lookup::Wait(_) | Lookup::Full(_) => None,
-        }
+        let (cached, number) = self.cached(kind, page);
+        let load = match kind {
+            Kind::Scanned => cached.start_load_for_scan(number),
+            Kind::Vector | Kind::Id | Kind::Table => cached.start_load(number),
+        };
+        Some(self.request(file.clone(), kind, page, load?, check))
     }
 
+    /// A page, whole.
     pub(super) async fn page(
         &self,
         context: &ReadContext,
         kind: Kind,
         page: u32,
-    ) -> Result<PageGuard, Error> {
-        loop {
-            match self.try_page(context, kind, page).await? {
-                Ok(guard) => return Ok(guard),
-                Err(full) => full.await,
-            }
-        }
+    ) -> Result<Page, Error> {
+        self.part_of_page(context, kind, page, 0..self.page_bytes(kind)).await
     }
 
-    /// As [`Self::page`], but gives the wait back when every frame is pinned, so that a caller
-    /// that holds pins can let go of them first.
-    async fn try_page(
+    /// A part of a page, from the cache or, when no frame can be had for it, past it. What it waits
+    /// for ends by itself, whatever is pinned, also by the caller.
+    pub(super) async fn part_of_page(
         &self,
         context: &ReadContext,
         kind: Kind,
         page: u32,
-    ) -> Result<Result<PageGuard, FrameWait>, Error> {
-        let (mut check, mut file) = (None, None);
+        part: Range<usize>,
+    ) -> Result<Page, Error> {
+        let (wanted, mut means) = (Wanted { kind, page, part }, None);
         loop {
-            let waiting = match self.look_up(kind, page) {
-                Lookup::Hit(guard) => return Ok(Ok(guard)),
-                Lookup::Full(full) => return Ok(Err(full)),
-                Lookup::Wait(wait) => wait,
-                Lookup::Load(load) => {
-                    check = check.or_else(|| self.check_if_resident(kind, page));
-                    file = file.or_else(|| context.files.find(self.meta.file));
-                    let (Some(check), Some(file)) = (check, &file) else {
-                        // A load that waits for something else would hold a frame meanwhile.
-                        drop(load);
-                        drop(file.take()); // nobody waits for a file while holding one
-                        check = match self.try_check_for(context, kind, page).await? {
-                            Ok(check) => Some(check),
-                            Err(full) => return Ok(Err(full)),
-                        };
-                        file = Some(context.files.get(self.meta.file).await?);
-                        continue;
-                    };
-                    let wait = load.wait();
-                    let request = self.request(FileHandle::clone(file), kind, page, load, check);
-                    context.disk.submit(vec![request]);
-                    wait
+            let duty = match self.look_up(kind, page) {
+                Lookup::Hit(guard) => return Ok(Page::Pinned(guard)),
+                Lookup::Full(full) => {
+                    drop(means.take()); // nobody waits for room while holding a file
+                    full.await;
+                    continue;
                 }
+                Lookup::Wait(wait) => match loaded(wait).await? {
+                    Some(guard) => return Ok(Page::Pinned(guard)),
+                    None => continue,
+                },
+                Lookup::Load(load) => Duty::Load(load),
+                Lookup::Bypass(bypass) => match self.copy_resident(&wanted) {
+                    Some(copied) => return Ok(copied),
+                    None => Duty::Bypass(bypass),
+                },
             };
-            match waiting.await {
-                Ok(guard) => return Ok(Ok(guard)),
-                Err(error) if error.is_abandoned() => {}
-                Err(error) => return Err(error.into()),
+            let Some(ready) = means.take().or_else(|| self.means_at_hand(context, kind, page))
+            else {
+                // What waits for something else would hold a frame, or room, meanwhile.
+                drop(duty);
+                means = Some(self.means(context, kind, page).await?);
+                continue;
+            };
+            match duty {
+                Duty::Bypass(bypass) => {
+                    return self.read_past(context, wanted, ready, bypass).await;
+                }
+                Duty::Load(load) => {
+                    let wait = load.wait();
+                    let request = self.request(ready.file, kind, page, load, ready.check);
+                    context.disk.submit(vec![request]);
+                    if let Some(guard) = loaded(wait).await? {
+                        return Ok(Page::Pinned(guard));
+                    }
+                }
             }
         }
+    }
+
+    /// What a read of the page takes, if nothing has to be waited for.
+    fn means_at_hand(&self, context: &ReadContext, kind: Kind, page: u32) -> Option<Means> {
+        let check = self.check_if_resident(kind, page)?;
+        let file = context.files.find(self.meta.file)?;
+        Some(Means { check, file })
+    }
+
+    /// What a read of the page takes. The caller holds no file.
+    async fn means(&self, context: &ReadContext, kind: Kind, page: u32) -> Result<Means, Error> {
+        let check = self.check_for(context, kind, page).await?;
+        let file = context.files.get(self.meta.file).await?;
+        Ok(Means { check, file })
     }
 
     fn look_up(&self, kind: Kind, page: u32) -> Lookup {
@@ -267,7 +230,7 @@ impl Segment {
         }
     }
 
-    fn cached(&self, kind: Kind, page: u32) -> (&Arc<CachedFile>, u32) {
+    pub(super) fn cached(&self, kind: Kind, page: u32) -> (&Arc<CachedFile>, u32) {
         match kind {
             Kind::Vector | Kind::Scanned => (&self.vectors, page),
             Kind::Id => (&self.small, page),
@@ -275,28 +238,25 @@ impl Segment {
         }
     }
 
-    /// What a page must look like, from the checksum table; or the wait for a frame.
-    async fn try_check_for(
+    /// What a page must look like, from the checksum table.
+    async fn check_for(
         &self,
         context: &ReadContext,
         kind: Kind,
         page: u32,
-    ) -> Result<Result<Check, FrameWait>, Error> {
+    ) -> Result<Check, Error> {
         if kind == Kind::Table {
-            return Ok(Ok(Check::Table));
+            return Ok(Check::Table);
         }
         let index = self.footer.checksum_index(section_of(kind), page).ok_or_else(|| {
             let what = format!("page {page} is asked for, which the footer does not know");
             Error::corrupt(&*self.name, self.footer.footer_offset(), what)
         })?;
         let (table_page, position) = checksum_position(index);
-        let guard = match Box::pin(self.try_page(context, Kind::Table, table_page)).await? {
-            Ok(guard) => guard,
-            Err(full) => return Ok(Err(full)),
-        };
+        let table_bytes = Box::pin(self.page(context, Kind::Table, table_page)).await?;
         let offset = self.offset(Kind::Table, table_page);
-        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name)?;
-        Ok(Ok(Check::Checksum(table.entry(position))))
+        let table = ChecksumTablePage::assume_verified(&table_bytes, offset, &self.name)?;
+        Ok(Check::Checksum(table.entry(position)))
     }
 
     /// What a page must look like, if the page of the checksum table is in memory.
@@ -307,28 +267,11 @@ impl Segment {
         let index = self.footer.checksum_index(section_of(kind), page)?;
         let (table_page, position) = checksum_position(index);
         let (cached, number) = self.cached(Kind::Table, table_page);
-        if !cached.contains(number) {
-            return None;
-        }
-        let Lookup::Hit(guard) = cached.get(number) else { return None };
         let offset = self.offset(Kind::Table, table_page);
-        let table = ChecksumTablePage::assume_verified(&guard, offset, &self.name).ok()?;
-        Some(Check::Checksum(table.entry(position)))
-    }
-
-    /// As [`Self::try_check_for`], waiting for a frame. The caller holds no pins.
-    async fn check_for(
-        &self,
-        context: &ReadContext,
-        kind: Kind,
-        page: u32,
-    ) -> Result<Check, Error> {
-        loop {
-            match self.try_check_for(context, kind, page).await? {
-                Ok(check) => return Ok(check),
-                Err(full) => full.await,
-            }
-        }
+        cached.look(number, |bytes| {
+            let table = ChecksumTablePage::assume_verified(bytes, offset, &self.name).ok()?;
+            Some(Check::Checksum(table.entry(position)))
+        })?
     }
 
     fn request(
@@ -358,6 +301,27 @@ impl Segment {
     pub(super) fn offset(&self, kind: Kind, page: u32) -> u64 {
         let section: Option<&Section> = self.footer.section(section_of(kind));
         section.map_or(0, |section| section.page_offset(page))
+    }
+}
+
+/// What a look-up left to its caller.
+enum Duty {
+    Load(Load),
+    Bypass(Bypass),
+}
+
+/// What a read of a page takes.
+pub(super) struct Means {
+    pub(super) check: Check,
+    pub(super) file: FileHandle,
+}
+
+/// The page when its load has ended; `None` when that was abandoned.
+async fn loaded(wait: LoadWait) -> Result<Option<PageGuard>, Error> {
+    match wait.await {
+        Ok(guard) => Ok(Some(guard)),
+        Err(error) if error.is_abandoned() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

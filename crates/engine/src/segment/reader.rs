@@ -15,7 +15,7 @@ use nephrite_format::{
     segment::{Section, SectionKind, SegmentFooter},
 };
 use nephrite_io::{Disk, FileHandle, IoBuffer};
-use nephrite_pager::{CachedFile, PageGuard, Pager};
+use nephrite_pager::{CachedFile, Pager};
 
 use super::{
     live_rows::LiveRows,
@@ -259,13 +259,13 @@ impl Segment {
 
     fn find_in_page(
         &self,
-        guard: &PageGuard,
+        bytes: &[u8],
         page: u32,
         id: IdRef<'_>,
         share: Share,
     ) -> Result<Option<Row>, Error> {
         self.small.trace_read(page, 0..self.small.page_bytes());
-        let parsed = self.parse_id_page(guard, page)?;
+        let parsed = self.parse_id_page(bytes, page)?;
         let row = parsed.find_near(id, share)?;
         row.map_or(Ok(()), |row| self.check_row(row, page))?;
         Ok(row)
@@ -280,9 +280,9 @@ impl Segment {
         Err(Error::corrupt(&*self.name, self.offset(Kind::Id, page), what))
     }
 
-    fn parse_id_page<'a>(&'a self, guard: &'a PageGuard, page: u32) -> Result<IdPage<'a>, Error> {
+    fn parse_id_page<'a>(&'a self, bytes: &'a [u8], page: u32) -> Result<IdPage<'a>, Error> {
         let offset = self.offset(Kind::Id, page);
-        Ok(IdPage::parse(guard, self.identity.id_kind, &self.name, offset)?)
+        Ok(IdPage::parse(bytes, self.identity.id_kind, &self.name, offset)?)
     }
 
     /// Whether the filter says that an id is not in here.

@@ -6,6 +6,7 @@ mod compaction;
 mod fault_disk;
 mod faults;
 mod lifecycle;
+mod pins;
 mod recovery;
 mod repair;
 mod scans;

@@ -18,6 +18,8 @@
 //! | `free_list` | `free_list_keeps` |
 //! | `pin_budget` | `budget_store` |
 //! | `frame_wait` | `wait_unmarked` |
+//! | `bypass` | `bypass_unannounced` |
+//! | `look` | `look_unchecked` |
 //! | `single_flight` | `flight_unchecked` |
 //! | `whole_path` | `hit_unchecked` |
 //! | `orphan` | `orphan_leaks` |

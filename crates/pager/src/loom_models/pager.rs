@@ -33,6 +33,7 @@ fn read(file: &Arc<CachedFile>, page: u32, loads: &AtomicU32) -> PageGuard {
                 block_on(wait);
                 continue;
             }
+            Lookup::Bypass(_) => panic!("this cache has no room for reads past it"),
             Lookup::Wait(wait) => wait,
             Lookup::Load(load) => {
                 loads.fetch_add(1, Ordering::Relaxed);
@@ -144,6 +145,45 @@ fn a_resident_page_waits_for_room_in_the_budget() {
         holder.join().unwrap();
 
         assert_eq!(loads.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn bypass() {
+    check(|| {
+        let config = PagerConfig::new(4096).largest_page_bytes(4096).bypass_limit_bytes(4096);
+        let pager = Pager::new(config).unwrap();
+        let file = pager.open_file(4096, 4).unwrap();
+        let _held_for_ever = read(&file, 1, &AtomicU32::new(0));
+        let Lookup::Bypass(first) = file.get(2) else { panic!("nobody reads past the cache") };
+
+        let reader = thread::spawn(move || drop(first));
+        loop {
+            match file.get(3) {
+                Lookup::Bypass(_) => break,
+                Lookup::Full(wait) => block_on(wait),
+                other => panic!("{other:?}, though the only frame is pinned"),
+            }
+        }
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn look() {
+    check(|| {
+        let (_pager, file) = cache(1);
+        let loads = Arc::new(AtomicU32::new(0));
+        check_page(&file, 1, &loads);
+
+        let other = {
+            let (file, loads) = (Arc::clone(&file), Arc::clone(&loads));
+            thread::spawn(move || check_page(&file, 2, &loads))
+        };
+        file.look_at_stamp(1, |stamp| assert_eq!(stamp, 1, "stale or foreign page"));
+        other.join().unwrap();
+
+        check_page(&file, 3, &loads);
     });
 }
 

@@ -72,6 +72,7 @@ impl Reader {
             Lookup::Hit(guard) => self.keep(target, page, guard),
             Lookup::Wait(wait) => self.finish(target, page, wait),
             Lookup::Load(load) => self.load(target, page, load),
+            Lookup::Bypass(_) => panic!("this cache has no room for reads past it"),
             Lookup::Full(wait) => {
                 self.let_go();
                 block_on(wait);
