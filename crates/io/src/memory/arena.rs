@@ -30,6 +30,21 @@ impl Arena {
         Ok(Arc::new(Self { memory: Allocation::large(bytes)? }))
     }
 
+    /// A new arena that is wholly lent out: `count` windows of `len` bytes, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// When there is not so much memory.
+    pub fn lent_out(len: usize, count: usize) -> Result<Vec<Region>, MemoryError> {
+        let arena = Self::new(len.saturating_mul(count))?;
+        let lend = |number: usize| {
+            // SAFETY: the windows do not overlap, and nobody else has seen this arena: who asks for
+            // another region over these bytes later has the duties of `region`.
+            unsafe { arena.region(number * len, len) }
+        };
+        Ok((0..count).map(lend).collect())
+    }
+
     /// The length of the reservation in bytes.
     pub fn len(&self) -> usize {
         self.memory.bytes()
@@ -178,6 +193,19 @@ mod tests {
         });
 
         assert_eq!((writer, second[0], second.offset()), (1, 2, BLOCK_BYTES));
+    }
+
+    #[test]
+    fn an_arena_that_is_lent_out_has_no_bytes_left() {
+        let mut regions = Arena::lent_out(4096, 3).unwrap();
+        for (number, region) in (1..).zip(&mut regions) {
+            region.fill(number);
+        }
+        assert_eq!(regions.len(), 3);
+        assert_eq!(regions[0].arena().len(), 3 * 4096);
+        assert!(regions[0].iter().all(|byte| *byte == 1));
+        assert!(regions[2].iter().all(|byte| *byte == 3));
+        assert!(Arena::lent_out(4096, usize::MAX).is_err());
     }
 
     #[test]
