@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use nephrite::{BackendChoice, Durability, IdKind, Profile};
 
 use crate::commands::{
-    cache_replay, compact, config, create, delete, demo, drop, export, flush, get, import, inspect,
-    io_info, list, put, repair, simulate, stats, verify,
+    bench, cache_replay, compact, config, create, delete, demo, drop, export, flush, get, import,
+    inspect, io_info, list, put, repair, simulate, stats, verify,
 };
 use crate::configuration::{Configuration, Flags};
 use crate::context::Context;
@@ -112,6 +112,8 @@ enum Command {
     Config(config::ConfigArguments),
     /// Replay a trace of reads against cache policies and sizes of memory
     CacheReplay(cache_replay::CacheReplayArguments),
+    /// Measure the store under a workload, or the drive itself
+    Bench(Box<bench::BenchArguments>),
     /// Say which I/O path a directory gets, and why
     IoInfo(io_info::IoInfoArguments),
     /// Run the engine on a simulated machine, with crashes and faults by seed
@@ -223,6 +225,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Drop(arguments) => drop::run(&arguments, context),
         Command::Config(arguments) => config::run(&arguments, context),
         Command::CacheReplay(arguments) => cache_replay::run(&arguments, context),
+        Command::Bench(arguments) => bench::run(&arguments, context),
         Command::IoInfo(arguments) => io_info::run(&arguments, context),
         Command::Simulate(arguments) => simulate::run(&arguments, context),
         Command::DemoChild(arguments) => demo::run_child(&arguments, context),

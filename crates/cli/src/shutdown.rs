@@ -33,23 +33,36 @@ struct Installed {
 }
 
 impl Shutdown {
+    /// Takes the signals over, for a command that has no store to be closed: it asks
+    /// [`Self::check`] now and then.
+    pub(crate) fn listen(&self) -> Result<(), Failure> {
+        if self.installed.get().is_none() {
+            let installed = install()?;
+            drop(self.installed.set(installed));
+        }
+        Ok(())
+    }
+
+    /// A failure once a signal has come.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self.received() {
+            None => Ok(()),
+            Some(signal) => Err(Failure::interrupted(signal, None)),
+        }
+    }
+
     /// Opens a store that is closed when a signal comes, also while it is being opened.
     pub(crate) fn watch(
         &self,
         open: impl FnOnce() -> Result<Store, nephrite::Error>,
     ) -> Result<Store, Failure> {
-        if self.installed.get().is_none() {
-            let installed = install()?;
-            drop(self.installed.set(installed));
-        }
+        self.listen()?;
         let store = open()?;
         if let Some(installed) = self.installed.get() {
             installed.signals.close_on_signal(store.as_async());
         }
-        match self.received() {
-            None => Ok(store),
-            Some(signal) => Err(Failure::interrupted(signal, None)),
-        }
+        self.check()?;
+        Ok(store)
     }
 
     /// How the command really ended, once its thread is back: a failure after a signal is that

@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments and what it does.
 
+pub(crate) mod bench;
 pub(crate) mod cache_replay;
 pub(crate) mod compact;
 pub(crate) mod config;

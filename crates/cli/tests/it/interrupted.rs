@@ -29,9 +29,9 @@ fn end(child: Child) -> (Option<i32>, String) {
 }
 
 /// Until the store is there: its manifest comes last.
-fn wait_for_import(place: &Place) {
+fn wait_for_store(place: &Place, store: &str) {
     let has_manifest = || {
-        let names = std::fs::read_dir(place.path("s")).into_iter().flatten().flatten();
+        let names = std::fs::read_dir(place.path(store)).into_iter().flatten().flatten();
         let is_manifest = |name: &str| name.starts_with("manifest-") && !name.ends_with(".tmp");
         names.map(|entry| entry.file_name()).any(|name| name.to_str().is_some_and(is_manifest))
     };
@@ -58,7 +58,7 @@ fn an_interrupted_import_keeps_what_it_says() {
         let place = Place::new();
         write_vectors(&place);
         let child = start(&place, "import s d rows.fvecs --durability synced --batch 1");
-        wait_for_import(&place);
+        wait_for_store(&place, "s");
         signal(&child, name);
         let (ended, stderr) = end(child);
         assert_eq!(ended, Some(code), "{stderr}");
@@ -106,10 +106,35 @@ fn a_second_signal_does_not_wait() {
     let place = Place::new();
     write_vectors(&place);
     let child = start(&place, "import s d rows.fvecs --durability synced --batch 1");
-    wait_for_import(&place);
+    wait_for_store(&place, "s");
     signal(&child, "INT");
     signal(&child, "TERM");
     let (code, stderr) = end(child);
     assert!(matches!(code, Some(130 | 143)), "{code:?}: {stderr}");
     assert_eq!(place.run("verify s").code, 0, "whatever was cut off, the store is whole");
+}
+
+#[test]
+fn an_interrupted_benchmark_closes_its_store() {
+    let place = Place::new();
+    let child = start(&place, "bench fillsync --num 100000000000 --dim 16 --dir d --threads 2");
+    wait_for_store(&place, "d/nephrite-bench");
+    signal(&child, "INT");
+    let (code, stderr) = end(child);
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stderr.contains("stopped by SIGINT"), "{stderr}");
+    assert_eq!(place.run("verify d/nephrite-bench").code, 0);
+}
+
+#[test]
+fn an_interrupted_measurement_of_a_drive_removes_its_file() {
+    let place = Place::new();
+    let child = start(&place, "bench device . --size 16MiB --duration 100000 --direct 0");
+    while std::fs::read_dir(place.path(".")).unwrap().count() == 0 {
+        std::thread::yield_now();
+    }
+    signal(&child, "TERM");
+    let (code, stderr) = end(child);
+    assert_eq!(code, Some(143), "{stderr}");
+    assert_eq!(std::fs::read_dir(place.path(".")).unwrap().count(), 0, "{stderr}");
 }
