@@ -119,9 +119,11 @@ mod tests {
 
     #[test]
     fn streaming_equals_one_call_however_it_is_cut() {
-        let bytes: Vec<u8> = (0..10_000_u32).map(|index| index.to_le_bytes()[0]).collect();
+        let length: u32 = if cfg!(miri) { 1100 } else { 10_000 };
+        let bytes: Vec<u8> = (0..length).map(|index| index.to_le_bytes()[0]).collect();
         let whole = page_checksum(identity(), &bytes);
-        for piece in [1, 7, 64, 255, 256, 257, 1024, 9_999] {
+        let pieces = [1, 7, 64, 255, 256, 257, 1024, 9_999];
+        for piece in pieces.into_iter().skip(if cfg!(miri) { 5 } else { 0 }) {
             let mut rows = RowsChecksum::new(identity());
             bytes.chunks(piece).for_each(|chunk| rows.update(chunk));
             assert_eq!(rows.finish(), whole, "pieces of {piece}");
