@@ -28,6 +28,7 @@
 //! | [`trace`] | recorded reads of pages |
 //! | [`inspect`] | what any file holds, for people |
 //! | [`manifest`] | edits inside a manifest frame |
+//! | [`mend`] | pages with one flipped bit |
 #![forbid(unsafe_code)]
 
 pub mod checksum;
@@ -44,6 +45,7 @@ pub mod ids;
 pub mod inspect;
 pub mod layout;
 pub mod manifest;
+pub mod mend;
 pub mod segment;
 pub mod trace;
 pub mod vector;
