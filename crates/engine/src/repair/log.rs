@@ -28,6 +28,39 @@ pub(super) struct LogFile {
     pub(super) named: Option<u64>,
     /// Position and generation by its header.
     position: Option<u64>,
+    /// Sequences of the first and last frame of the life that counts.
+    sequences: Option<(u64, u64)>,
+}
+
+/// A file that recovery needs of which the end, or all, is missing or may be.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) file: String,
+    /// The last record that can be read before the missing part.
+    pub(super) last_lsn: Option<u64>,
+}
+
+/// What keeps a store with a log file from being opened.
+struct Problem {
+    offset: u64,
+    what: String,
+    extent: Extent,
+}
+
+/// What is known of the length of a damaged log file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// Its end is missing, or all of it.
+    Missing,
+    /// Its header cannot be read, so that nothing says how long it was.
+    Unknown,
+}
+
+impl Problem {
+    fn new(offset: u64, what: impl Into<String>, extent: Extent) -> Self {
+        Self { offset, what: what.into(), extent }
+    }
 }
 
 /// A frame with records that can be read.
@@ -71,9 +104,10 @@ pub(super) struct Log {
     pub(super) end_lsn: u64,
     /// A file that recovery needs is not as it must be.
     pub(super) is_damaged: bool,
-    /// Files that recovery needs of which the end, or all, is missing.
-    pub(super) cut: Vec<String>,
+    pub(super) cut: Vec<Cut>,
     durable: u64,
+    /// Files, by number, that end with a frame and whose length nothing tells.
+    may_be_cut: Vec<usize>,
 }
 
 /// Reads all log files.
@@ -86,7 +120,8 @@ pub(super) async fn read(
     let mut log = Log::default();
     for (id, found) in &listing.logs {
         let named = known.state.log.iter().find(|(_, file)| *file == id).map(|it| *it.0);
-        let file = LogFile { id: *id, found: found.clone(), named, position: None };
+        let file =
+            LogFile { id: *id, found: found.clone(), named, position: None, sequences: None };
         log.read_file(reader, known, file, report).await?;
     }
     for (position, file) in &known.state.log {
@@ -94,9 +129,10 @@ pub(super) async fn read(
             let name = crate::paths::wal_name(*file);
             report.note(&name, 0, None, format!("log segment {position} is missing"));
             log.is_damaged = true;
-            log.cut.push(name);
+            log.cut.push(Cut { file: name, last_lsn: None });
         }
     }
+    log.find_cut_ends();
     log.frames.sort_by_key(|frame| (frame.first_lsn, frame.sequence));
     log.frames.dedup_by_key(|frame| (frame.first_lsn, frame.sequence));
     Ok(log)
@@ -113,9 +149,8 @@ impl Log {
         let Some(raw) = Raw::open(&reader.disk, &file.found.path).await? else { return Ok(()) };
         let content = raw.content().await?;
         let problem = file.check(known, &content, raw.bytes)?;
-        let damage = problem.as_ref().map(|(offset, _)| *offset);
-        if let Some((offset, what)) = problem {
-            report.note(&file.found.name, offset, None, what);
+        if let Some(problem) = &problem {
+            report.note(&file.found.name, problem.offset, None, problem.what.clone());
             report.aside(&file.found.name, "it is damaged");
             self.is_damaged |= file.named.is_some();
         }
@@ -124,16 +159,16 @@ impl Log {
         let place = PageIdentity::new(known.store, file.id, generation, 0);
         let number = self.files.len();
         let mut at = BLOCK_BYTES;
+        let mut current_end = at;
         while at < content.len() {
             at += match frame_at(&content, at, place) {
                 Some((frame, generation)) => {
-                    self.note_frame(
-                        &frame,
-                        number,
-                        at as u64,
-                        generation,
-                        generation == place.generation,
-                    );
+                    let is_current = generation == place.generation;
+                    self.note_frame(&frame, number, at as u64, generation, is_current);
+                    if is_current {
+                        file.note_sequence(frame.header.sequence.get());
+                        current_end = at + frame.total_bytes;
+                    }
                     frame.total_bytes
                 }
                 None => {
@@ -142,15 +177,39 @@ impl Log {
                 }
             };
         }
-        // Cut, or another file: what it held cannot be told.
-        let is_short = raw.bytes < BLOCK_BYTES as u64 || damage.is_some_and(|at| 8 < at);
-        let has_frames = self.frames.iter().any(|frame| frame.file == number);
-        if file.named.is_some() && (is_short || (damage == Some(0) && !has_frames)) {
-            self.cut.push(file.found.name.clone());
+        if let Some(problem) = problem.filter(|_| file.named.is_some()) {
+            let behind = &content[current_end.min(content.len())..];
+            let is_unknown = problem.extent == Extent::Unknown;
+            let begins_broken = file.sequences.is_none() && !is_unused(behind, place);
+            if problem.extent == Extent::Missing || (is_unknown && begins_broken) {
+                self.note_cut(number, file.found.name.clone());
+            } else if is_unknown && !has_unused_room(behind, place) {
+                self.may_be_cut.push(number);
+            }
         }
         self.end_position = self.end_position.max(file.named.or(file.position).unwrap_or(0));
         self.files.push(file);
         Ok(())
+    }
+
+    fn note_cut(&mut self, number: usize, file: String) {
+        let own = self.frames.iter().filter(|frame| frame.file == number);
+        let last_lsn = own.map(|frame| frame.end_lsn() - 1).max();
+        self.cut.push(Cut { file, last_lsn });
+    }
+
+    /// A file that ends with a frame was full, or it was cut: it was full if the log goes on.
+    fn find_cut_ends(&mut self) {
+        for number in std::mem::take(&mut self.may_be_cut) {
+            let file = &self.files[number];
+            let next = file.sequences.map(|(_, last)| last + 1);
+            let goes_on = self.files.iter().any(|other| {
+                other.named.is_some() && other.sequences.map(|(first, _)| first) == next
+            });
+            if !goes_on {
+                self.note_cut(number, file.found.name.clone());
+            }
+        }
     }
 
     fn note_frame(
@@ -301,35 +360,62 @@ impl LogFile {
         known: &Known,
         content: &[u8],
         bytes: u64,
-    ) -> Result<Option<(u64, String)>, Error> {
-        let header = content.get(..BLOCK_BYTES);
-        let is_blank = header.is_none_or(|page| page.iter().all(|byte| *byte == 0));
-        if is_blank && self.named.is_none() {
+    ) -> Result<Option<Problem>, Error> {
+        let page = content.get(..BLOCK_BYTES);
+        if page.is_none_or(|page| page.iter().all(|byte| *byte == 0)) && self.named.is_none() {
             return Ok(None);
         }
-        let (header, problem) = header_of(header, &self.found.name)?;
+        let (header, problem) = header_of(page, &self.found.name)?;
         let Some(header) = header else {
             // Torn while it was made or recycled, if nobody counts on it.
-            return Ok(problem.filter(|_| self.named.is_some()).map(|what| (0, what)));
+            let extent = if page.is_none() { Extent::Missing } else { Extent::Unknown };
+            let problem = problem.filter(|_| self.named.is_some());
+            return Ok(problem.map(|what| Problem::new(0, what, extent)));
         };
-        let problem = problem.map(|what| (8, what));
         if header.kind() != FileKind::Wal || header.store != known.store || header.file != self.id {
-            return Ok(Some((0, "it is another file, or of another store".to_owned())));
+            let what = "it is another file, or of another store";
+            return Ok(Some(Problem::new(0, what, Extent::Missing)));
         }
-        let FileDetail::Wal { position, segment_bytes } = header.detail else { return Ok(problem) };
+        let FileDetail::Wal { position, segment_bytes } = header.detail else {
+            return Ok(problem.map(|what| Problem::new(0, what, Extent::Unknown)));
+        };
         self.position = Some(position);
         match self.named {
             Some(_) if bytes != segment_bytes => {
                 let what = format!("it has {bytes} bytes where its header says {segment_bytes}");
-                Ok(Some((bytes.min(segment_bytes), what)))
+                Ok(Some(Problem::new(bytes.min(segment_bytes), what, Extent::Missing)))
             }
             Some(named) if named != position => {
                 let what = format!("it is log segment {position} where the manifest says {named}");
-                Ok(Some((0, what)))
+                Ok(Some(Problem::new(0, what, Extent::Whole)))
             }
-            _ => Ok(problem),
+            _ => Ok(problem.map(|what| Problem::new(0, what, Extent::Whole))),
         }
     }
+
+    fn note_sequence(&mut self, sequence: u64) {
+        let (first, last) = self.sequences.unwrap_or((sequence, sequence));
+        self.sequences = Some((first.min(sequence), last.max(sequence)));
+    }
+}
+
+/// Whether room that the present life of a file has not written follows the last of its frames:
+/// then the file goes on behind them, and nothing of the log is missing at its end.
+fn has_unused_room(behind: &[u8], place: PageIdentity) -> bool {
+    let mut at = 0;
+    while let Some(rest) = behind.get(at..).filter(|rest| !rest.is_empty()) {
+        if is_unused(rest, place) {
+            return true;
+        }
+        // Not into the payload of a damaged frame, which may hold anything.
+        at += peek_frame_bytes(rest).unwrap_or(BLOCK_BYTES);
+    }
+    false
+}
+
+/// Whether the present life of a file has not written here.
+fn is_unused(bytes: &[u8], place: PageIdentity) -> bool {
+    matches!(decode_frame(bytes, place), Err(FrameError::Blank | FrameError::Stale { .. }))
 }
 
 /// A valid frame with whole records, of whatever life of the file.

@@ -5,7 +5,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use nephrite_format::{BLOCK_BYTES, FileHeader, FormatError};
+use nephrite_format::{BLOCK_BYTES, FileHeader, FormatError, mend::mend_header};
 use nephrite_io::{Disk, FileHandle, IoBuffer, IoErrorKind, OpenOptions};
 
 use crate::{error::Error, log_file::aligned, recovery::is_damage};
@@ -113,8 +113,8 @@ impl Raw {
     }
 }
 
-/// A header page, and what is wrong with it. A flipped bit in the version is told from a newer
-/// version by the checksum.
+/// A header page, and what is wrong with it. One flipped bit is mended; a changed version is told
+/// from a newer one by the checksum.
 ///
 /// # Errors
 /// `VersionUnsupported`, and `Corrupt` for a feature of a later build: nothing is damaged then.
@@ -138,6 +138,9 @@ pub(super) fn header_of(
             }
         }
         Err(error @ FormatError::FeatureUnsupported { .. }) => Err(error.into()),
-        Err(error) => Ok((None, Some(error.to_string()))),
+        Err(error) => {
+            let mended = mend_header(page).and_then(|page| FileHeader::decode(&page, name).ok());
+            Ok((mended, Some(error.to_string())))
+        }
     }
 }

@@ -10,6 +10,7 @@ use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileDetail, FileHeader, FileId, Generation, Lsn, StoreId,
     frame::{FrameKind, decode_frame},
     manifest::{FlushEdit, ManifestEdit, decode_edits},
+    mend::mend_header,
 };
 
 use super::{
@@ -81,6 +82,13 @@ pub(super) async fn read(
         Err(error) => return Err(error),
     }
     report.aside(&found.name, "it is damaged");
+    let is_whole_length = raw.bytes == content.len() as u64;
+    let mended = with_mended_header(content, *id, store).filter(|_| is_whole_length);
+    if let Some(state) = mended {
+        known.state = state;
+        known.is_whole = true;
+        return Ok(known);
+    }
     for (id, found) in &listing.manifests {
         known.read_frames(reader, *id, found).await?;
     }
@@ -159,6 +167,14 @@ impl Known {
         record.flushed_lsn = record.flushed_lsn.max(flush.flushed_lsn);
         record.live_records = flush.live_records;
     }
+}
+
+/// The state, when one flipped bit of the header page is all that is wrong.
+fn with_mended_header(mut content: Vec<u8>, id: FileId, store: StoreId) -> Option<ManifestState> {
+    let page = content.get_mut(..BLOCK_BYTES)?;
+    page.copy_from_slice(&mend_header(page)?);
+    let (of, state) = manifest::read_state(&content, id).ok()?;
+    (of == store).then_some(state)
 }
 
 /// The store that most files belong to; of as many, the newest manifest's.

@@ -2,13 +2,15 @@
 //!
 //! Every page is checked against its entry of the checksum table. A table page that is damaged
 //! itself still serves: an entry that agrees with its page proves both. Where the footer is lost,
-//! sections are found from what the manifest says of the segment.
+//! sections are found from what the manifest says of the segment. One flipped bit in a page that is
+//! no vector page is mended, for a bounded number of pages.
 
 use nephrite_format::{
     BLOCK_BYTES, BLOCK_BYTES_U64, FormatError, Id, Lsn, Row,
     filter::IdFilter,
     id_run::{FenceIndex, IdIndex, IdPage},
     manifest::SegmentMeta,
+    mend::{mend_page, mend_sealed},
     page_checksum,
     segment::{
         CHECKSUMS_PER_PAGE, ChecksumTablePage, SectionKind, SegmentFooter, checksum_position,
@@ -23,6 +25,8 @@ use super::{
 };
 use crate::{error::Error, segment::seal::Identity, verify::Damage};
 
+/// Pages of one segment that are tried for a flipped bit; each costs about 10 ms.
+const MENDS_MAX: u32 = 64;
 /// Where a footer says in which row a dense segment begins.
 const FIRST_ROW_AT: std::ops::Range<usize> = 88..92;
 
@@ -70,11 +74,11 @@ pub(super) async fn survey(
 ) -> Result<Outcome, Error> {
     let before = damage.len();
     let Some(raw) = Raw::open(&reader.disk, &found.path).await? else {
-        let mut walk = Walk { raw: None, identity, found, database, damage };
+        let mut walk = Walk::new(None, identity, found, database, damage);
         walk.note(None, 0, "the file is missing");
         return Ok(Outcome::Missing);
     };
-    let mut walk = Walk { raw: Some(raw), identity, found, database, damage };
+    let mut walk = Walk::new(Some(raw), identity, found, database, damage);
     let survey = walk.segment(meta).await?;
     Ok(match survey {
         None => Outcome::Useless,
@@ -106,9 +110,33 @@ struct Walk<'a> {
     found: &'a Found,
     database: &'a str,
     damage: &'a mut Vec<Damage>,
+    mends_left: u32,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(
+        raw: Option<Raw>,
+        identity: Identity,
+        found: &'a Found,
+        database: &'a str,
+        damage: &'a mut Vec<Damage>,
+    ) -> Self {
+        Self { raw, identity, found, database, damage, mends_left: MENDS_MAX }
+    }
+
+    /// Tries a damaged page for a flipped bit, as often as there is patience for.
+    fn mended(
+        &mut self,
+        page: &[u8],
+        mend: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
+        if page.iter().all(|byte| *byte == 0) {
+            return None; // never written, or overwritten
+        }
+        self.mends_left = self.mends_left.checked_sub(1)?;
+        mend(page)
+    }
+
     fn note(&mut self, page: Option<u64>, offset: u64, what: impl Into<String>) {
         self.damage.push(Damage {
             file: self.found.name.clone(),
@@ -189,6 +217,13 @@ impl Walk<'_> {
             Err(error @ FormatError::FeatureUnsupported { .. }) => Err(error.into()),
             Err(error) => {
                 self.note(None, at, error.to_string());
+                let mended = self.mended(&page, |page| mend_sealed(page, place));
+                let footer = mended.and_then(|it| {
+                    SegmentFooter::decode(&it, place, &layout, &self.found.name).ok()
+                });
+                if let Some(footer) = footer {
+                    return Ok(self.by_footer(footer, meta));
+                }
                 match meta {
                     Some(meta) => self.by_manifest(meta, &page).await,
                     None => Ok(None),
@@ -313,13 +348,14 @@ impl Walk<'_> {
             let page = self.raw().block(offset).await?;
             let place = self.identity.page(offset);
             let name = self.found.name.clone();
-            let Some(page) = page else {
+            let Some(mut page) = page else {
                 self.note(None, offset, "the page of the checksum table cannot be read");
                 checksums.extend(std::iter::repeat_n(None, CHECKSUMS_PER_PAGE as usize));
                 continue;
             };
             if let Err(error) = ChecksumTablePage::verify(&page, place, &name) {
                 self.note(None, offset, error.to_string());
+                page = self.mended(&page, |page| mend_sealed(page, place)).unwrap_or(page);
             }
             let Ok(table) = ChecksumTablePage::assume_verified(&page, offset, &name) else {
                 continue;
@@ -438,7 +474,7 @@ impl Walk<'_> {
 
     /// The blocks between vectors and table; `None` for those that do not have their checksum.
     async fn blocks(
-        &self,
+        &mut self,
         anatomy: &Anatomy,
         checksums: &[Option<u64>],
         vector_pages: usize,
@@ -448,8 +484,19 @@ impl Walk<'_> {
             let offset = anatomy.index_offset + number * BLOCK_BYTES_U64;
             let page = self.raw().block(offset).await?;
             let stored = checksums.get(vector_pages + blocks.len()).map(Option::as_ref);
-            let is_whole = self.is_whole(offset, page.as_deref(), stored);
-            blocks.push(page.filter(|_| is_whole));
+            if self.is_whole(offset, page.as_deref(), stored) {
+                blocks.push(page);
+                continue;
+            }
+            let place = self.identity.page(offset);
+            let stored = stored.flatten().copied();
+            let mended = page.zip(stored).and_then(|(page, stored)| {
+                self.mended(&page, |page| mend_page(page, stored, place))
+            });
+            if mended.is_some() {
+                self.note(None, offset, "one bit of the page or of its checksum was flipped");
+            }
+            blocks.push(mended);
         }
         Ok(blocks)
     }

@@ -19,7 +19,7 @@ use nephrite_io::{Disk, IoBuffer, IoErrorKind, OpenOptions};
 use super::{
     RepairMode,
     listing::{self, Listing, directory_name},
-    log::{self, Log},
+    log::{self, Cut, Log},
     output::write_part,
     plan::{DatabasePlan, Planner, Source, name_of},
     raw::{Raw, header_of},
@@ -443,7 +443,12 @@ fn note_lost_records(known: &Known, log: &Log, report: &mut RepairReport) {
             what,
         });
     }
-    for file in &log.cut {
+    for Cut { file, last_lsn } in &log.cut {
+        let what = "what the missing part of this log segment held is not known";
+        let what = match last_lsn {
+            Some(last) => format!("{what}: writes after number {last} may be lost"),
+            None => what.to_owned(),
+        };
         report.losses.push(Loss {
             kind: LossKind::Records,
             database: None,
@@ -451,7 +456,7 @@ fn note_lost_records(known: &Known, log: &Log, report: &mut RepairReport) {
             range: None,
             count: None,
             file: file.clone(),
-            what: "what the missing part of this log segment held is not known".to_owned(),
+            what,
         });
     }
     let mut ids: BTreeMap<DatabaseId, BTreeSet<Id>> = BTreeMap::new();

@@ -94,6 +94,42 @@ fn a_damaged_header_of_a_log_segment_costs_nothing() {
     }
 }
 
+/// With its header the length is lost that a log should have, so that one which ends with a frame
+/// may have gone on: what was behind is named as possibly lost (it was not: the log looked like one
+/// that ends there).
+#[test]
+fn a_log_that_was_cut_and_whose_header_is_lost_says_after_which_record_it_ends() {
+    let patient = Patient::crashed();
+    let file = current_log(&patient.path()).unwrap();
+    let frames = log_frames(&file.path);
+    let spoil = |content: &mut Vec<u8>| content[..4096].fill(0xa5);
+    for (number, frame) in frames.iter().enumerate() {
+        // At the border of a frame, and within it.
+        for bytes in [frame.start, frame.start + 5, frame.end - 4] {
+            drop(Damaged::change(&file.path, spoil));
+            drop(Damaged::truncate(&file.path, bytes));
+            let report = assert_repaired(&patient, &format!("cut in frame {number} at {bytes}"));
+            let named = report.losses.iter().any(|it| it.kind == LossKind::Records);
+            assert!(named, "frame {number}, {bytes} bytes: {report}");
+            patient.restore();
+        }
+    }
+}
+
+#[test]
+fn a_log_whose_header_is_lost_costs_nothing_when_room_is_left_behind_its_frames() {
+    let patient = Patient::crashed();
+    let file = current_log(&patient.path()).unwrap();
+    let end = log_frames(&file.path).last().unwrap().end;
+    for bytes in [file.bytes, end + 4096, end + 12_288] {
+        drop(Damaged::change(&file.path, |content| content[..4096].fill(0xa5)));
+        drop(Damaged::truncate(&file.path, bytes));
+        let report = assert_repaired(&patient, &format!("a log of {bytes} bytes"));
+        assert!(report.is_lossless(), "{bytes} bytes: {report}");
+        patient.restore();
+    }
+}
+
 #[test]
 fn a_log_of_another_store_is_set_aside() {
     let (patient, other) = (Patient::crashed(), Patient::crashed());
