@@ -379,6 +379,7 @@ impl Core {
         drop(open);
         let count = closed.len() as u64;
         self.counters.databases_closed.fetch_add(count, Ordering::Relaxed); // a counter
+        self.note_closed(&closed);
         drop(closed); // frees pages of the cache: not under the lock
     }
 

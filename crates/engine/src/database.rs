@@ -351,7 +351,7 @@ impl Database {
     /// space that a snapshot needs comes back when it is dropped.
     ///
     /// # Errors
-    /// `Io`, kind `Full` when nothing could be given back for want of space; `Corrupt` naming the
+    /// `Io`, kind `Full` when garbage is left for want of space; `Corrupt` naming the
     /// damaged page; `Poisoned`, `Closed`, `DatabaseNotFound` after a drop.
     ///
     /// # Cancel safety

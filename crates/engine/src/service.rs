@@ -261,6 +261,7 @@ impl Core {
             })
             .await?;
         self.catalog_mut().remove(name);
+        self.compactions.refused.forget(id);
         entry.dropped.store(true, Ordering::Release);
         match self.forget_open(id) {
             Some(database) => self.discard(&database).await,
@@ -298,6 +299,7 @@ impl Core {
 
     /// The compaction task.
     pub(crate) async fn run_compactions(self: Arc<Self>) {
+        self.note_garbage_of_closed().await;
         loop {
             let wanted = self.compaction_wanted.listen();
             let garbage = self.garbage.added.listen();
@@ -310,7 +312,12 @@ impl Core {
             self.compactions.begin();
             if !self.compact_once().await {
                 self.compactions.rest();
-                either(wanted, garbage).await;
+                let called = either(wanted, garbage);
+                let now = self.runtime.now();
+                match self.compactions.next_try(now) {
+                    Some(then) => either(called, self.runtime.sleep(then - now)).await,
+                    None => called.await,
+                }
             }
         }
     }

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crate::{segment::Segment, version::Version};
+use crate::{manifest::DatabaseRecord, segment::Segment, version::Version};
 
 /// Fewest segments worth merging when nothing presses.
 const MERGE_MIN: usize = 4;
@@ -78,7 +78,7 @@ fn of_garbage(version: &Version, percent: u64) -> Option<Choice> {
     let segments = &version.segments;
     let bytes: u64 = segments.iter().map(|segment| segment.file_bytes()).sum();
     let garbage = garbage_bytes(version);
-    if garbage < GARBAGE_BYTES_MIN || garbage * 100 < bytes * percent {
+    if !is_too_much(garbage, bytes, percent) {
         return None;
     }
     // A half more than allowed: whoever writes does so faster than the budget lets us follow.
@@ -167,7 +167,38 @@ pub(super) fn whole(version: &Version) -> Option<Choice> {
 /// The one segment with garbage whose rewrite needs the least room.
 pub(super) fn smallest(version: &Version) -> Option<Choice> {
     let with_garbage = version.segments.iter().filter(|segment| 0 < dead_bytes(segment));
-    let smallest = with_garbage
-        .min_by_key(|segment| segment.file_bytes().saturating_sub(dead_bytes(segment)))?;
+    let smallest = with_garbage.min_by_key(|segment| rewritten_bytes(segment))?;
     Some(Choice { inputs: vec![Arc::clone(smallest)], reason: Reason::Urgent })
+}
+
+/// Single segments whose own garbage is worth a rewrite, those that need the least room first.
+pub(super) fn pieces_worth(version: &Version, garbage_percent: u32) -> Vec<Choice> {
+    let is_worth = |segment: &&Arc<Segment>| {
+        is_too_much(dead_bytes(segment), segment.file_bytes(), u64::from(garbage_percent))
+    };
+    let mut worth: Vec<_> = version.segments.iter().filter(is_worth).collect();
+    worth.sort_by_key(|segment| rewritten_bytes(segment));
+    let one = |segment| Choice { inputs: vec![Arc::clone(segment)], reason: Reason::Due };
+    worth.into_iter().map(one).collect()
+}
+
+fn rewritten_bytes(segment: &Segment) -> u64 {
+    segment.file_bytes().saturating_sub(dead_bytes(segment))
+}
+
+/// Whether the garbage of a database that is not open is due, by what the manifest says.
+pub(super) fn is_due(record: &DatabaseRecord, percent: u64) -> bool {
+    let layout = &record.meta.layout;
+    let row_bytes = u64::from(layout.page_bytes() / layout.rows_per_page());
+    let (mut bytes, mut garbage) = (0, 0);
+    for segment in &record.segments {
+        let dead = u64::from(segment.row_count.saturating_sub(segment.live_rows));
+        bytes += segment.file_bytes;
+        garbage += dead * row_bytes + u64::from(segment.tombstone_count) * TOMBSTONE_BYTES;
+    }
+    is_too_much(garbage, bytes, percent)
+}
+
+fn is_too_much(garbage: u64, bytes: u64, percent: u64) -> bool {
+    GARBAGE_BYTES_MIN <= garbage && bytes * percent <= garbage * 100
 }

@@ -3,6 +3,7 @@
 //! [`Cursor`] gives the entries of one segment in order, read past the cache in pieces; [`Merge`]
 //! gives the newest entry of every id that some input has. Memory: one piece per segment, whatever
 //! the number of ids.
+//! Every piece is paid for (`pace`), which also notices that the store is being closed.
 //!
 //! Keys are bytes in the order of the ids: byte ids as they are, numbers in big-endian order. What
 //! is read is checked on the way: order, rows, checksums.
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use nephrite_format::{BLOCK_BYTES, Id, IdKind, IdRef, Row, id_run::IdPage};
 
+use super::pace::Pace;
 use crate::{
     error::Error,
     segment::{ReadContext, Segment},
@@ -56,8 +58,8 @@ impl Cursor {
         Some(&self.keys[start..end])
     }
 
-    /// Lists more entries when none are left; none after that is the end.
-    async fn fill(&mut self, context: &ReadContext) -> Result<(), Error> {
+    /// Lists more entries when none are left; none after that is the end. What is read is paid for.
+    async fn fill(&mut self, context: &ReadContext, pace: &mut Pace<'_>) -> Result<(), Error> {
         if self.at < self.rows.len() {
             return Ok(());
         }
@@ -65,11 +67,15 @@ impl Cursor {
         self.ends.clear();
         self.rows.clear();
         self.at = 0;
-        match self.segment.dense() {
-            Some(dense) => self.list_dense(dense),
+        let read = match self.segment.dense() {
+            Some(dense) => {
+                self.list_dense(dense);
+                0
+            }
             None => self.list_pages(context).await?,
-        }
-        Ok(())
+        };
+        // Nothing was listed at the end, which is asked for again and again.
+        if self.rows.is_empty() { Ok(()) } else { pace.pay(read).await }
     }
 
     fn list_dense(&mut self, (first, first_row, count): (u64, Row, u32)) {
@@ -82,10 +88,11 @@ impl Cursor {
         self.next = end;
     }
 
-    async fn list_pages(&mut self, context: &ReadContext) -> Result<(), Error> {
+    /// Gives the bytes that were read.
+    async fn list_pages(&mut self, context: &ReadContext) -> Result<u64, Error> {
         let count = self.pages_at_once.min(self.segment.id_pages() - self.next);
         if count == 0 {
-            return Ok(());
+            return Ok(0);
         }
         let segment = Arc::clone(&self.segment);
         let pages = segment.read_id_pages(context, self.next, count).await?;
@@ -105,7 +112,7 @@ impl Cursor {
             }
         }
         self.next += count;
-        Ok(())
+        Ok(pages.len() as u64)
     }
 
     /// Adds an entry; `false` when it does not follow the last one.
@@ -169,10 +176,10 @@ impl<'a> Merge<'a> {
     }
 
     /// The next id that an input has and no shadow; its entry. The id is in [`Self::id`].
-    pub(super) async fn next(&mut self) -> Result<Option<Entry>, Error> {
+    pub(super) async fn next(&mut self, pace: &mut Pace<'_>) -> Result<Option<Entry>, Error> {
         loop {
             for cursor in &mut self.cursors {
-                cursor.fill(self.context).await?;
+                cursor.fill(self.context, pace).await?;
             }
             if self.cursors[self.shadows..].iter().all(|cursor| cursor.key().is_none()) {
                 return Ok(None);

@@ -3,6 +3,8 @@
 //! | file | concept |
 //! |---|---|
 //! | `choice` | which segments are worth it |
+//! | `due` | what the task does next, and what on a full disk |
+//! | `refused` | what failed and is not tried again at once |
 //! | `merge` | the ids of several segments in one order |
 //! | `live_set` | which rows live on, and where they go |
 //! | `rewrite` | the output: rows, ids, tail |
@@ -18,9 +20,11 @@
 //! Memory: see `rewrite`; nothing grows with the number of ids but a bit per row.
 
 mod choice;
+mod due;
 mod live_set;
 mod merge;
 mod pace;
+mod refused;
 mod rewrite;
 
 use std::{
@@ -29,6 +33,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use event_listener::Event;
@@ -37,7 +42,9 @@ use nephrite_format::manifest::{FlushEdit, ManifestEdit};
 pub(crate) use self::choice::garbage_bytes;
 use self::{
     choice::{Choice, Reason},
+    due::Cold,
     pace::Pace,
+    refused::Refused,
     rewrite::Plan,
 };
 use tracing::{Instrument, info_span};
@@ -70,6 +77,8 @@ pub(crate) struct Compactions {
     works: AtomicBool,
     /// Its last attempt failed: waiting for it makes no sense, whatever it tries next.
     fails: AtomicBool,
+    pub(crate) refused: Refused,
+    pub(crate) cold: Cold,
     /// Flushes that wait for it.
     stalled: AtomicUsize,
     pub(crate) done: AtomicU64,
@@ -143,6 +152,11 @@ impl Compactions {
         self.stalled.load(Ordering::Acquire) != 0 || !self.asked().waiting.is_empty()
     }
 
+    /// When something that failed may be tried again.
+    pub(crate) fn next_try(&self, now: Duration) -> Option<Duration> {
+        self.refused.next_end(now)
+    }
+
     /// No more requests; those that wait are told that the store is closed.
     pub(crate) fn close(&self) {
         self.rest();
@@ -192,77 +206,14 @@ impl Core {
         loop {
             let progress = self.compactions.progress.listen();
             let is_deep = RUNS_STALL <= choice::depth(&database.version.load().segments);
-            if !is_deep || !self.compactions.gets_on() {
+            let fails = || self.compactions.refused.concerns(database.id, self.runtime.now());
+            if !is_deep || !self.compactions.gets_on() || fails() {
                 return;
             }
             let _stalled = Stalled::new(&self.compactions.stalled);
             self.counters.flush_stalls.fetch_add(1, Ordering::Relaxed); // a counter
             self.compaction_wanted.notify(usize::MAX);
             progress.await;
-        }
-    }
-
-    /// Does one compaction that is asked for or due; `false` when there is none.
-    pub(crate) async fn compact_once(&self) -> bool {
-        if let Some((database, reply)) = self.compactions.next_asked() {
-            reply.set(self.compact_all(&database).await);
-            return true;
-        }
-        for database in self.open_databases() {
-            let version = database.version.load();
-            let Some(choice) = choice::choose(&version, self.config.garbage_percent) else {
-                continue;
-            };
-            let compacted = self.compact(&database, &choice).await;
-            let Err(error) = self.note(compacted) else { return true };
-            if error.is_disk_full() {
-                self.reserve.release().await;
-            }
-            // Smaller pieces may fit a disk that is nearly full.
-            let smaller = choice::smallest(&database.version.load());
-            if let Some(choice) = smaller
-                && self.note(self.compact(&database, &choice).await).is_ok()
-            {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn note(&self, outcome: Result<(), Error>) -> Result<(), Error> {
-        self.compactions.note(outcome.is_ok());
-        outcome
-    }
-
-    /// Everything into one segment, or on a disk without room for that piece by piece.
-    async fn compact_all(&self, database: &DatabaseCore) -> Result<(), Error> {
-        database.check()?;
-        let Some(whole) = choice::whole(&database.version.load()) else { return Ok(()) };
-        let outcome = self.note(self.compact(database, &whole).await);
-        let Err(error) = outcome else { return Ok(()) };
-        if !error.is_disk_full() {
-            return Err(error);
-        }
-        self.reserve.release().await;
-        let mut freed = false;
-        while let Some(choice) = choice::smallest(&database.version.load()) {
-            if self.note(self.compact(database, &choice).await).is_err() {
-                break;
-            }
-            freed = true;
-        }
-        match choice::whole(&database.version.load()) {
-            None => Ok(()),
-            Some(whole) if freed => {
-                let merged = self.note(self.compact(database, &whole).await);
-                let is_clean = || choice::smallest(&database.version.load()).is_none();
-                match merged {
-                    // The garbage is gone; one segment of all takes the live bytes once more.
-                    Err(error) if error.is_disk_full() && is_clean() => Ok(()),
-                    merged => merged,
-                }
-            }
-            Some(_) => Err(error),
         }
     }
 
@@ -288,7 +239,7 @@ impl Core {
         };
         let mut pace = Pace::new(self, limit);
         let _held = self.read.work.hold(plan.work_bytes());
-        let survey = rewrite::survey(self, database.id_kind, &plan).await?;
+        let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
         let (rows, is_empty) = (survey.rows, survey.is_empty());
         let output = match is_empty {
             true => None,
@@ -300,6 +251,9 @@ impl Core {
         drop(plan); // the last reader of the inputs, unless a snapshot has them
         self.remove_garbage().await;
         self.reserve.restore().await;
+        if written < read {
+            self.compactions.refused.room_came_back();
+        }
         self.compactions.bytes_read.fetch_add(read, Ordering::Relaxed); // a counter
         self.compactions.bytes_written.fetch_add(written, Ordering::Relaxed); // a counter
         Ok(())

@@ -102,7 +102,12 @@ impl Survey {
 }
 
 /// First pass: which rows and tombstones live on.
-pub(super) async fn survey(core: &Core, kind: IdKind, plan: &Plan) -> Result<Survey, Error> {
+pub(super) async fn survey(
+    core: &Core,
+    kind: IdKind,
+    plan: &Plan,
+    pace: &mut Pace<'_>,
+) -> Result<Survey, Error> {
     let live = plan.inputs.iter().map(|input| LiveSet::new(input.row_count())).collect();
     let mut survey = Survey {
         live,
@@ -115,7 +120,7 @@ pub(super) async fn survey(core: &Core, kind: IdKind, plan: &Plan) -> Result<Sur
     };
     let mut merge = plan.merge(core, kind);
     let (mut last_number, mut last_place) = (None, None);
-    while let Some(entry) = merge.next().await? {
+    while let Some(entry) = merge.next(pace).await? {
         if entry.row.is_tombstone() {
             if plan.keeps_tombstone(&merge) {
                 survey.note(&merge, &mut last_number);
@@ -221,7 +226,7 @@ async fn write_ids(
     let mut builder = IdRunBuilder::new(identity.id_kind);
     let mut filter = IdFilter::for_ids(survey.entries);
     let mut merge = plan.merge(core, identity.id_kind);
-    while let Some(entry) = merge.next().await? {
+    while let Some(entry) = merge.next(pace).await? {
         if entry.row.is_tombstone() {
             if plan.keeps_tombstone(&merge) {
                 builder.push(merge.id(), Row::TOMBSTONE);

@@ -1,6 +1,6 @@
 //! Compaction: space that comes back, readers that notice nothing, counts that stay exact.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use nephrite::{
     Batch, Config, DatabaseOptions, Durability, IdKind, IdRef, Ids,
@@ -11,7 +11,7 @@ use nephrite_io::Disk;
 
 use crate::{
     fault_disk::{Fail, faulty},
-    support::{new_store, small, vector},
+    support::{ends, new_store, segment_files, small, vector},
 };
 
 const DIMENSION: usize = 128;
@@ -25,11 +25,6 @@ impl Numbers {
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
-}
-
-fn segment_files(store: &Path) -> Vec<u64> {
-    let listed = std::fs::read_dir(store.join("segments")).unwrap();
-    listed.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).collect()
 }
 
 /// Lets the compaction task work until it finds nothing more to do.
@@ -261,18 +256,6 @@ fn the_budget_slows_a_compaction_and_its_end_does_not_wait_for_it() {
     // 16 MiB at 1 MiB/s: closing must not wait for it.
     store.close().unwrap();
     assert_eq!(store.stats().compactions, 0);
-}
-
-/// Runs `work` on a thread of its own, so that a hang is a failure.
-fn ends(work: impl FnOnce() + Send + 'static) {
-    let (end, ended) = std::sync::mpsc::channel();
-    let thread = std::thread::Builder::new().name("work".to_owned()).spawn(move || {
-        work();
-        let _ = end.send(());
-    });
-    let hang = ended.recv_timeout(Duration::from_secs(120));
-    assert_ne!(hang, Err(std::sync::mpsc::RecvTimeoutError::Timeout), "it hangs");
-    thread.unwrap().join().unwrap();
 }
 
 /// A flush waited for compactions that failed for ever, and all databases with it.

@@ -14,3 +14,4 @@ mod scans;
 mod signals;
 mod support;
 mod trace;
+mod upkeep;

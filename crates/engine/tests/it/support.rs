@@ -1,7 +1,7 @@
 //! Helpers that speak the domain: stores in temporary directories, vectors that tell who they are,
 //! and crash images.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use nephrite::{BackendChoice, Config, blocking::Store};
 use tempfile::TempDir;
@@ -30,6 +30,24 @@ pub(crate) fn new_store(config: Config) -> (TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::create(directory.path().join("store"), config).unwrap();
     (directory, store)
+}
+
+/// Lengths of the segment files of a store.
+pub(crate) fn segment_files(store: &Path) -> Vec<u64> {
+    let listed = std::fs::read_dir(store.join("segments")).unwrap();
+    listed.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).collect()
+}
+
+/// Runs `work` on a thread of its own, so that a hang is a failure.
+pub(crate) fn ends(work: impl FnOnce() + Send + 'static) {
+    let (end, ended) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name("work".to_owned()).spawn(move || {
+        work();
+        let _ = end.send(());
+    });
+    let hang = ended.recv_timeout(Duration::from_secs(120));
+    assert_ne!(hang, Err(std::sync::mpsc::RecvTimeoutError::Timeout), "it hangs");
+    thread.unwrap().join().unwrap();
 }
 
 /// A vector whose every element depends on seed and position.
