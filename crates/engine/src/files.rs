@@ -2,8 +2,8 @@
 //!
 //! Every open segment file holds a *permit* from before it is opened until it has been closed, so
 //! the number of file descriptors is bounded at every moment. Who finds no permit makes room, in
-//! this order: closes a file that nobody uses (CLOCK: not used since the hand last passed), parks
-//! a file under construction (its writes are synced first, and an error stays with its sink), or
+//! this order: closes a file that nobody uses (CLOCK: not used since the hand last passed), or
+//! one that was opened for a caller who has gone, parks a file under construction (its writes are synced first, and an error stays with its sink), or
 //! takes a file in use out of the table, so that it closes with its last operation, and waits.
 //!
 //! Guarantees: operations in flight keep their file open; a file that is opened again is the one
@@ -14,6 +14,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +23,7 @@ use std::{
 
 use event_listener::Event;
 use nephrite_format::FileId;
-use nephrite_io::{Disk, FileHandle, FileIdentity, OpenOptions};
+use nephrite_io::{Disk, FileHandle, FileIdentity, IoFuture, OpenOptions};
 
 use crate::{
     error::Error,
@@ -39,6 +40,9 @@ pub(crate) struct OpenFiles {
     table: Mutex<Table>,
     /// Files under construction that are open.
     writers: Mutex<Vec<Weak<SegmentSink>>>,
+    /// Being opened for callers that were dropped: each will be open, and keeps its permit until
+    /// somebody needs it.
+    abandoned: Mutex<Vec<BeingOpened>>,
     /// Which files the ids stood for when they were first opened.
     known: Mutex<HashMap<FileId, FileIdentity>>,
     pub(crate) opens: AtomicU64,
@@ -66,6 +70,44 @@ impl Drop for Permit {
     }
 }
 
+/// A file on its way to being open, with its permit.
+struct BeingOpened {
+    opening: IoFuture<FileHandle>,
+    permit: Permit,
+}
+
+impl fmt::Debug for BeingOpened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BeingOpened").finish_non_exhaustive()
+    }
+}
+
+/// Who waits for it; dropped early, it leaves both behind.
+struct Waiting<'a> {
+    files: &'a OpenFiles,
+    being: Option<BeingOpened>,
+}
+
+impl Waiting<'_> {
+    async fn finish(mut self) -> Result<FileHandle, Error> {
+        let being = self.being.as_mut().expect("only this and the drop take it");
+        let opened = being.opening.as_mut().await;
+        let BeingOpened { permit, .. } = self.being.take().expect("as above");
+        let file = opened?;
+        file.hold_until_closed(Box::new(permit));
+        Ok(file)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(being) = self.being.take() {
+            lock(&self.files.abandoned).push(being);
+            self.files.permits.changed.notify(1);
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Table {
     slots: Vec<Slot>,
@@ -89,6 +131,7 @@ impl OpenFiles {
             permits: Arc::new(permits),
             table: Mutex::default(),
             writers: Mutex::default(),
+            abandoned: Mutex::default(),
             known: Mutex::default(),
             opens: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
@@ -127,15 +170,33 @@ impl OpenFiles {
     }
 
     async fn open(&self, id: FileId, permit: Permit) -> Result<FileHandle, Error> {
-        let path = self.paths.segment(id);
         // Segments are complete before they are read, and never written again.
-        let file = self.disk.open(&path, OpenOptions::read_only().sealed()).await?;
-        file.hold_until_closed(Box::new(permit));
+        let file = self.open_with(id, OpenOptions::read_only().sealed(), permit).await?;
         self.opens.fetch_add(1, Ordering::Relaxed); // a counter
         self.check_same(id, &file)?;
         let file = self.insert(id, file);
         self.permits.changed.notify(1); // there is one more that can be closed
         Ok(file)
+    }
+
+    /// Opens a file that has the permit until it is closed, also when this future is dropped while
+    /// the file is being opened.
+    pub(crate) async fn open_with(
+        &self,
+        id: FileId,
+        options: OpenOptions,
+        permit: Permit,
+    ) -> Result<FileHandle, Error> {
+        let opening = self.disk.open(&self.paths.segment(id), options);
+        Waiting { files: self, being: Some(BeingOpened { opening, permit }) }.finish().await
+    }
+
+    /// Closes a file that was being opened when its caller was dropped; `false` when there is none.
+    async fn close_abandoned(&self) -> bool {
+        let Some(abandoned) = lock(&self.abandoned).pop() else { return false };
+        // Whether it could be opened is nobody's business any more.
+        drop(Waiting { files: self, being: Some(abandoned) }.finish().await);
+        true
     }
 
     /// Which file an id stands for.
@@ -193,7 +254,7 @@ impl OpenFiles {
             if let Some(permit) = self.try_permit() {
                 return permit;
             }
-            if self.evict() || self.park_a_writer().await {
+            if self.evict() || self.close_abandoned().await || self.park_a_writer().await {
                 continue;
             }
             self.doom();

@@ -13,7 +13,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -62,6 +62,8 @@ pub(crate) struct Opening {
     runtime: Arc<dyn Runtime>,
     disk: Arc<dyn Disk>,
     paths: StorePaths,
+    /// How many directories above the store's were made for it.
+    made: usize,
 }
 
 /// Files in a store directory.
@@ -74,13 +76,15 @@ struct Listing {
 impl Opening {
     pub(crate) fn prepare(path: &Path, config: Config) -> Result<Self, Error> {
         config.validate()?;
+        let mut made = 0;
         if config.disk.is_none() {
+            made = directories_above(path).take_while(|above| !above.is_dir()).count();
             // The probe of the I/O backend needs the directory.
             std::fs::create_dir_all(path).map_err(|source| {
                 nephrite_io::IoError::new(nephrite_io::IoOperation::CreateDirectory, path, source)
             })?;
         }
-        Self::with_disk(path, config)
+        Ok(Self { made, ..Self::with_disk(path, config)? })
     }
 
     pub(crate) fn prepare_existing(path: &Path, config: Config) -> Result<Self, Error> {
@@ -106,7 +110,7 @@ impl Opening {
             Some(runtime) => Arc::clone(runtime),
             None => Arc::new(OsRuntime::default()),
         };
-        Ok(Self { config, runtime, disk, paths: StorePaths::new(path) })
+        Ok(Self { config, runtime, disk, paths: StorePaths::new(path), made: 0 })
     }
 
     /// Opens the store on a task of its own, which goes on as the flush task.
@@ -159,7 +163,8 @@ impl Opening {
                 return Err(not_a_store(self.paths.root()));
             }
         } else {
-            self.create_directories().await?;
+            let made = self.made.max(self.missing_above().await);
+            self.create_directories(made).await?;
         }
         let lock = self.lock().await?;
         // Listed under the lock: whoever held it before may have changed everything.
@@ -172,16 +177,29 @@ impl Opening {
         }
     }
 
-    async fn create_directories(&self) -> Result<(), Error> {
+    /// The store's directories, durable with the `made` directories above them that are new.
+    async fn create_directories(&self, made: usize) -> Result<(), Error> {
         self.disk.create_dir(self.paths.root()).await?;
         self.disk.create_dir(self.paths.wal_dir()).await?;
         self.disk.create_dir(self.paths.segments_dir()).await?;
         self.disk.sync_dir(self.paths.root()).await?;
-        if let Some(parent) = self.paths.root().parent().filter(|path| !path.as_os_str().is_empty())
-        {
-            self.disk.sync_dir(parent).await?;
+        for above in directories_above(self.paths.root()).take(made + 1) {
+            self.disk.sync_dir(&above).await?;
         }
         Ok(())
+    }
+
+    /// How many directories above the store's are not there.
+    async fn missing_above(&self) -> usize {
+        let mut missing = 0;
+        for above in directories_above(self.paths.root()) {
+            let listed = self.disk.list_dir(&above).await;
+            if !listed.is_err_and(|error| error.kind() == IoErrorKind::NotFound) {
+                break;
+            }
+            missing += 1;
+        }
+        missing
     }
 
     async fn lock(&self) -> Result<FileLock, Error> {
@@ -256,7 +274,7 @@ impl Opening {
     async fn open(self, lock: FileLock, found: Listing) -> Result<Arc<Core>, Error> {
         let (newest, older) = found.manifests.split_last().expect("`bring_up` found one");
         let newest = *newest;
-        self.create_directories().await?;
+        self.create_directories(0).await?;
         let loaded = manifest::load(&self.disk, &self.paths, newest).await?;
         let store = loaded.store;
         let highest = self.highest_file(&loaded.state, newest).await?;
@@ -483,6 +501,15 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// The directories above one, innermost first; above a relative one comes the current directory.
+fn directories_above(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let named = |above: &Path| {
+        let is_here = above.as_os_str().is_empty();
+        if is_here { PathBuf::from(".") } else { above.to_owned() }
+    };
+    path.ancestors().skip(1).map(named)
 }
 
 fn next_database(state: &ManifestState) -> u64 {

@@ -158,8 +158,7 @@ impl SegmentSink {
         let options = if known { options } else { options.create() };
         // Acquire/Release: whoever sees the flag also sees that the file may exist.
         self.created.store(true, Ordering::Release);
-        let handle = self.files.disk.open(&self.files.paths.segment(self.id), options).await?;
-        handle.hold_until_closed(Box::new(permit));
+        let handle = self.files.open_with(self.id, options, permit).await?;
         self.check_same(&handle)?;
         let file = self.used(&handle);
         *open = Some(handle);

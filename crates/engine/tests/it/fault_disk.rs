@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +31,8 @@ pub(crate) enum Fail {
     Creates(&'static str, io::ErrorKind),
     /// Creating more than this many segment files: a disk that gets full.
     SegmentsBeyond(u64),
+    /// Nothing fails, but opening files whose path contains this never ends.
+    HoldsOpens(&'static str),
     /// Nothing fails, but syncs of files whose path contains this wait.
     HoldsSyncs(&'static str),
 }
@@ -41,6 +43,8 @@ pub(crate) struct FaultDisk {
     pub(crate) failed: AtomicU64,
     segments_made: AtomicU64,
     syncs: AtomicU64,
+    opens_held: AtomicU64,
+    directories_synced: Mutex<Vec<PathBuf>>,
     held: Mutex<Vec<Request>>,
 }
 
@@ -59,6 +63,8 @@ impl FaultDisk {
             failed: AtomicU64::new(0),
             segments_made: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            opens_held: AtomicU64::new(0),
+            directories_synced: Mutex::default(),
             held: Mutex::default(),
         })
     }
@@ -75,6 +81,16 @@ impl FaultDisk {
     /// Syncs of files so far.
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed) // a counter
+    }
+
+    /// Files whose opening was begun and does not end.
+    pub(crate) fn opens_held(&self) -> u64 {
+        self.opens_held.load(Ordering::Relaxed) // a counter
+    }
+
+    /// Directories that were synced so far.
+    pub(crate) fn directories_synced(&self) -> Vec<PathBuf> {
+        self.directories_synced.lock().unwrap().clone()
     }
 
     /// Whether a sync is being held back.
@@ -142,7 +158,12 @@ impl Disk for FaultDisk {
 
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {
         let is = |part: &str| path.to_string_lossy().contains(part) && !path.exists();
-        let kind = match *self.fail.lock().unwrap() {
+        let fail = *self.fail.lock().unwrap();
+        if matches!(fail, Fail::HoldsOpens(part) if path.to_string_lossy().contains(part)) {
+            self.opens_held.fetch_add(1, Ordering::Relaxed); // a counter
+            return Box::pin(std::future::pending());
+        }
+        let kind = match fail {
             Fail::Creates(part, kind) if is(part) => Some(kind),
             Fail::SegmentsBeyond(most) if is(".seg") => {
                 let made = self.segments_made.fetch_add(1, Ordering::Relaxed); // a counter
@@ -181,6 +202,7 @@ impl Disk for FaultDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> IoFuture<()> {
+        self.directories_synced.lock().unwrap().push(path.to_owned());
         self.inner.sync_dir(path)
     }
 

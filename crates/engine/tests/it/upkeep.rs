@@ -1,7 +1,11 @@
-//! What the engine does by itself: which compactions it tries, how fast, and of which databases.
+//! What the engine does by itself: which compactions it tries, how fast, and of which databases;
+//! how many files it has open meanwhile.
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::{Arc, Mutex},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -11,8 +15,12 @@ use nephrite::{
     blocking::{Database, Store},
     runtime::{BoxFuture, OsRuntime, Runtime},
 };
+use pollster::block_on;
 
-use crate::support::{ends, new_store, segment_files, small, vector};
+use crate::{
+    fault_disk::{Fail, faulty},
+    support::{ends, new_store, segment_files, small, vector},
+};
 
 const DIMENSION: usize = 128;
 
@@ -198,4 +206,46 @@ fn databases_that_were_closed_with_garbage_are_compacted() {
         assert_eq!(database.stats().unwrap().segment_rows, 200);
         assert_eq!(&database.get(5).unwrap().unwrap()[..], &vector(12, DIMENSION)[..]);
     });
+}
+
+/// A call that was dropped while its file was being opened gave the right to open it to others.
+#[test]
+fn dropped_reads_do_not_open_more_files_than_allowed() {
+    const FILES: u64 = 12;
+    let (directory, disk, config) = faulty();
+    let config = config.max_open_files(5);
+    let path = directory.path().join("store");
+    let store = block_on(nephrite::Store::create(&path, config)).unwrap();
+    let options = DatabaseOptions::new(1_024);
+    let database = block_on(store.create_database("a", options)).unwrap();
+    for id in 0..FILES {
+        block_on(database.put(id * 1_000, &vector(id, 1_024))).unwrap();
+        block_on(database.flush()).unwrap();
+    }
+    disk.set(Fail::HoldsOpens(".seg"));
+    for id in 0..FILES {
+        let mut get = pin!(database.get(id * 1_000));
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            if get.as_mut().poll(&mut context).is_ready() {
+                break;
+            }
+        }
+    }
+    let begun = disk.opens_held();
+    assert!((1..=5).contains(&begun), "{begun} files were being opened");
+    disk.set(Fail::Nothing);
+}
+
+/// Only the innermost of several new directories was made durable, and a power cut took the rest.
+#[test]
+fn each_directory_that_is_made_is_durable_in_the_one_above() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("a").join("b").join("store");
+    let store = Store::create(&path, config).unwrap();
+    let synced = disk.directories_synced();
+    for above in path.ancestors().skip(1).take(3) {
+        assert!(synced.iter().any(|synced| synced == above), "{} of {synced:?}", above.display());
+    }
+    store.close().unwrap();
 }
