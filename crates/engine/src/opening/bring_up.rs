@@ -1,32 +1,24 @@
-//! Opening a store: lock, manifest, log, tasks, recovery, orphans.
+//! Bringing a store up: from a directory to an open store.
 //!
 //! Everything from the lock on runs on what becomes the flush task, not on the caller's future: so
 //! a caller that is dropped half-way cancels nothing half-way. What was begun is brought to its
 //! end, then the store is closed again, and only then is its directory free for others.
-//!
-//! ```text
-//! pending -> ready -> taken by the caller
-//!    |         |
-//!    +---------+--> abandoned: the task closes the store
-//! ```
+//! Tested in `tests/it/lifecycle.rs` and `tests/it/upkeep.rs`.
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use event_listener::Event;
-use nephrite_format::{FileId, Lsn, StoreId};
+use nephrite_format::{FileId, StoreId};
 use nephrite_io::{Disk, DiskOptions, FileLock, IoErrorKind, PROBE_PREFIX, open_disk};
 use nephrite_pager::{Pager, PagerConfig};
 
 use tracing::{Instrument, info_span};
 
+use super::outcome::{Outcome, Waiting};
 use crate::{
     config::Config,
     core::{Core, Entry},
@@ -412,97 +404,6 @@ impl Opening {
     }
 }
 
-impl Core {
-    async fn spawn(
-        &self,
-        name: &str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), Error> {
-        match self.runtime.spawn(name, Box::pin(task)) {
-            Ok(joined) => {
-                self.tasks.lock().await.push(joined);
-                Ok(())
-            }
-            Err(source) => {
-                self.give_up().await;
-                let operation = nephrite_io::IoOperation::Threads;
-                Err(nephrite_io::IoError::new(operation, self.paths.root(), source).into())
-            }
-        }
-    }
-
-    /// Waits until the engine's tasks have ended. Cancel safe: the next caller goes on.
-    pub(crate) async fn join(&self) {
-        let mut tasks = self.tasks.lock().await;
-        while let Some(task) = tasks.last_mut() {
-            task.await;
-            tasks.pop();
-        }
-    }
-
-    /// Ends the tasks of a store that could not be opened. Its directory stays as it is; the error
-    /// that kept it from opening is what the caller needs to know.
-    async fn give_up(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.wal.close();
-        self.compaction_wanted.notify(usize::MAX);
-        self.join().await;
-        self.runtime.settle();
-        let _ = self.release().await;
-    }
-
-    /// Applies the log and tidies the directory.
-    async fn recover(&self, log: RecoveredLog) -> Result<(), Error> {
-        if !log.is_empty() {
-            // Number 0 is no record's: as long as it is kept, no flush releases log that is still
-            // to be replayed.
-            self.wal.keep_from(Lsn::new(0));
-            let replayed = self.replay(&log).instrument(info_span!("recover")).await;
-            self.wal.forget(Lsn::new(0));
-            replayed?;
-            drop(log);
-            self.flush_recovered().await?;
-            self.commit_log_start().await?;
-        }
-        self.remove_orphans().await
-    }
-
-    /// Flushes what was replayed. A full disk or a damaged database does not keep the store from
-    /// being read: the records stay in the log and in memory.
-    async fn flush_recovered(&self) -> Result<(), Error> {
-        for database in self.open_databases() {
-            match self.flush_databases(&[database]).await {
-                Err(error) if error.is_disk_full() => return Ok(()),
-                Err(error) if recovery::is_damage(&error) => {}
-                flushed => flushed?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes segment files that neither the manifest nor a record in the log needs.
-    async fn remove_orphans(&self) -> Result<(), Error> {
-        let dirty = self.open_databases().iter().any(|database| database.version.load().is_dirty());
-        let damaged = self.catalog().values().any(|entry| entry.damage.get().is_some());
-        if dirty || damaged {
-            return Ok(()); // the log may name rows in them
-        }
-        let known: std::collections::HashSet<FileId> = self
-            .manifest
-            .read(|state| {
-                let records = state.databases.values();
-                records.flat_map(|record| &record.segments).map(|segment| segment.file).collect()
-            })
-            .await;
-        for entry in self.read.disk.list_dir(self.paths.segments_dir()).await? {
-            if let Some(file) = parse_segment(&entry.name).filter(|file| !known.contains(file)) {
-                self.read.disk.remove_file(&self.paths.segment(file)).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The directories above one, innermost first; above a relative one comes the current directory.
 fn directories_above(path: &Path) -> impl Iterator<Item = PathBuf> {
     let named = |above: &Path| {
@@ -516,73 +417,4 @@ fn next_database(state: &ManifestState) -> u64 {
     let counted = state.counters.map_or(1, |counters| u64::from(counters.next_database.get()));
     let used = state.databases.keys().last().map_or(0, |id| u64::from(id.get()));
     counted.max(used.saturating_add(1))
-}
-
-/// What comes of an opening, and whether anybody still waits for it.
-#[derive(Debug, Default)]
-struct Outcome {
-    state: Mutex<State>,
-    changed: Event,
-}
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Pending,
-    Ready(Result<Arc<Core>, Error>),
-    /// By the caller, or given up by it.
-    Taken,
-}
-
-impl Outcome {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands the outcome over; `false` when nobody waits for it any more.
-    fn offer(&self, result: Result<Arc<Core>, Error>) -> bool {
-        let mut state = self.lock();
-        if matches!(*state, State::Taken) {
-            return false;
-        }
-        *state = State::Ready(result);
-        drop(state);
-        self.changed.notify(usize::MAX);
-        true
-    }
-
-    fn take(&self) -> Option<Result<Arc<Core>, Error>> {
-        let mut state = self.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Ready(result) => Some(result),
-            other => {
-                *state = other;
-                None
-            }
-        }
-    }
-}
-
-/// The caller, waiting; dropped before it took the store, it gives it up.
-struct Waiting(Arc<Outcome>);
-
-impl Waiting {
-    async fn take(&self) -> Result<Arc<Core>, Error> {
-        loop {
-            let listener = self.0.changed.listen();
-            if let Some(result) = self.0.take() {
-                return result;
-            }
-            listener.await;
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let state = std::mem::replace(&mut *self.0.lock(), State::Taken);
-        if let State::Ready(Ok(core)) = state {
-            core.abandon();
-        }
-    }
 }
