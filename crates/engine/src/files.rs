@@ -2,9 +2,10 @@
 //!
 //! Every open segment file holds a *permit* from before it is opened until it has been closed, so
 //! the number of file descriptors is bounded at every moment. Who finds no permit makes room, in
-//! this order: closes a file that nobody uses (CLOCK: not used since the hand last passed), or
-//! one that was opened for a caller who has gone, parks a file under construction (its writes are synced first, and an error stays with its sink), or
-//! takes a file in use out of the table, so that it closes with its last operation, and waits.
+//! this order: closes a file that nobody uses (CLOCK: not used since the hand last passed), or one
+//! that was opened for a caller who has gone; parks a file under construction (its writes are
+//! synced first, and an error stays with its sink); or takes a file in use out of the table, so
+//! that it closes with its last operation, and waits.
 //!
 //! Guarantees: operations in flight keep their file open; a file that is opened again is the one
 //! that was opened first, else it is reported.

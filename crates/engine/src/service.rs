@@ -103,6 +103,8 @@ impl Core {
         self.compaction_wanted.notify(usize::MAX);
         self.garbage.added.notify(usize::MAX);
         let compacted = self.compaction_ended.wait().await;
+        // What readers have let go of since the task ended.
+        self.remove_garbage().await;
         let traced = match &self.tracing {
             Some(tracing) => tracing.ended.wait().await,
             None => Ok(()),
