@@ -104,6 +104,16 @@ pub(crate) fn limits() -> LimitsReport {
     }
 }
 
+/// How much memory this user's processes may lock together; none where there is no limit, as for
+/// those with the right to exceed it, or none is known.
+#[cfg(target_os = "linux")]
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let limit = parse::limit(&text("/proc/self/limits"), "Max locked memory");
+    let limit = limit.filter(|limit| *limit < u64::MAX)?;
+    (!parse::may_exceed_locks(&text("/proc/self/status"))).then_some(limit)
+}
+
 /// What this process may use: not looked up on this platform.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn limits() -> LimitsReport {
@@ -146,6 +156,14 @@ mod parse {
             other => other,
         };
         Some(state.to_owned())
+    }
+
+    /// Whether `/proc/self/status` lists the capability CAP_IPC_LOCK as effective.
+    pub(super) fn may_exceed_locks(status: &str) -> bool {
+        const IPC_LOCK: u64 = 1 << 14;
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let set = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+        set.is_some_and(|set| set & IPC_LOCK != 0)
     }
 
     /// The type of the innermost mount that holds `path`, by `/proc/self/mountinfo`.
@@ -207,6 +225,13 @@ mod parse {
             assert_eq!(seccomp("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n").unwrap(), "filter");
             assert_eq!(seccomp("Seccomp:\t0\n").unwrap(), "none");
             assert_eq!(seccomp("Name:\tx\n"), None);
+        }
+
+        #[test]
+        fn the_right_to_lock_more_is_one_bit() {
+            assert!(may_exceed_locks("Name:\tx\nCapEff:\t0000000000004000\n"));
+            assert!(!may_exceed_locks("Name:\tx\nCapEff:\tffffffffffffbfff\n"));
+            assert!(!may_exceed_locks("CapEff:\tnonsense\n"));
         }
 
         #[test]

@@ -99,7 +99,8 @@ pub struct BackendReport {
     pub mapping: Option<MappingReport>,
     /// How many threads may have a ring of their own for blocking calls; 0 when positional.
     pub caller_rings: u32,
-    /// Set when a thread could not get such a ring although it was allowed to: why.
+    /// Set while threads cannot get such a ring although they may have one: why. The next is tried
+    /// after some calls without, so this goes when the cause does.
     pub caller_refusal: Option<String>,
     /// Set when [`crate::DiskOptions::submission_polling`] was asked for and refused: why.
     pub polling_refusal: Option<String>,

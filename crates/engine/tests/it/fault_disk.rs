@@ -56,7 +56,13 @@ impl fmt::Debug for FaultDisk {
 
 impl FaultDisk {
     pub(crate) fn new(directory: &Path) -> Arc<Self> {
-        let inner = open_disk(DiskOptions::new().backend(backend()), directory).unwrap();
+        let options = DiskOptions::new().backend(backend());
+        // Several such disks may live at a time, and little memory may be locked.
+        let options = match std::env::var("NEPHRITE_TEST_RING_ENTRIES") {
+            Ok(entries) => options.ring_entries(entries.parse().unwrap()),
+            Err(_) => options,
+        };
+        let inner = open_disk(options, directory).unwrap();
         Arc::new(Self {
             inner,
             fail: Mutex::new(Fail::Nothing),

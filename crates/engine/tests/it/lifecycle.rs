@@ -111,8 +111,11 @@ fn a_create_dropped_early_leaves_a_store_or_none() {
                 }
             }
         }
+        // One disk for all attempts: each of its own would have rings of its own.
+        let disk = FaultDisk::new(directory.path());
         let store = loop {
-            match Store::open_or_create(&path, small()) {
+            let config = small().disk(Arc::clone(&disk) as Arc<dyn Disk>);
+            match Store::open_or_create(&path, config) {
                 Ok(store) => break store,
                 Err(Error::Locked { .. }) => std::thread::yield_now(),
                 Err(error) => panic!("{error}"),

@@ -40,9 +40,20 @@ pub(crate) struct Callers {
     guard: Mutex<Option<EndGuard>>,
     /// To wake rings when the disk is closed.
     intakes: Mutex<Vec<Weak<Intake>>>,
-    /// Why no ring could be built. Not tried again then.
-    refusal: OnceLock<String>,
+    refusal: Mutex<Option<Refusal>>,
 }
+
+/// Why no ring could be built for a thread, and when to try again: what was refused may be allowed
+/// later (lockable memory, descriptors), but each attempt has its price.
+struct Refusal {
+    reason: String,
+    /// Calls that do without a ring until the next attempt.
+    calls_left: u32,
+    calls_before: u32,
+}
+
+/// Calls between the first attempts of threads that are refused a ring, and between the last.
+const CALLS_BETWEEN_ATTEMPTS: [u32; 2] = [32, 1 << 15];
 
 impl Callers {
     pub(super) fn new(
@@ -63,22 +74,29 @@ impl Callers {
             gate: AtomicUsize::new(0),
             guard: Mutex::new(Some(ends.enter())),
             intakes: Mutex::new(Vec::new()),
-            refusal: OnceLock::new(),
+            refusal: Mutex::new(None),
         }
     }
 
     /// A ring for the calling thread's blocking calls, and none where it must do without.
     pub(super) fn build_for_thread(self: &Arc<Self>) -> Option<Rc<CallerCore>> {
-        self.build(self.entries.min(THREAD_RING_ENTRIES)).ok()
+        if !self.may_try() {
+            return None;
+        }
+        self.build(|| Ring::build_at_once(self.entries.min(THREAD_RING_ENTRIES))).ok()
     }
 
-    /// A ring with as many entries as those of the ring threads.
+    /// A ring with as many entries as those of the ring threads. Waits, as they do, for lockable
+    /// memory that others are about to give back.
     pub(super) fn build_for_host(self: &Arc<Self>) -> Result<Rc<CallerCore>, String> {
-        self.build(self.entries)
+        self.build(|| Ring::build(self.entries))
     }
 
-    fn build(self: &Arc<Self>, entries: u32) -> Result<Rc<CallerCore>, String> {
-        if let Some(reason) = self.refusal.get().or_else(|| self.degraded.get()) {
+    fn build(
+        self: &Arc<Self>,
+        ring: impl FnOnce() -> Result<Ring, String>,
+    ) -> Result<Rc<CallerCore>, String> {
+        if let Some(reason) = self.degraded.get() {
             return Err(reason.clone());
         }
         // Relaxed: only a count; nothing is published by it.
@@ -86,13 +104,33 @@ impl Callers {
             self.rings.fetch_sub(1, Ordering::Relaxed);
             return Err(format!("{} threads have rings of their own already", self.rings_max));
         }
-        let built =
-            Ring::build_at_once(entries).and_then(|ring| CallerCore::new(Arc::clone(self), ring));
-        built.inspect_err(|reason| {
-            self.rings.fetch_sub(1, Ordering::Relaxed);
-            // Only the first reason is kept.
-            let _ = self.refusal.set(reason.clone());
-        })
+        let built = ring().and_then(|ring| CallerCore::new(Arc::clone(self), ring));
+        match &built {
+            Ok(_) => *lock(&self.refusal) = None,
+            Err(reason) => {
+                self.rings.fetch_sub(1, Ordering::Relaxed);
+                self.note_refusal(reason);
+            }
+        }
+        built
+    }
+
+    /// Whether this call is to try for a ring, or to do without.
+    fn may_try(&self) -> bool {
+        let mut refusal = lock(&self.refusal);
+        let Some(refusal) = refusal.as_mut().filter(|refusal| 0 < refusal.calls_left) else {
+            return true;
+        };
+        refusal.calls_left -= 1;
+        false
+    }
+
+    fn note_refusal(&self, reason: &str) {
+        let mut refusal = lock(&self.refusal);
+        let [first, last] = CALLS_BETWEEN_ATTEMPTS;
+        let calls = refusal.as_ref().map_or(first, |before| last.min(2 * before.calls_before));
+        let reason = reason.to_owned();
+        *refusal = Some(Refusal { reason, calls_left: calls, calls_before: calls });
     }
 
     pub(super) fn register(&self, intake: &Arc<Intake>) {
@@ -153,9 +191,9 @@ impl Callers {
         }
     }
 
-    /// Why threads have no rings of their own, if building one has failed.
+    /// Why threads have no rings of their own, if the last attempt to build one has failed.
     pub(crate) fn refusal(&self) -> Option<String> {
-        self.refusal.get().cloned()
+        lock(&self.refusal).as_ref().map(|refusal| refusal.reason.clone())
     }
 
     fn end(&self) {

@@ -119,7 +119,7 @@ impl Ring {
         let mut done = Vec::new();
         for (slot, range) in self.fixed.plan(offer)? {
             let start = offer.arena().start().as_ptr().wrapping_add(range.start);
-            if let Err(error) = self.set_slot(slot, start, range.len()) {
+            if let Err(error) = self.lock_slot(slot, start, range.len()) {
                 // All of an arena or nothing: a part would only take from what others may lock.
                 done.into_iter().for_each(|slot| self.unregister(slot));
                 return Err(explain_registration(&error, offer.arena().len()));
@@ -128,6 +128,13 @@ impl Ring {
             done.push(slot);
         }
         Ok(())
+    }
+
+    /// Fills a slot. A cache that was closed just now, or a ring, may still have its memory locked.
+    fn lock_slot(&self, slot: u16, start: *mut u8, len: usize) -> io::Result<()> {
+        let first = self.set_slot(slot, start, len);
+        let bytes = self.fixed.bytes() + len as u64;
+        setup::with_memory_to_come(bytes, first, || self.set_slot(slot, start, len))
     }
 
     fn unregister(&mut self, slot: u16) {
@@ -288,10 +295,11 @@ impl Kernel for Ring {
         if self.polled { VecDeque::new() } else { unsubmitted }
     }
 
-    fn release(self) {
+    fn release(mut self) {
         assert!(!self.wake_armed, "a ring is released only after its last completion");
+        // At once: what goes with the ring stays locked until the kernel's own teardown.
+        self.fixed.outdated(&[]).into_iter().for_each(|slot| self.unregister(slot));
         drop(ManuallyDrop::into_inner(self.ring));
-        // The kernel has the pages until its own teardown; nobody names them any more.
         drop(ManuallyDrop::into_inner(self.fixed));
         // SAFETY: the pointer came from `Box::leak` in `build`, nothing else owns it, and no read
         // into it is queued or in flight any more.

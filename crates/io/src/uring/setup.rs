@@ -6,9 +6,13 @@
 //! | 2 | COOP_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL, CLAMP | 5.19 |
 //! | 3 | CLAMP | 5.11 |
 //!
-//! A rung that the kernel does not know (EINVAL) leads to the next. Too little lockable memory
-//! halves the entries, down to 32. The kernel frees the memory of a closed ring some milliseconds
-//! after the close, so where even 32 do not fit, the ladder is climbed again for a while.
+//! A rung that the kernel does not know (EINVAL) leads to the next. A ring takes at most a quarter
+//! of the memory that its user may lock, so that there is some for others of that user; where that,
+//! or what the kernel has left, is too little, the entries are halved, down to 32. The kernel gives
+//! back the memory of a closed ring some fifty milliseconds after the close, and that of a setup
+//! which failed no sooner. So where even 32 do not fit, but the limit has room for them, that
+//! smallest size alone is tried a few times more, with growing pauses: whoever tries often keeps
+//! the memory taken by trying.
 //! Anything else is the answer, and is explained with its cure.
 //! Where a kernel thread is to poll the submission queue (SQPOLL), that is tried first; a kernel
 //! that refuses it still gives an ordinary ring, and the refusal is kept for the report.
@@ -60,9 +64,18 @@ const LADDER: [Rung; 3] = [
 /// Tasks cannot be deferred where a kernel thread submits.
 const POLLED: Rung = Rung { flags: &["SQPOLL", "SINGLE_ISSUER", "CLAMP", "CQSIZE"], apply: |_| {} };
 
-/// How often, and how long apart, a setup without enough lockable memory is tried again.
-const MEMORY_ROUNDS: u32 = 10;
-const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+/// Pauses before a setup without enough lockable memory is tried again. The kernel needs some 50 ms
+/// to give memory back, and longer under load.
+const MEMORY_PAUSES: [Duration; 5] = [
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+    Duration::from_millis(240),
+    Duration::from_millis(480),
+];
+
+/// What the smallest ring locks: a page for its entries, and one for its queues.
+const RING_BYTES_MIN: u64 = 2 * 4096;
 
 /// Builds a ring whose submission queue a kernel thread polls, until it has found nothing for as
 /// long as `idle`; an ordinary one where that is refused.
@@ -81,26 +94,56 @@ pub(super) fn build_polled(entries: u32, idle: Duration) -> Result<(IoUring, Rin
 
 /// Builds a ring on the calling thread, the only one that may use it.
 pub(super) fn build(entries: u32) -> Result<(IoUring, RingFacts), String> {
-    let mut rounds = 0;
-    loop {
-        match climb(entries) {
-            Err(error) if is(&error, libc::ENOMEM) && rounds < MEMORY_ROUNDS => {
-                rounds += 1;
-                // There is no event for memory that others give back.
-                std::thread::park_timeout(MEMORY_PAUSE);
-            }
-            Err(error) => return Err(explain(&error)),
-            Ok((ring, rung)) => return accept(ring, rung),
-        }
+    let mut outcome = climb(affordable(entries, environment::lockable_bytes()));
+    if outcome.as_ref().is_err_and(|error| is(error, libc::ENOMEM)) {
+        outcome = with_memory_to_come(RING_BYTES_MIN, outcome, || climb(ENTRIES_MIN));
     }
+    match outcome {
+        Err(error) => Err(explain(&error)),
+        Ok((ring, rung)) => accept(ring, rung),
+    }
+}
+
+/// After a refusal for want of lockable memory: tries again as others give theirs back, unless
+/// `bytes` are more than may be locked at all.
+pub(super) fn with_memory_to_come<T>(
+    bytes: u64,
+    refused: io::Result<T>,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let limit = environment::lockable_bytes();
+    let mut outcome = refused;
+    for pause in MEMORY_PAUSES {
+        let lacks_memory = outcome.as_ref().is_err_and(|error| is(error, libc::ENOMEM));
+        if !lacks_memory || limit.is_some_and(|limit| limit < bytes) {
+            break;
+        }
+        // There is no event for memory that others give back.
+        std::thread::park_timeout(pause);
+        outcome = attempt();
+    }
+    outcome
 }
 
 /// Builds a ring on the calling thread, which is not to wait for it.
 pub(super) fn build_at_once(entries: u32) -> Result<(IoUring, RingFacts), String> {
-    match climb(entries) {
+    match climb(affordable(entries, environment::lockable_bytes())) {
         Err(error) => Err(explain(&error)),
         Ok((ring, rung)) => accept(ring, rung),
     }
+}
+
+/// As many of the entries that are wanted as a quarter of the limit allows.
+fn affordable(entries_wanted: u32, lockable_bytes: Option<u64>) -> u32 {
+    // A submission entry, two completions, and an index.
+    let ring_bytes = |entries: u32| u64::from(entries) * (64 + 2 * 16 + 4);
+    let mut entries = entries_wanted;
+    while ENTRIES_MIN < entries
+        && lockable_bytes.is_some_and(|limit| limit / 4 < ring_bytes(entries))
+    {
+        entries /= 2;
+    }
+    entries
 }
 
 /// The first rung that the kernel takes.
@@ -234,6 +277,44 @@ mod tests {
             let text = blocked(disabled, seccomp);
 
             assert!(text.contains(cause) && text.contains(cure), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ring_leaves_room_for_others_of_its_user() {
+        for (lockable, entries) in
+            [(None, 256), (Some(8 << 20), 256), (Some(64 << 10), 128), (Some(0), 32)]
+        {
+            assert_eq!(affordable(256, lockable), entries, "{lockable:?}");
+        }
+    }
+
+    fn refused(number: i32) -> io::Result<u32> {
+        Err(io::Error::from_raw_os_error(number))
+    }
+
+    /// Each attempt keeps memory for a while itself, so there are few.
+    #[test]
+    fn memory_that_others_give_back_is_waited_for_in_few_attempts() {
+        let mut attempts = 0;
+        let third = with_memory_to_come(0, refused(libc::ENOMEM), || {
+            attempts += 1;
+            if attempts < 3 { refused(libc::ENOMEM) } else { Ok(7) }
+        });
+
+        assert_eq!((third.unwrap(), attempts), (7, 3));
+    }
+
+    #[test]
+    fn what_waiting_cannot_cure_is_not_waited_for() {
+        let never = || -> io::Result<u32> { panic!("tried again") };
+
+        // The first is an error of another kind; the second has no limit that would be enough.
+        let other = with_memory_to_come(0, refused(libc::EPERM), never);
+        assert_eq!(other.unwrap_err().raw_os_error(), Some(libc::EPERM));
+        if environment::lockable_bytes().is_some() {
+            let beyond = with_memory_to_come(u64::MAX, refused(libc::ENOMEM), never);
+            assert_eq!(beyond.unwrap_err().raw_os_error(), Some(libc::ENOMEM));
         }
     }
 }

@@ -429,6 +429,7 @@ fn a_host_that_drops_its_ring_has_its_operations_carried_to_the_end() {
 fn threads_that_end_at_once_lose_nothing() {
     let Some(bench) = ring(DiskOptions::new().caller_rings(8)) else { return };
     let file = blocks(&bench);
+    let before = bench.disk.stats().submitted;
 
     for _ in 0..50 {
         std::thread::scope(|scope| {
@@ -446,7 +447,11 @@ fn threads_that_end_at_once_lose_nothing() {
     block_on(bench.disk.shutdown()).unwrap();
 
     let stats = bench.disk.stats();
-    assert_eq!((stats.errors, stats.orphaned), (0, 400));
+    assert_eq!((stats.errors, stats.submitted - before), (0, 400));
+    // Where a thread had to do without a ring, another may have been done before the drop.
+    if stats.caller_parks == 0 {
+        assert_eq!(stats.orphaned, 400);
+    }
     assert_balanced(stats);
 }
 

@@ -45,15 +45,31 @@ fn a_forced_ring_fails_loudly_where_it_is_forbidden() {
         return run_alone("restricted::a_forced_ring_fails_loudly_where_it_is_forbidden");
     }
     forbid(libc::SYS_io_uring_setup, libc::EPERM);
+    assert_names_the_filter(&forced_ring_error());
+    let report = Bench::new(DiskOptions::new()).disk.report();
+    assert_eq!(report.limits.seccomp.as_deref(), Some("filter"), "{report}");
+}
 
-    let error = forced_ring_error();
-
+/// The sysctl, where it is set, is the cause that is named instead.
+fn assert_names_the_filter(text: &str) {
     let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let switched_off = sysctl.is_ok_and(|level| level.trim() != "0");
     let cure = if switched_off { "sysctl" } else { "allow io_uring_setup, io_uring_enter" };
-    assert!(error.contains(cure), "{error}");
+    assert!(text.contains(cure), "{text}");
+}
+
+/// Some profiles answer EACCES instead.
+#[test]
+fn a_filter_that_says_eacces_is_named_as_one() {
+    if !is_child() {
+        return run_alone("restricted::a_filter_that_says_eacces_is_named_as_one");
+    }
+    forbid(libc::SYS_io_uring_setup, libc::EACCES);
+
+    assert_names_the_filter(&forced_ring_error());
     let report = Bench::new(DiskOptions::new()).disk.report();
-    assert_eq!(report.limits.seccomp.as_deref(), Some("filter"), "{report}");
+    assert_eq!(report.chosen, BackendChoice::Positional, "{report}");
+    assert_names_the_filter(&report.reason);
 }
 
 #[test]
@@ -214,6 +230,44 @@ fn no_lockable_memory() {
 
 fn lockable_memory_again() {
     limit_lockable_memory(libc::RLIM_INFINITY);
+}
+
+/// Takes all descriptors that this process may have, until they are dropped.
+fn no_descriptor_left() -> Vec<std::fs::File> {
+    let limit = libc::rlimit { rlim_cur: 512, rlim_max: 512 };
+    // SAFETY: the structure lives until the call returns.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
+}
+
+#[test]
+fn a_thread_that_was_refused_a_ring_gets_one_when_the_cause_is_gone() {
+    if !is_child() {
+        return run_alone(
+            "restricted::a_thread_that_was_refused_a_ring_gets_one_when_the_cause_is_gone",
+        );
+    }
+    if !backends().contains(&BackendChoice::Uring) {
+        return;
+    }
+    let bench = Bench::new(DiskOptions::new().backend(BackendChoice::Uring));
+    let file = bench.file_with("file", &[6; 65_536]);
+    let one = || async { read(&*bench.disk, &file, 4096, buffer(4096)).await };
+
+    let taken = no_descriptor_left();
+    for _ in 0..40 {
+        assert_eq!(drive(&*bench.disk, one()).unwrap().as_slice(), [6; 4096]);
+    }
+    drop(taken);
+    let refusal = bench.disk.report().caller_refusal.expect("there was no descriptor for a ring");
+    assert!(refusal.contains("ulimit -n"), "{refusal}");
+    assert_eq!(bench.disk.stats().caller_driven, 0);
+
+    for _ in 0..100 {
+        assert_eq!(drive(&*bench.disk, one()).unwrap().as_slice(), [6; 4096]);
+    }
+    assert!(0 < bench.disk.stats().caller_driven, "{:?}", bench.disk.stats());
+    assert_eq!(bench.disk.report().caller_refusal, None);
 }
 
 #[test]
