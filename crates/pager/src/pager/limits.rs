@@ -7,7 +7,7 @@ use super::Pager;
 use crate::{Bypass, CachePolicy, CachedFile, Lookup, PageGuard, PagerConfig, PagerError};
 
 /// Pages of a file; the interpreter takes its time for each.
-const PAGES: u32 = if cfg!(miri) { 12 } else { 200 };
+const PAGES: u32 = if cfg!(miri) { 8 } else { 200 };
 
 fn cache(frames: usize, policy: CachePolicy) -> Arc<Pager> {
     let bytes = frames * 4096;
