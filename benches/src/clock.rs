@@ -1,6 +1,8 @@
-//! The one place of this program that reads the clock.
+//! The one place of this program that reads the clocks: wall time, and processor time.
 
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// A point in time to measure from.
 #[derive(Clone, Copy, Debug)]
@@ -29,4 +31,10 @@ impl Stopwatch {
     pub(crate) fn microseconds(self) -> u64 {
         u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
+}
+
+/// CPU time of all threads of this process, in user and kernel mode.
+pub(crate) fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -15,6 +15,7 @@ mod place;
 mod report;
 pub mod rivals;
 mod rows;
+mod space;
 mod synced;
 mod table;
 pub mod targets;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -91,4 +92,16 @@ pub(crate) fn evict(directory: &Path) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// What the files below a directory take on disk: some stores' files have holes.
+pub(crate) fn disk_bytes(directory: &Path) -> Outcome<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let own = if metadata.is_dir() { disk_bytes(&entry.path())? } else { 0 };
+        bytes += own + metadata.blocks() * 512;
+    }
+    Ok(bytes)
 }

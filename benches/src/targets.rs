@@ -7,6 +7,7 @@
 //! | `open`   | how long from a cold start to the first vector? |
 //! | `hot`    | what does a cached read cost, beside a flat array and a locked hash map? |
 //! | `cold`   | how many random reads, as a share of what the device gives at that depth? |
+//! | `space`  | what do vectors of each dimension take on disk once compacted? |
 //! | `io`     | what does our I/O layer add to `fio`, beside the other ways to read a file? |
 //!
 //! Every measurement is repeated and alternates with its baseline; figures are medians with the
@@ -21,7 +22,7 @@ use crate::{
     Outcome, cold, hot, import, io, machine, open,
     place::{self, Place},
     report::Report,
-    synced,
+    space, synced,
 };
 
 /// Measure Nephrite beside the limits of the device it runs on
@@ -49,6 +50,8 @@ enum Command {
     Hot(hot::HotArguments),
     /// Random reads of vectors that are not
     Cold(cold::ColdArguments),
+    /// Bytes on disk after compaction, by dimension and page size
+    Space(space::SpaceArguments),
     /// Reads and writes of one file without an engine, beside `fio` and others
     Io(io::IoArguments),
 }
@@ -84,6 +87,7 @@ fn run(arguments: &Arguments) -> Outcome<Report> {
         Command::Open(arguments) => open::run(&place, arguments)?,
         Command::Hot(arguments) => hot::run(&place, arguments)?,
         Command::Cold(arguments) => cold::run(&place, arguments)?,
+        Command::Space(arguments) => space::run(&place, arguments)?,
         Command::Io(arguments) => {
             let results = io::run(&place, arguments)?;
             tables = results.tables;

@@ -11,16 +11,19 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::{Outcome, clock::Stopwatch, rows::Random};
+use crate::{
+    Outcome,
+    clock::{Stopwatch, cpu_seconds},
+    rows::Random,
+};
 
 /// Four make a permutation that looks random.
 const FEISTEL_ROUNDS: u64 = 4;
 
 /// In which order, and which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     RandomRead,
     SequentialRead,
     SequentialWrite,
@@ -28,14 +31,14 @@ pub(super) enum Access {
 
 /// One measurement.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) path: PathBuf,
-    pub(super) file_bytes: u64,
-    pub(super) block_bytes: usize,
-    pub(super) depth: usize,
-    pub(super) access: Access,
-    pub(super) seconds: f64,
-    pub(super) seed: u64,
+pub(crate) struct Job {
+    pub(crate) path: PathBuf,
+    pub(crate) file_bytes: u64,
+    pub(crate) block_bytes: usize,
+    pub(crate) depth: usize,
+    pub(crate) access: Access,
+    pub(crate) seconds: f64,
+    pub(crate) seed: u64,
 }
 
 impl Job {
@@ -140,7 +143,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn start() -> Self {
-        Self { watch: Stopwatch::start(), cpu_seconds: process_cpu_seconds() }
+        Self { watch: Stopwatch::start(), cpu_seconds: cpu_seconds() }
     }
 
     /// What happened since the start; one entry of the histogram (nanoseconds) per operation.
@@ -148,7 +151,7 @@ impl Meter {
         let operations = latencies.len() as f64;
         Measured {
             rate: operations / self.watch.seconds(),
-            cpu_microseconds: (process_cpu_seconds() - self.cpu_seconds) * 1e6 / operations,
+            cpu_microseconds: (cpu_seconds() - self.cpu_seconds) * 1e6 / operations,
             p50_microseconds: latencies.value_at_quantile(0.50) as f64 / 1e3,
             p99_microseconds: latencies.value_at_quantile(0.99) as f64 / 1e3,
         }
@@ -160,21 +163,15 @@ pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new(3).expect("three digits are a valid precision")
 }
 
-/// CPU time of all threads of this process, in user and kernel mode.
-fn process_cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
 /// The outcome of a job.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     /// Operations per second.
-    pub(super) rate: f64,
+    pub(crate) rate: f64,
     /// CPU time per operation.
-    pub(super) cpu_microseconds: f64,
-    pub(super) p50_microseconds: f64,
-    pub(super) p99_microseconds: f64,
+    pub(crate) cpu_microseconds: f64,
+    pub(crate) p50_microseconds: f64,
+    pub(crate) p99_microseconds: f64,
 }
 
 #[cfg(test)]

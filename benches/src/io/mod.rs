@@ -16,8 +16,10 @@ mod raw_ring;
 use clap::Args;
 use nephrite_io::BackendChoice;
 
+pub(crate) use self::job::{Access, Job, Measured};
+
 use self::{
-    job::{Access, Contender, Goal, Job, Measured},
+    job::{Contender, Goal},
     ours::{Caller, Memory, Ours},
     raw_ring::RawRing,
 };
@@ -77,6 +79,11 @@ pub(crate) fn run(place: &Place, arguments: &IoArguments) -> Outcome<Results> {
     results.figures.extend(figures);
     results.tables.push(table);
     Ok(results)
+}
+
+/// What a bare ring gives, without an engine or a layer.
+pub(crate) fn bare_ring(job: &Job) -> Outcome<Measured> {
+    RawRing { call_each: job.access == Access::RandomRead }.run(job)
 }
 
 /// The yardstick comes first: `fio`, or the bare loop where there is none.

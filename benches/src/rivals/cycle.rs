@@ -1,21 +1,19 @@
 //! One rival through all workloads, once.
 
-use std::{fs, path::Path};
-
 use super::{
     limit::Limit,
-    rival::{Kind, Rival, Shape, Wait},
+    rival::{Kind, Open, Rival, Shape, Wait},
     zipf::Zipf,
 };
 use crate::{
     Outcome,
-    clock::Stopwatch,
-    place::{Place, evict},
+    clock::{Stopwatch, cpu_seconds},
+    place::{Place, disk_bytes, evict},
     rows::{Random, shuffle},
 };
 
 /// Names and units; a sample names its workload by its place here.
-pub(super) const WORKLOADS: [(&str, &str); 13] = [
+pub(super) const WORKLOADS: [(&str, &str); 15] = [
     ("load ascending", "vectors/s"),
     ("load shuffled", "vectors/s"),
     ("space", "x vectors"),
@@ -24,28 +22,32 @@ pub(super) const WORKLOADS: [(&str, &str); 13] = [
     ("hot get, 1 thread", "vectors/s"),
     ("hot get, 2 threads", "vectors/s"),
     ("cold get, uniform", "vectors/s"),
+    ("cold get, uniform: p99", "us"),
+    ("cold get, uniform: CPU per read", "us"),
     ("cold get, zipf 0.99", "vectors/s"),
     ("cold get_many(100)", "vectors/s"),
     ("1 writer", "updates/s"),
     ("16 writers", "updates/s"),
     ("64 writers", "updates/s"),
 ];
-const LOAD: usize = 0;
+pub(super) const LOAD: usize = 0;
 const SHUFFLED: usize = 1;
 const SPACE: usize = 2;
 const OPEN: usize = 3;
-const SCAN: usize = 4;
+pub(super) const SCAN: usize = 4;
 const HOT: usize = 5;
 const HOT_MANY: usize = 6;
-const COLD: usize = 7;
-const ZIPF: usize = 8;
-const MANY: usize = 9;
-const UPDATES: [(usize, usize); 3] = [(10, 1), (11, 16), (12, 64)];
+pub(super) const COLD: usize = 7;
+pub(super) const COLD_P99: usize = 8;
+pub(super) const COLD_CPU: usize = 9;
+const ZIPF: usize = 10;
+pub(super) const MANY: usize = 11;
+pub(super) const UPDATES: [(usize, usize); 3] = [(12, 1), (13, 16), (14, 64)];
 
 /// Vectors per batch of a load.
 const BATCH: usize = 1000;
 /// Ids per `get_many`.
-const MANY_IDS: usize = 100;
+pub(super) const MANY_IDS: usize = 100;
 
 /// One rival, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
@@ -61,18 +63,18 @@ pub(super) struct Cycle<'a> {
 }
 
 /// Workloads and what they gave.
-type Samples = Vec<(usize, f64)>;
+pub(super) type Samples = Vec<(usize, f64)>;
 
 impl Cycle<'_> {
-    pub(super) fn run(&self) -> Outcome<Samples> {
-        let mut samples = vec![(SHUFFLED, self.load("shuffled", true)?.1)];
+    pub(super) fn run(&self, open: Open) -> Outcome<Samples> {
+        let mut samples = vec![(SHUFFLED, self.load(open, "shuffled", true)?.1)];
         self.place.remove("shuffled")?;
-        let (rival, rate) = self.load("store", false)?;
+        let (rival, rate) = self.load(open, "store", false)?;
         samples.push((LOAD, rate));
         self.hot(&*rival, &mut samples)?;
         drop(rival);
         if self.kind.persists {
-            self.reopened(&mut samples)?;
+            self.reopened(open, &mut samples)?;
         }
         self.place.remove("store")?;
         Ok(samples)
@@ -80,14 +82,14 @@ impl Cycle<'_> {
 
     /// A store with all vectors, opened with room for them; vectors per second until all are
     /// durable. Making the vectors is not counted.
-    fn load(&self, name: &str, shuffled: bool) -> Outcome<(Box<dyn Rival>, f64)> {
+    fn load(&self, open: Open, name: &str, shuffled: bool) -> Outcome<(Box<dyn Rival>, f64)> {
         let mut ids: Vec<u64> = (0..self.shape.vectors).collect();
         if shuffled {
             shuffle(&mut ids, &mut Random::new(2));
         }
         self.place.remove(name)?;
         let roomy = Shape { memory_bytes: self.shape.bytes() * 2 + (256 << 20), ..self.shape };
-        let rival = (self.kind.open)(&self.place.join(name), &roomy)?;
+        let rival = open(&self.place.join(name), &roomy)?;
         let mut vectors = Vec::with_capacity(BATCH * self.shape.dimension);
         let mut seconds = 0.0;
         for batch in ids.chunks(BATCH) {
@@ -117,7 +119,7 @@ impl Cycle<'_> {
     }
 
     /// What is measured of a store that was closed: its files, opening, and then little memory.
-    fn reopened(&self, samples: &mut Samples) -> Outcome<()> {
+    fn reopened(&self, open: Open, samples: &mut Samples) -> Outcome<()> {
         let path = self.place.join("store");
         samples.push((SPACE, disk_bytes(&path)? as f64 / self.shape.bytes() as f64));
         evict(&path)?;
@@ -126,14 +128,18 @@ impl Cycle<'_> {
             eprintln!("rivals: MEMORY IS NOT LIMITED ({error}): cold figures are not cold");
         }
         let watch = Stopwatch::start();
-        let rival = (self.kind.open)(&path, &self.shape)?;
+        let rival = open(&path, &self.shape)?;
         rival.get(Random::new(self.seed).next() % self.shape.vectors)?;
         samples.push((OPEN, watch.seconds() * 1e3));
         for (workload, zipf) in [(COLD, None), (ZIPF, Some(self.zipf))] {
             let plans = self.plans(self.depth, zipf);
-            let watch = Stopwatch::start();
-            rival.get_by_workers(&plans)?;
+            let (watch, cpu) = (Stopwatch::start(), cpu_seconds());
+            let latencies = rival.get_by_workers(&plans)?;
             samples.push((workload, count(&plans) / watch.seconds()));
+            if workload == COLD {
+                samples.push((COLD_P99, latencies.value_at_quantile(0.99) as f64 / 1e3));
+                samples.push((COLD_CPU, (cpu_seconds() - cpu) * 1e6 / count(&plans)));
+            }
         }
         samples.push((MANY, self.many(&*rival)?));
         samples.push((SCAN, self.scan(&*rival)?));
@@ -191,17 +197,4 @@ impl Cycle<'_> {
 
 fn count(plans: &[Vec<u64>]) -> f64 {
     plans.iter().map(Vec::len).sum::<usize>() as f64
-}
-
-/// What the files below a directory take on disk: LMDB's file, for one, has holes.
-fn disk_bytes(directory: &Path) -> Outcome<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let mut bytes = 0;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        let own = if metadata.is_dir() { disk_bytes(&entry.path())? } else { 0 };
-        bytes += own + metadata.blocks() * 512;
-    }
-    Ok(bytes)
 }

@@ -7,7 +7,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::rival::{Kind, Rival, Shape, Wait};
 use crate::Outcome;
 
-pub(super) const KIND: Kind = Kind { name: "fjall", persists: true, open };
+pub(super) const KIND: Kind = Kind { name: "fjall", persists: true, open: Some(open) };
 
 struct Fjall {
     database: Database,

@@ -17,12 +17,18 @@ use memmap2::{Advice, Mmap};
 use super::rival::{Kind, Rival, Shape, Wait};
 use crate::Outcome;
 
-pub(super) const MAPPED: Kind =
-    Kind { name: "mmap + index", persists: true, open: |path, shape| open(path, shape, true) };
-pub(super) const READ: Kind =
-    Kind { name: "pread + index", persists: true, open: |path, shape| open(path, shape, false) };
+pub(super) const MAPPED: Kind = Kind {
+    name: "mmap + index",
+    persists: true,
+    open: Some(|path, shape| Ok(Box::new(open(path, shape, true)?))),
+};
+pub(super) const READ: Kind = Kind {
+    name: "pread + index",
+    persists: true,
+    open: Some(|path, shape| Ok(Box::new(open(path, shape, false)?))),
+};
 
-struct Flat {
+pub(super) struct Flat {
     vectors: File,
     ids: File,
     slots: RwLock<HashMap<u64, u64>>,
@@ -34,7 +40,8 @@ struct Flat {
     shape: Shape,
 }
 
-fn open(path: &Path, shape: &Shape, mapped: bool) -> Outcome<Box<dyn Rival>> {
+/// The files in a directory, made where there are none.
+pub(super) fn open(path: &Path, shape: &Shape, mapped: bool) -> Outcome<Flat> {
     fs::create_dir_all(path)?;
     let file = |name: &str| {
         let path = path.join(name);
@@ -46,7 +53,7 @@ fn open(path: &Path, shape: &Shape, mapped: bool) -> Outcome<Box<dyn Rival>> {
     let slots = slots.map(|(id, slot)| Ok((number(id)?, slot))).collect::<Outcome<_>>()?;
     let vectors = file("vectors")?;
     rustix::fs::fadvise(&vectors, 0, None, rustix::fs::Advice::Random)?;
-    Ok(Box::new(Flat {
+    Ok(Flat {
         vectors,
         ids: file("ids")?,
         slots: RwLock::new(slots),
@@ -54,11 +61,11 @@ fn open(path: &Path, shape: &Shape, mapped: bool) -> Outcome<Box<dyn Rival>> {
         map: OnceLock::new(),
         mapped,
         shape: *shape,
-    }))
+    })
 }
 
 impl Flat {
-    fn slot(&self, id: u64) -> Outcome<Option<u64>> {
+    pub(super) fn slot(&self, id: u64) -> Outcome<Option<u64>> {
         Ok(self.slots.read().map_err(|_| "a writer panicked")?.get(&id).copied())
     }
 

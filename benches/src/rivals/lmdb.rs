@@ -14,7 +14,7 @@ use heed::{
 use super::rival::{Kind, Rival, Shape, Wait};
 use crate::Outcome;
 
-pub(super) const KIND: Kind = Kind { name: "LMDB (heed)", persists: true, open };
+pub(super) const KIND: Kind = Kind { name: "LMDB (heed)", persists: true, open: Some(open) };
 
 /// Times the bytes of the vectors that the map may grow to.
 const ROOM: u64 = 4;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, sync::RwLock};
 use super::rival::{Kind, Rival, Shape, Wait};
 use crate::Outcome;
 
-pub(super) const KIND: Kind = Kind { name: "map in memory", persists: false, open };
+pub(super) const KIND: Kind = Kind { name: "map in memory", persists: false, open: Some(open) };
 
 struct Memory {
     map: RwLock<HashMap<u64, Box<[u8]>>>,

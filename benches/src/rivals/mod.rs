@@ -6,8 +6,9 @@
 //! system's cache as well; the files are dropped from that cache first. Readers and writers of
 //! blocking rivals are threads, Nephrite's are tasks on two threads.
 //!
-//! LMDB, redb and fjall are built with the feature `rivals`. Not here: RocksDB, and foyer, which is
-//! a cache and promises no durability.
+//! LMDB, redb and fjall are built with the feature `rivals`, RocksDB with `rocksdb`. The device
+//! itself takes part in every round as well, under a bare ring. Not here: foyer, which is a cache
+//! and may forget what it was given; tokio-uring, which is in `targets io`.
 
 mod cycle;
 #[cfg(feature = "rivals")]
@@ -18,9 +19,13 @@ mod limit;
 mod lmdb;
 mod memory;
 mod nephrite;
+mod raw;
 #[cfg(feature = "rivals")]
 mod redb;
 mod rival;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+mod tokio_fs;
 mod zipf;
 
 use std::{io::Write, process::ExitCode};
@@ -104,7 +109,7 @@ fn run(arguments: &Arguments) -> Outcome<Report> {
     shape.memory_bytes = (shape.bytes() / arguments.memory_share.max(1)).max(MEMORY_MIN);
     let zipf = Zipf::new(shape.vectors);
     let mut rivals: Vec<(Kind, Vec<Figure>)> =
-        kinds(&arguments.only).into_iter().map(|kind| (kind, figures(&kind))).collect();
+        kinds(&place, &arguments.only).into_iter().map(|kind| (kind, figures(&kind))).collect();
     let count = rivals.len();
     for round in 0..arguments.rounds {
         for turn in 0..count {
@@ -119,7 +124,11 @@ fn run(arguments: &Arguments) -> Outcome<Report> {
                 depth: arguments.depth,
                 seed: round as u64,
             };
-            let samples = cycle.run().map_err(|error| format!("{}: {error}", kind.name))?;
+            let samples = match kind.open {
+                Some(open) => cycle.run(open),
+                None => raw::run(&cycle),
+            };
+            let samples = samples.map_err(|error| format!("{}: {error}", kind.name))?;
             for (workload, sample) in samples {
                 figures[workload].push(sample);
             }
@@ -132,14 +141,24 @@ fn run(arguments: &Arguments) -> Outcome<Report> {
     Ok(Report { machine, figures, tables })
 }
 
-fn kinds(only: &[String]) -> Vec<Kind> {
-    let mut kinds = vec![nephrite::KIND, memory::KIND, flat::MAPPED, flat::READ];
+fn kinds(place: &Place, only: &[String]) -> Vec<Kind> {
+    let mut kinds =
+        vec![raw::KIND, nephrite::KIND, memory::KIND, flat::MAPPED, flat::READ, tokio_fs::KIND];
     #[cfg(feature = "rivals")]
     kinds.extend([lmdb::KIND, redb::KIND, fjall::KIND]);
+    #[cfg(feature = "rocksdb")]
+    kinds.push(rocksdb::KIND);
+    if !raw::possible(place) {
+        eprintln!("rivals: no direct I/O by io_uring here: the device itself is not measured");
+        kinds.retain(|kind| kind.open.is_some());
+    }
     let named = |kind: &Kind| only.iter().any(|part| kind.name.contains(part.as_str()));
     kinds.retain(|kind| only.is_empty() || named(kind));
     if !cfg!(feature = "rivals") {
         eprintln!("rivals: built without LMDB, redb and fjall; `--features rivals` adds them");
+    }
+    if !cfg!(feature = "rocksdb") {
+        eprintln!("rivals: built without RocksDB; `--features rocksdb` adds it (and libclang)");
     }
     kinds
 }
@@ -154,7 +173,7 @@ fn figures(kind: &Kind) -> Vec<Figure> {
 /// Tables narrow enough to read; a cell is a median and its range.
 fn tables(arguments: &Arguments, shape: &Shape, rivals: &[(Kind, Vec<Figure>)]) -> Vec<Table> {
     const GROUPS: [(&str, std::ops::Range<usize>); 3] =
-        [("load, space, open, scan", 0..5), ("reads", 5..10), ("durable updates", 10..13)];
+        [("load, space, open, scan", 0..5), ("reads", 5..12), ("durable updates", 12..15)];
     let table = |(title, workloads): (&str, std::ops::Range<usize>)| {
         let title = format!(
             "{title}: {} vectors of {} values, {} MiB of memory when cold, {} rounds",

@@ -9,7 +9,7 @@ use nephrite_io::block_on;
 use super::rival::{Kind, Rival, Shape, Wait};
 use crate::{Outcome, clock::Stopwatch, tasks};
 
-pub(super) const KIND: Kind = Kind { name: "nephrite", persists: true, open };
+pub(super) const KIND: Kind = Kind { name: "nephrite", persists: true, open: Some(open) };
 
 /// Tenths of the memory that the engine may use; the rest is the program's.
 const MEMORY_TENTHS: u64 = 7;

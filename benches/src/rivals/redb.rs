@@ -7,7 +7,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 use super::rival::{Kind, Rival, Shape, Wait};
 use crate::Outcome;
 
-pub(super) const KIND: Kind = Kind { name: "redb", persists: true, open };
+pub(super) const KIND: Kind = Kind { name: "redb", persists: true, open: Some(open) };
 
 const VECTORS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("vectors");
 

@@ -132,5 +132,6 @@ pub(super) struct Kind {
     pub(super) name: &'static str,
     /// What it keeps when it is dropped: one that keeps nothing only takes part when hot.
     pub(super) persists: bool,
-    pub(super) open: Open,
+    /// None for the device itself.
+    pub(super) open: Option<Open>,
 }

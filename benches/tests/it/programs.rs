@@ -29,13 +29,31 @@ fn median_of(report: &Value, name: &str) -> f64 {
 fn rivals_go_through_all_workloads() {
     let size = ["--vectors", "2000", "--dim", "16", "--reads", "640", "--updates", "2"];
     let report = report_of(env!("CARGO_BIN_EXE_rivals"), &[&size[..], &["--rounds", "1"]].concat());
-    for rival in ["nephrite", "mmap + index", "pread + index"] {
+    for rival in ["nephrite", "mmap + index", "pread + index", "tokio::fs + index"] {
         for workload in ["load shuffled", "scan", "hot get, 1 thread", "cold get_many(100)"] {
             assert!(0.0 < median_of(&report, &format!("{rival}: {workload}")), "{workload}");
         }
         assert!(1.0 <= median_of(&report, &format!("{rival}: space")), "{rival}");
     }
     assert!(0.0 < median_of(&report, "map in memory: hot get, 2 threads"));
+    for what in ["p99", "CPU per read"] {
+        let figure = median_of(&report, &format!("nephrite: cold get, uniform: {what}"));
+        assert!(0.0 < figure, "{what}");
+    }
+}
+
+#[test]
+fn space_is_told_for_every_dimension_and_both_packings() {
+    let report =
+        report_of(env!("CARGO_BIN_EXE_targets"), &["space", "--dims", "128,768", "--size", "4"]);
+    let pages = [
+        "128 dimensions, default: pages of 4096",
+        "128 dimensions, dense: pages of 4096",
+        "768 dimensions, dense: pages of 12288",
+    ];
+    for name in pages {
+        assert!(1.0 < median_of(&report, name), "{name}");
+    }
 }
 
 #[test]
