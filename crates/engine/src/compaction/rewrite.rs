@@ -7,10 +7,8 @@
 use std::sync::Arc;
 
 use nephrite_format::{
-    BLOCK_BYTES, Id, IdKind, Lsn, Row,
-    filter::IdFilter,
+    Id, IdKind, Lsn, Row,
     id_run::{IdIndex, IdRunBuilder},
-    page_checksum,
     segment::RowOrder,
 };
 use nephrite_io::{IoBuffer, memory::AlignedBuf};
@@ -22,6 +20,7 @@ use crate::{
     log_file::aligned,
     segment::{
         Segment,
+        id_pages::{ID_BYTES, IdPageWriter},
         seal::{Identity, Outline, TailPages, seal_tail},
         sink::SegmentSink,
     },
@@ -29,8 +28,6 @@ use crate::{
 
 /// Bytes read or written at once.
 const TRANSFER_BYTES: usize = 1 << 20;
-/// Finished id pages are written when they come to this.
-const ID_BYTES: usize = 256 << 10;
 
 /// What is merged.
 pub(super) struct Plan {
@@ -180,7 +177,7 @@ async fn write_segment(
     }
     let checksums = writer.finish(pace).await?;
     let pages = if survey.consecutive && survey.ascending {
-        TailPages { id_pages: Vec::new(), id_page_count: 0, fences: None, filter: None, checksums }
+        TailPages::of_dense(checksums)
     } else {
         write_ids(core, sink, &identity, plan, &survey, checksums, pace).await?
     };
@@ -220,56 +217,31 @@ async fn write_ids(
     checksums: Vec<u64>,
     pace: &mut Pace<'_>,
 ) -> Result<TailPages, Error> {
-    let layout = &identity.layout;
-    let start = layout.page_offset(layout.pages_for(survey.rows));
-    let mut pages = IdPageWriter { sink, identity, start, written: 0, checksums };
+    let mut pages = IdPageWriter::new(sink, identity, survey.rows, checksums);
     let mut builder = IdRunBuilder::new(identity.id_kind);
-    let mut filter = IdFilter::for_ids(survey.entries);
+    let metadata = &core.read.metadata;
+    let _held = core.read.work.hold(metadata.new_filter_bytes(survey.entries));
+    let mut filter = metadata.new_filter(survey.entries);
     let mut merge = plan.merge(core, identity.id_kind);
     while let Some(entry) = merge.next(pace).await? {
         if entry.row.is_tombstone() {
             if plan.keeps_tombstone(&merge) {
                 builder.push(merge.id(), Row::TOMBSTONE);
-                filter.insert(merge.id());
+                filter.iter_mut().for_each(|filter| filter.insert(merge.id()));
             }
             continue;
         }
         let live = &survey.live[entry.input];
         assert!(live.contains(entry.row), "both passes see the same files");
         builder.push(merge.id(), live.new_row(entry.row));
-        filter.insert(merge.id());
+        filter.iter_mut().for_each(|filter| filter.insert(merge.id()));
         if ID_BYTES <= builder.finished_bytes() {
-            pages.write(&builder.take_pages(), pace).await?;
+            let finished = builder.take_pages();
+            pages.write(&finished).await?;
+            pace.pay(finished.len() as u64).await?;
         }
     }
-    let run = builder.finish();
-    let rest = u32::try_from(run.pages.len() / BLOCK_BYTES).expect("fewer pages than rows");
-    let id_page_count = pages.written + rest;
-    let checksums = pages.checksums;
-    let (fences, filter) = (Some(run.fences), Some(filter));
-    Ok(TailPages { id_pages: run.pages, id_page_count, fences, filter, checksums })
-}
-
-/// Writes finished id pages behind the rows.
-struct IdPageWriter<'a> {
-    sink: &'a Arc<SegmentSink>,
-    identity: &'a Identity,
-    start: u64,
-    written: u32,
-    checksums: Vec<u64>,
-}
-
-impl IdPageWriter<'_> {
-    async fn write(&mut self, pages: &[u8], pace: &mut Pace<'_>) -> Result<(), Error> {
-        let offset = self.start + u64::from(self.written) * BLOCK_BYTES as u64;
-        for (page, at) in pages.chunks_exact(BLOCK_BYTES).zip((offset..).step_by(BLOCK_BYTES)) {
-            self.checksums.push(page_checksum(self.identity.page(at), page));
-            self.written += 1;
-        }
-        let mut buffer = aligned(pages.len())?;
-        buffer.copy_from_slice(pages);
-        write(self.sink, offset, IoBuffer::Owned(buffer), pace).await
-    }
+    Ok(pages.finish(builder.finish(), filter))
 }
 
 async fn write(

@@ -1,19 +1,26 @@
 //! The memtable's index: id -> versions, newest first.
 //!
 //! Two parts. *Runs* hold consecutive u64 ids that arrived in order (bulk loads): 40 bytes for any
-//! number of ids. The *table* holds everything else: a hash table of entry numbers, the keys in a
-//! column beside it, each entry linked to the version before it.
+//! number of ids. The *table* holds everything else: a hash table of entry numbers (`id_table`),
+//! the ids and their entries in columns beside it (`keys`, `column`), each entry linked to the
+//! version before it.
 //!
 //! Guarantee: for every id and every log sequence number, [`MemIndex::find`] gives the newest
 //! version at or below that number. Versions of one id are inserted in ascending order of their
 //! sequence numbers (the caller holds the database's write lock).
 //! Not here: visibility rules, locking (the memtable's `RwLock`), vectors.
 
-use std::hash::BuildHasher;
+use std::{cmp::Ordering, hash::BuildHasher};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use nephrite_format::{Id, IdKind, IdRef, Lsn, Row};
+
+use super::{
+    column::Column,
+    id_table::IdTable,
+    keys::Keys,
+    order::{Order, Place, beginning},
+};
 
 /// One version of one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,49 +61,17 @@ struct Entry {
 
 const NO_ENTRY: u32 = u32::MAX;
 
-/// The ids of the entries, column-wise.
-#[derive(Debug)]
-enum Keys {
-    U64(Vec<u64>),
-    Bytes { ends: Vec<u32>, bytes: Vec<u8> },
-}
-
-impl Keys {
-    fn len(&self) -> usize {
-        match self {
-            Self::U64(keys) => keys.len(),
-            Self::Bytes { ends, .. } => ends.len(),
-        }
+impl Entry {
+    /// As two numbers, without padding.
+    fn packed(self) -> [u64; 2] {
+        let row = u64::from(self.version.row.get());
+        [self.version.lsn.get(), row << 32 | u64::from(self.previous)]
     }
 
-    fn get(&self, entry: u32) -> IdRef<'_> {
-        let entry = entry as usize;
-        match self {
-            Self::U64(keys) => IdRef::U64(keys[entry]),
-            Self::Bytes { ends, bytes } => {
-                let start = if entry == 0 { 0 } else { ends[entry - 1] as usize };
-                IdRef::Bytes(&bytes[start..ends[entry] as usize])
-            }
-        }
-    }
-
-    fn push(&mut self, id: IdRef<'_>) {
-        match (self, id) {
-            (Self::U64(keys), IdRef::U64(id)) => keys.push(id),
-            (Self::Bytes { ends, bytes }, IdRef::Bytes(id)) => {
-                bytes.extend_from_slice(id);
-                let end = u32::try_from(bytes.len());
-                ends.push(end.expect("the memtable limit is far below 4 GiB of ids"));
-            }
-            _ => panic!("an id of the wrong kind passed validation"),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::U64(keys) => keys.capacity() * 8,
-            Self::Bytes { ends, bytes } => ends.capacity() * 4 + bytes.capacity(),
-        }
+    fn unpacked([lsn, rest]: [u64; 2]) -> Self {
+        let half = |bits: u64| u32::try_from(bits & 0xffff_ffff).expect("32 bits are left");
+        let version = Version { lsn: Lsn::new(lsn), row: Row::new(half(rest >> 32)) };
+        Self { version, previous: half(rest) }
     }
 }
 
@@ -104,8 +79,8 @@ impl Keys {
 #[derive(Debug)]
 pub(crate) struct MemIndex {
     hasher: FixedState,
-    table: HashTable<u32>,
-    entries: Vec<Entry>,
+    table: IdTable,
+    entries: Column<[u64; 2]>,
     keys: Keys,
     /// In order of insertion; ids ascend strictly from run to run (else they go to the table).
     runs: Vec<Run>,
@@ -113,15 +88,11 @@ pub(crate) struct MemIndex {
 
 impl MemIndex {
     pub(crate) fn new(kind: IdKind, seed: u64) -> Self {
-        let keys = match kind {
-            IdKind::U64 => Keys::U64(Vec::new()),
-            IdKind::Bytes => Keys::Bytes { ends: Vec::new(), bytes: Vec::new() },
-        };
         Self {
             hasher: FixedState::with_seed(seed),
-            table: HashTable::new(),
-            entries: Vec::new(),
-            keys,
+            table: IdTable::new(),
+            entries: Column::default(),
+            keys: Keys::new(kind),
             runs: Vec::new(),
         }
     }
@@ -131,17 +102,10 @@ impl MemIndex {
         let hash = hash_id(&self.hasher, id);
         let entry = u32::try_from(self.keys.len()).expect("a memtable holds fewer than 2^32 rows");
         let keys = &self.keys;
-        let slot = self.table.find_mut(hash, |candidate| keys.get(*candidate) == id);
-        let previous = match slot {
-            Some(newest) => std::mem::replace(newest, entry),
-            None => NO_ENTRY,
-        };
+        let before = self.table.replace(hash, entry, |other| keys.get(other) == id);
+        let previous = before.unwrap_or(NO_ENTRY);
         self.keys.push(id);
-        self.entries.push(Entry { version, previous });
-        if previous == NO_ENTRY {
-            let (hasher, keys) = (&self.hasher, &self.keys);
-            self.table.insert_unique(hash, entry, |other| hash_id(hasher, keys.get(*other)));
-        }
+        self.entries.push(Entry { version, previous }.packed());
     }
 
     /// Adds consecutive ids in consecutive rows, all of one log record.
@@ -179,13 +143,18 @@ impl MemIndex {
     }
 
     fn find_in_table(&self, id: IdRef<'_>, at: Lsn) -> Option<Version> {
-        if self.table.is_empty() {
+        if self.table.len() == 0 {
             return None;
         }
         let hash = hash_id(&self.hasher, id);
-        let mut entry = *self.table.find(hash, |candidate| self.keys.get(*candidate) == id)?;
+        let entry = self.table.find(hash, |candidate| self.keys.get(candidate) == id)?;
+        self.version_at(entry, at)
+    }
+
+    /// The newest version at or below `at` of an entry and those before it.
+    fn version_at(&self, mut entry: u32, at: Lsn) -> Option<Version> {
         while entry != NO_ENTRY {
-            let found = self.entries[entry as usize];
+            let found = Entry::unpacked(self.entries.get(entry as usize));
             if found.version.lsn <= at {
                 return Some(found.version);
             }
@@ -194,49 +163,79 @@ impl MemIndex {
         None
     }
 
-    /// The newest version at or below `at` of every id, in ascending order of the ids.
-    pub(crate) fn sorted(&self, at: Lsn) -> Vec<(Id, Row)> {
-        let mut found: Vec<(Id, Row)> = Vec::with_capacity(self.table.len());
-        for entry in &self.table {
-            let id = self.keys.get(*entry);
-            if let Some(version) = self.find(id, at) {
-                found.push((id.to_id(), version.row));
-            }
-        }
-        found.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        if self.runs.is_empty() {
-            return found;
-        }
-        self.merge_runs(found, at)
+    /// The ids of the table in ascending order.
+    pub(crate) fn order(&self) -> Order {
+        let key = |entry: u32| match self.keys.get(entry) {
+            IdRef::U64(id) => id,
+            IdRef::Bytes(id) => beginning(id),
+        };
+        let entries = self.table.entries().map(|entry| (key(entry), entry));
+        let compare = |left, right| self.keys.get(left).cmp(&self.keys.get(right));
+        Order::new(self.table.len(), entries, compare)
     }
 
-    /// Merges the ids of the runs into the sorted ids of the table, which already hold the newest
-    /// of both.
-    fn merge_runs(&self, table: Vec<(Id, Row)>, at: Lsn) -> Vec<(Id, Row)> {
-        let in_runs: usize = self.runs.iter().map(|run| run.count as usize).sum();
-        let mut merged = Vec::with_capacity(table.len() + in_runs);
-        let mut table = table.into_iter().peekable();
-        for run in self.runs.iter().filter(|run| run.lsn <= at) {
-            for offset in 0..run.count {
-                let id = Id::U64(run.first_id + u64::from(offset));
-                while table.peek().is_some_and(|next| next.0 < id) {
-                    merged.extend(table.next());
-                }
-                if table.peek().is_some_and(|next| next.0 == id) {
-                    merged.extend(table.next());
-                } else {
-                    merged.push((id, Row::new(run.first_row + offset)));
-                }
+    /// Bytes that [`Self::order`] takes.
+    pub(crate) fn order_bytes(&self) -> u64 {
+        Order::bytes_for(self.table.len())
+    }
+
+    /// The next id in ascending order and the row of its newest version at or below `at`: from
+    /// `place` on, which moves behind it. `order` is [`Self::order`], with nothing inserted since.
+    pub(crate) fn next_in(
+        &self,
+        order: &Order,
+        place: &mut Place,
+        at: Lsn,
+    ) -> Option<(IdRef<'_>, Row)> {
+        loop {
+            let run = self.run_at(place, at);
+            let entry = order.entry(place.slot);
+            let entry = entry.map(|entry| (self.keys.get(entry), entry));
+            let (id, in_table, in_run) = match (entry, run) {
+                (None, None) => return None,
+                (Some((id, entry)), None) => (id, Some(entry), None),
+                (None, Some((id, version))) => (id, None, Some(version)),
+                (Some((id, entry)), Some((run, version))) => match id.cmp(&run) {
+                    Ordering::Less => (id, Some(entry), None),
+                    Ordering::Equal => (id, Some(entry), Some(version)),
+                    Ordering::Greater => (run, None, Some(version)),
+                },
+            };
+            place.slot += usize::from(in_table.is_some());
+            place.offset += u32::from(in_run.is_some());
+            let in_table = in_table.and_then(|entry| self.version_at(entry, at));
+            let newest = in_table.into_iter().chain(in_run).max_by_key(|version| version.lsn);
+            if let Some(version) = newest {
+                return Some((id, version.row));
             }
         }
-        merged.extend(table);
-        merged
+    }
+
+    /// The id of the runs that `place` is at, which may move to a later run.
+    fn run_at(&self, place: &mut Place, at: Lsn) -> Option<(IdRef<'static>, Version)> {
+        loop {
+            let run = self.runs.get(place.run)?;
+            if run.lsn <= at && place.offset < run.count {
+                let id = run.first_id + u64::from(place.offset);
+                let row = Row::new(run.first_row + place.offset);
+                return Some((IdRef::U64(id), Version { lsn: run.lsn, row }));
+            }
+            place.run += 1;
+            place.offset = 0;
+        }
+    }
+
+    /// The newest version at or below `at` of every id, in ascending order of the ids.
+    pub(crate) fn sorted(&self, at: Lsn) -> Vec<(Id, Row)> {
+        let (order, mut place) = (self.order(), Place::default());
+        let next = || self.next_in(&order, &mut place, at).map(|(id, row)| (id.to_id(), row));
+        std::iter::from_fn(next).collect()
     }
 
     /// When all there is are runs that continue each other in ids and rows: (first id, first row,
     /// count). Then nothing needs sorting and the segment needs no id entries.
     pub(crate) fn as_dense(&self, at: Lsn) -> Option<(u64, Row, u32)> {
-        if !self.table.is_empty() {
+        if self.table.len() != 0 {
             return None;
         }
         let first = self.runs.first()?;
@@ -254,8 +253,8 @@ impl MemIndex {
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.table.capacity() * 5
-            + self.entries.capacity() * size_of::<Entry>()
+        self.table.bytes()
+            + self.entries.bytes()
             + self.runs.capacity() * size_of::<Run>()
             + self.keys.bytes()
     }

@@ -11,10 +11,15 @@
 //! Lock order: database write lock, then `index`, then `tail`, then `chunks`, then `written`.
 //! Not here: which versions a reader may see (the database's visible sequence number).
 
+mod column;
+mod id_table;
 mod index;
+mod keys;
+mod listing;
+mod order;
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock,
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
@@ -24,7 +29,10 @@ use nephrite_io::{
     memory::{Appender, Chunk},
 };
 
-pub(crate) use self::index::{MemIndex, Version};
+pub(crate) use self::{
+    index::{MemIndex, Version},
+    listing::{Listing, Place},
+};
 use crate::{error::Error, segment::sink::SegmentSink};
 
 /// Largest chunk: one sequential write of this size reaches the device's bandwidth.
@@ -186,11 +194,11 @@ impl Memtable {
         if self.is_empty() {
             return None;
         }
-        self.index.read().unwrap_or_else(PoisonError::into_inner).find(id, at)
+        self.index().find(id, at)
     }
 
     pub(crate) fn find_newest(&self, id: IdRef<'_>) -> Option<Version> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).find_newest(id)
+        self.index().find_newest(id)
     }
 
     /// One lock for many ids.
@@ -203,7 +211,7 @@ impl Memtable {
         if self.is_empty() {
             return;
         }
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let index = self.index();
         for (position, id) in ids.iter().enumerate() {
             if let Some(version) = index.find(*id, at) {
                 found(position, version);
@@ -213,11 +221,11 @@ impl Memtable {
 
     /// Ids and newest rows at or below `at`, ascending.
     pub(crate) fn sorted(&self, at: Lsn) -> Vec<(Id, Row)> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).sorted(at)
+        self.index().sorted(at)
     }
 
-    pub(crate) fn as_dense(&self, at: Lsn) -> Option<(u64, Row, u32)> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).as_dense(at)
+    fn index(&self) -> RwLockReadGuard<'_, MemIndex> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a row found in the index lies.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::Error,
     log_file::aligned,
-    segment::seal::{Identity, Ids, seal},
+    segment::seal::{Identity, seal},
 };
 
 /// Bytes gathered before they are written.
@@ -54,7 +54,7 @@ pub(super) async fn write_part(
         };
         (id.clone(), row)
     });
-    let ids = Ids::Sorted(ids.collect()).densify();
+    let ids: Vec<(Id, Row)> = ids.collect();
     let mut meta = writer.finish(&ids, part).await?;
     (meta.level, meta.live_rows) = (part.level, part.live_rows);
     Ok(meta)
@@ -196,7 +196,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    async fn finish(mut self, ids: &Ids, part: &Part) -> Result<SegmentMeta, Error> {
+    async fn finish(mut self, ids: &[(Id, Row)], part: &Part) -> Result<SegmentMeta, Error> {
         if !self.rows.is_multiple_of(self.identity.layout.rows_per_page()) {
             self.close_page().await?;
         }

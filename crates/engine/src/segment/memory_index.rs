@@ -56,6 +56,17 @@ impl MetadataMemory {
         self.fence_bytes() + self.filter_bytes()
     }
 
+    /// An empty filter for the ids of a new segment; none where it could never be kept in memory.
+    pub(crate) fn new_filter(&self, id_count: u32) -> Option<IdFilter> {
+        (0 < self.new_filter_bytes(id_count)).then(|| IdFilter::for_ids(id_count))
+    }
+
+    /// Bytes of that filter; zero for none.
+    pub(crate) fn new_filter_bytes(&self, id_count: u32) -> u64 {
+        let bytes = IdFilter::memory_bytes_for(id_count) as u64;
+        if bytes <= self.filter_limit { bytes } else { 0 }
+    }
+
     /// Takes room for a filter; false when there is none.
     fn take_filter(&self, bytes: u64) -> bool {
         // Relaxed: a number that guards no memory.
@@ -245,5 +256,13 @@ mod tests {
         memory.give_filter(60);
         assert!(memory.take_filter(60));
         assert_eq!((memory.filter_bytes(), memory.fence_bytes()), (100, 0));
+    }
+
+    #[test]
+    fn a_filter_that_could_never_be_kept_is_not_made() {
+        let bytes = IdFilter::memory_bytes_for(1000) as u64;
+        assert_eq!(MetadataMemory::new(bytes).new_filter_bytes(1000), bytes);
+        assert!(MetadataMemory::new(bytes).new_filter(1000).is_some());
+        assert!(MetadataMemory::new(bytes - 1).new_filter(1000).is_none());
     }
 }

@@ -3,6 +3,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `sink` | the file while it is being written |
+//! | `id_pages` | the id pages while they are being written |
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
 //! | `memory_index` | fences and filters, and the memory they take |
 //! | `work_memory` | what flushes and compactions hold while they run |
@@ -13,6 +14,7 @@
 //! | `bypass` | reads past the cache, when no frame can be had |
 
 mod bypass;
+pub(crate) mod id_pages;
 mod live_rows;
 mod memory_index;
 #[cfg(test)]
@@ -22,11 +24,13 @@ pub(crate) mod reader;
 pub(crate) mod seal;
 pub(crate) mod sink;
 mod vectors;
-mod work_memory;
+pub(crate) mod work_memory;
 
 pub(crate) use self::{
     memory_index::MetadataMemory,
     pages::{Purpose, prefetch_id_pages, prefetch_vector_pages},
     reader::{Garbage, ReadContext, Segment},
+    seal::IdSummary,
     vectors::LastCopied,
+    work_memory::WorkMemory,
 };

@@ -4,7 +4,10 @@
 //! through the cache (`pages`).
 //! Cancel safety: reads change nothing.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use event_listener::Event;
 use nephrite_format::{
@@ -317,10 +320,12 @@ impl Segment {
         let end = ids.partition_point(|id| *id <= self.meta.max_id.as_id_ref());
         let possible = |position: &usize| !self.denies(|| IdHash::of(ids[*position]));
         let positions: Vec<usize> = (start..end).filter(possible).collect();
-        if fences.page_count() as usize * MERGE_IDS_PER_PAGE < positions.len() {
-            return self
-                .merge_sorted(context, &ids[start..end], |at, row| found(start + at, row))
-                .await;
+        let Some((first, last)) = positions.first().zip(positions.last()) else { return Ok(()) };
+        let page_of = |position: &usize| fences.page_for(ids[*position]);
+        let pages = page_of(first).unwrap_or(0)..page_of(last).map_or(self.id_pages(), |it| it + 1);
+        if pages.len() * MERGE_IDS_PER_PAGE < positions.len() {
+            let found = |at, row| found(start + at, row);
+            return self.merge_sorted(context, &ids[start..end], pages, found).await;
         }
         for window in positions.chunks(ID_PAGES_AHEAD) {
             self.find_in_pages(context, ids, window, &mut found).await?;
@@ -354,17 +359,19 @@ impl Segment {
         Ok(())
     }
 
-    /// As [`Self::find_sorted`] when there are several ids to a page: walks both in order.
+    /// As [`Self::find_sorted`] when there are several ids to a page: walks both in order. All ids
+    /// that the segment has lie in the pages `among`.
     async fn merge_sorted(
         self: &Arc<Self>,
         context: &ReadContext,
         ids: &[IdRef<'_>],
+        among: Range<u32>,
         mut found: impl FnMut(usize, Row),
     ) -> Result<(), Error> {
         let mut position = 0;
-        for page in 0..self.id_pages() {
-            if page % ID_PAGES_AT_ONCE == 0 {
-                let end = self.id_pages().min(page + ID_PAGES_AT_ONCE);
+        for page in among.clone() {
+            if (page - among.start).is_multiple_of(ID_PAGES_AT_ONCE) {
+                let end = among.end.min(page + ID_PAGES_AT_ONCE);
                 let pages: Vec<(&Arc<Self>, u32)> = (page..end).map(|page| (self, page)).collect();
                 prefetch(context, &pages, Kind::Id).await?;
             }

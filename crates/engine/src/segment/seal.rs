@@ -58,81 +58,98 @@ impl Identity {
     }
 }
 
-/// The ids of a segment.
+/// What the ids of a segment come to.
 #[derive(Debug)]
-pub(crate) enum Ids {
-    /// Consecutive ids in consecutive rows.
-    Dense { first: u64, first_row: Row, count: u32 },
-    /// Ascending ids with their rows or tombstones.
-    Sorted(Vec<(Id, Row)>),
+pub(crate) struct IdSummary {
+    /// Tombstones included.
+    count: u32,
+    tombstones: u32,
+    /// Smallest and largest id.
+    range: Option<(Id, Id)>,
+    /// First id and row of consecutive ids in consecutive rows.
+    dense: Option<(u64, Row)>,
+    row_order: RowOrder,
 }
 
-impl Ids {
-    /// Number of ids, tombstones included.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Dense { count, .. } => *count as usize,
-            Self::Sorted(ids) => ids.len(),
-        }
+impl IdSummary {
+    /// Consecutive ids in consecutive rows; at least one.
+    pub(crate) fn dense(first: u64, first_row: Row, count: u32) -> Self {
+        let range = Some((Id::U64(first), Id::U64(first + u64::from(count - 1))));
+        let dense = Some((first, first_row));
+        Self { count, tombstones: 0, range, dense, row_order: RowOrder::IdOrder }
     }
 
-    /// Bytes that a flush holds for them: listed, looked up in older segments, and encoded.
-    pub(crate) fn work_bytes(&self) -> u64 {
-        let Self::Sorted(ids) = self else { return 0 };
-        let each = size_of::<(Id, Row)>() + 2 * size_of::<(IdRef<'_>, Row)>();
-        let of = |id: &Id| match id {
-            Id::U64(_) => size_of::<u64>(),
-            Id::Bytes(bytes) => 2 * bytes.len(), // once more in a block of its own
+    /// Of ascending ids with their rows or tombstones.
+    pub(crate) fn of<'a>(entries: impl Iterator<Item = (IdRef<'a>, Row)>) -> Self {
+        let (mut count, mut tombstones) = (0_u32, 0);
+        let (mut first, mut last, mut last_row) = (None, None, None);
+        let (mut is_dense, mut ascends) = (true, true);
+        for (id, row) in entries {
+            let (first_id, first_row) = *first.get_or_insert((id, row));
+            is_dense &= !row.is_tombstone() && follows(first_id, id, count);
+            is_dense &= u64::from(row.get()) == u64::from(first_row.get()) + u64::from(count);
+            if row.is_tombstone() {
+                tombstones += 1;
+            } else {
+                ascends &= last_row.is_none_or(|last| last <= row);
+                last_row = Some(row);
+            }
+            count = count.checked_add(1).expect("a segment holds fewer than 2^32 ids");
+            last = Some(id);
+        }
+        let dense = match first {
+            Some((IdRef::U64(id), row)) if is_dense => Some((id, row)),
+            _ => None,
         };
-        let bytes: usize = ids.iter().map(|(id, _)| of(id)).sum();
-        (ids.len() * each + bytes) as u64
+        let range = first.zip(last).map(|((first, _), last)| (first.to_id(), last.to_id()));
+        let row_order = if ascends { RowOrder::IdOrder } else { RowOrder::Arrival };
+        Self { count, tombstones, range, dense, row_order }
     }
 
-    /// Number of ids that are deleted.
-    pub(crate) fn tombstones(&self) -> usize {
-        match self {
-            Self::Dense { .. } => 0,
-            Self::Sorted(ids) => ids.iter().filter(|(_, row)| row.is_tombstone()).count(),
-        }
+    /// Number of ids, tombstones included.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Number of ids that are not deleted.
+    pub(crate) fn live(&self) -> u32 {
+        self.count - self.tombstones
     }
 
     /// Smallest and largest id.
-    pub(crate) fn range(&self) -> Option<(Id, Id)> {
-        match self {
-            Self::Dense { first, count, .. } => {
-                Some((Id::U64(*first), Id::U64(first + u64::from(*count) - 1)))
-            }
-            Self::Sorted(ids) => Some((ids.first()?.0.clone(), ids.last()?.0.clone())),
-        }
+    pub(crate) fn range(&self) -> Option<(IdRef<'_>, IdRef<'_>)> {
+        self.range.as_ref().map(|(min, max)| (min.as_id_ref(), max.as_id_ref()))
     }
 
-    /// Makes it dense when the ids and rows happen to be consecutive.
-    pub(crate) fn densify(self) -> Self {
-        let Self::Sorted(ids) = &self else { return self };
-        let Some((Id::U64(first), first_row)) = ids.first() else { return self };
-        let consecutive = ids.iter().enumerate().all(|(position, (id, row))| {
-            let Id::U64(id) = id else { return false };
-            let position = position as u64;
-            *id == first.wrapping_add(position)
-                && u64::from(row.get()) == u64::from(first_row.get()) + position
-                && !row.is_tombstone()
-        });
-        match u32::try_from(ids.len()) {
-            Ok(count) if consecutive => Self::Dense { first: *first, first_row: *first_row, count },
-            _ => self,
-        }
+    /// Whether the segment needs no id pages.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.dense.is_some()
     }
 
-    fn row_order(&self) -> RowOrder {
-        let Self::Sorted(ids) = self else { return RowOrder::IdOrder };
-        let mut last = None;
-        for (_, row) in ids.iter().filter(|(_, row)| !row.is_tombstone()) {
-            if last.is_some_and(|last| *row < last) {
-                return RowOrder::Arrival;
-            }
-            last = Some(*row);
+    /// With what else there is to say of the segment.
+    pub(crate) fn outline(&self, row_count: u32, max_lsn: Lsn, order: u64) -> Outline {
+        let id_index = match self.dense {
+            Some((first, first_row)) => IdIndex::Dense { first, count: self.count, first_row },
+            None => IdIndex::Sorted,
+        };
+        Outline {
+            row_count,
+            entry_count: self.count,
+            tombstone_count: self.tombstones,
+            id_index,
+            row_order: self.row_order,
+            max_lsn,
+            order,
+            range: self.range.clone().expect("a segment without ids is never sealed"),
         }
-        RowOrder::IdOrder
+    }
+}
+
+/// Whether `id` is the number `count` after `first`.
+fn follows(first: IdRef<'_>, id: IdRef<'_>, count: u32) -> bool {
+    match (first, id) {
+        (IdRef::U64(first), IdRef::U64(id)) => first.checked_add(u64::from(count)) == Some(id),
+        _ => false,
     }
 }
 
@@ -148,22 +165,35 @@ pub(crate) struct Tail {
     pub(crate) meta: SegmentMeta,
 }
 
-/// Builds the tail. `row_checksums` holds one checksum per vector page; `order` is the age.
+/// Builds the tail of a segment whose ids, ascending, are all in memory. `checksums` holds one per
+/// vector page; `order` is the age.
 ///
 /// # Errors
 /// Out of memory; a segment too large for the format.
 pub(crate) fn seal(
     identity: &Identity,
-    ids: &Ids,
+    ids: &[(Id, Row)],
     row_count: u32,
     checksums: Vec<u64>,
     max_lsn: Lsn,
     order: u64,
 ) -> Result<Tail, Error> {
-    let (id_pages, fences, filter) = id_pages(identity.id_kind, ids);
-    let id_page_count = page_count(&id_pages);
-    let pages = TailPages { id_pages, id_page_count, fences, filter, checksums };
-    seal_tail(identity, outline(ids, row_count, max_lsn, order), pages)
+    let summary = IdSummary::of(ids.iter().map(|(id, row)| (id.as_id_ref(), *row)));
+    let outline = summary.outline(row_count, max_lsn, order);
+    if summary.is_dense() {
+        return seal_tail(identity, outline, TailPages::of_dense(checksums));
+    }
+    let mut builder = IdRunBuilder::new(identity.id_kind);
+    let mut filter = IdFilter::for_ids(summary.count());
+    for (id, row) in ids {
+        builder.push(IdRef::from(id), *row);
+        filter.insert(IdRef::from(id));
+    }
+    let run = builder.finish();
+    let id_page_count = page_count(&run.pages);
+    let (fences, filter) = (Some(run.fences), Some(filter));
+    let pages = TailPages { id_pages: run.pages, id_page_count, fences, filter, checksums };
+    seal_tail(identity, outline, pages)
 }
 
 /// What a segment holds.
@@ -193,6 +223,13 @@ pub(crate) struct TailPages {
     pub(crate) filter: Option<IdFilter>,
     /// Of all pages that are in the file: rows, then ids.
     pub(crate) checksums: Vec<u64>,
+}
+
+impl TailPages {
+    /// Of a segment that needs no id pages.
+    pub(crate) fn of_dense(checksums: Vec<u64>) -> Self {
+        Self { id_pages: Vec::new(), id_page_count: 0, fences: None, filter: None, checksums }
+    }
 }
 
 /// Builds the tail of a segment whose id pages may be in its file already.
@@ -240,43 +277,8 @@ pub(crate) fn seal_tail(
     Ok(Tail { offset: tail_offset, bytes, footer, fences, filter, meta })
 }
 
-fn id_pages(kind: IdKind, ids: &Ids) -> (Vec<u8>, Option<FenceIndex>, Option<IdFilter>) {
-    let Ids::Sorted(ids) = ids else { return (Vec::new(), None, None) };
-    let mut builder = IdRunBuilder::new(kind);
-    let mut filter = IdFilter::for_ids(count(ids.len()));
-    for (id, row) in ids {
-        builder.push(IdRef::from(id), *row);
-        filter.insert(IdRef::from(id));
-    }
-    let run = builder.finish();
-    (run.pages, Some(run.fences), Some(filter))
-}
-
 fn page_count(pages: &[u8]) -> u32 {
     u32::try_from(pages.len() / BLOCK_BYTES).expect("fewer pages than rows")
-}
-
-fn count(value: usize) -> u32 {
-    u32::try_from(value).expect("a segment holds fewer than 2^32 ids")
-}
-
-fn outline(ids: &Ids, row_count: u32, max_lsn: Lsn, order: u64) -> Outline {
-    let id_index = match ids {
-        Ids::Dense { first, first_row, count } => {
-            IdIndex::Dense { first: *first, count: *count, first_row: *first_row }
-        }
-        Ids::Sorted(_) => IdIndex::Sorted,
-    };
-    Outline {
-        row_count,
-        entry_count: count(ids.len()),
-        tombstone_count: count(ids.tombstones()),
-        id_index,
-        row_order: ids.row_order(),
-        max_lsn,
-        order,
-        range: ids.range().expect("a segment without ids is never sealed"),
-    }
 }
 
 fn summary(identity: &Identity, outline: &Outline) -> SegmentSummary {

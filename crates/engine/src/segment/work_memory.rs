@@ -4,7 +4,8 @@
 //! with the buffers it stands for. The number is charged to the share of the memtables: while a
 //! compaction holds much, writers wait earlier.
 //! Does not: refuse anything. Who takes more than a few buffers bounds it before
-//! (`SegmentSink::make_room`, the pieces of a merge). Ids that a flush sorts are held here too.
+//! (`SegmentSink::make_room`, the pieces of a merge). The order of the
+//! ids that a flush writes is held here too.
 
 use std::sync::{
     Arc,

@@ -8,48 +8,37 @@
 //! Runs on the flush task only, of each database the oldest memtable first. Up to
 //! [`FLUSH_TOGETHER`] databases, with no more than one large memtable's bytes in all, go through it
 //! together: their files are written and synced at the same time, directory and manifest once.
+//! What a flush holds beside the memtable is 16 bytes for each id, counted as work, and pieces.
 //! A failure leaves the memtable where it is, to be tried again; nothing acknowledged depends on
 //! it, since the log keeps the records. Safe under a kill at any point: until the manifest names a
 //! segment it is an orphan that the next open removes.
 
+mod effect;
+mod output;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
 };
 
 use nephrite_format::{
-    DatabaseId, FileId, FrameSequence, Generation, Id, IdRef, Lsn, Row,
-    manifest::{Counters, FlushEdit, ManifestEdit, SegmentMeta},
+    DatabaseId, FileId, FrameSequence, Generation, Lsn,
+    manifest::{Counters, FlushEdit, ManifestEdit},
 };
-use nephrite_io::IoBuffer;
-
 use tracing::{Instrument, info_span};
 
+use self::effect::Effect;
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
-    lookup::find_in_segments,
-    memtable::Memtable,
-    segment::{
-        Segment,
-        seal::{Identity, Ids, seal},
-        sink::SegmentSink,
-    },
+    memtable::{Listing, Memtable},
+    segment::Segment,
     together::all,
-    version::Version,
     wal::LogPosition,
 };
 
 /// Databases flushed with one change of the manifest.
 const FLUSH_TOGETHER: usize = 32;
-
-/// How the ids of a memtable change what the segments hold.
-#[derive(Debug, Default)]
-struct Effect {
-    live_records: u64,
-    /// Segments with the number of their rows that are garbage from now on.
-    buried: Vec<(Arc<Segment>, u32)>,
-}
 
 /// A memtable whose segment is on disk and not yet part of its database.
 struct Prepared<'a> {
@@ -211,10 +200,9 @@ impl Core {
             self.replace_sink(database, &memtable).await;
         }
         let version = database.version.load();
-        let ids = ids_of(&memtable, version.segments.is_empty());
-        let _held = self.read.work.hold(ids.work_bytes());
+        let ids = Listing::new(&memtable, version.segments.is_empty(), &self.read.work);
         let effect = self.effect(&version, &ids).await?;
-        let segment = match ids.len() {
+        let segment = match ids.summary().count() {
             0 => None,
             _ => Some(self.write_segment(database, &memtable, &ids).await?),
         };
@@ -234,88 +222,6 @@ impl Core {
         } else if old.remove().await.is_err() {
             self.garbage.add(old.id());
         }
-    }
-
-    /// Writes and syncs the segment of a memtable.
-    async fn write_segment(
-        &self,
-        database: &DatabaseCore,
-        memtable: &Memtable,
-        ids: &Ids,
-    ) -> Result<Arc<Segment>, Error> {
-        memtable.close_page();
-        memtable.write_pages().await?;
-        let sink = memtable.sink();
-        let identity = self.identity(database, sink.id());
-        let mut checksums = Vec::new();
-        memtable.for_each_page(|page| {
-            let number = u32::try_from(checksums.len()).expect("fewer pages than rows");
-            checksums.push(identity.vector_page_checksum(number, page));
-        });
-        let order = {
-            let mut side = database.lock();
-            side.next_order += 1;
-            side.next_order - 1
-        };
-        let (rows, last) = (memtable.rows(), memtable.last_lsn());
-        let tail = seal(&identity, ids, rows, checksums, last, order)?;
-        self.finish_segment(&sink, identity, tail).await
-    }
-
-    /// Writes header and tail of a segment whose rows were handed to its file, syncs and closes it.
-    /// Its directory entry is the caller's to sync.
-    pub(crate) async fn finish_segment(
-        &self,
-        sink: &Arc<SegmentSink>,
-        identity: Identity,
-        mut tail: crate::segment::seal::Tail,
-    ) -> Result<Arc<Segment>, Error> {
-        let file = sink.file().await?;
-        let empty = crate::log_file::aligned(0)?;
-        let bytes = std::mem::replace(&mut tail.bytes, empty);
-        let writes = vec![
-            (0, IoBuffer::Owned(identity.header_page()?)),
-            (tail.offset, IoBuffer::Owned(bytes)),
-        ];
-        sink.submit(&file, writes);
-        drop(file);
-        sink.drain().await?;
-        sink.sync_file().await?;
-        sink.finish().await;
-        Ok(Arc::new(Segment::from_tail(&self.read, identity, tail)?))
-    }
-
-    /// What the ids of a memtable do to the records in the segments.
-    async fn effect(&self, version: &Version, ids: &Ids) -> Result<Effect, Error> {
-        let mut effect = Effect { live_records: version.live_records, buried: Vec::new() };
-        let Some((min, max)) = ids.range() else { return Ok(effect) };
-        let (min, max) = (min.as_id_ref(), max.as_id_ref());
-        if !version.segments.iter().any(|segment| segment.overlaps(min, max)) {
-            effect.live_records += (ids.len() - ids.tombstones()) as u64;
-            return Ok(effect);
-        }
-        let listed: Vec<(IdRef<'_>, Row)> = match ids {
-            Ids::Sorted(ids) => ids.iter().map(|(id, row)| (id.as_id_ref(), *row)).collect(),
-            Ids::Dense { first, first_row, count } => (0..*count)
-                .map(|at| (IdRef::U64(first + u64::from(at)), Row::new(first_row.get() + at)))
-                .collect(),
-        };
-        let wanted: Vec<IdRef<'_>> = listed.iter().map(|(id, _)| *id).collect();
-        let before = find_in_segments(&self.read, &version.segments, &wanted, |segment, row| {
-            if !row.is_tombstone() {
-                effect.bury(segment);
-            }
-        });
-        let before = before.await?;
-        for ((_, row), before) in listed.iter().zip(before) {
-            let existed = before.is_some_and(|before| !before.is_tombstone());
-            match (existed, row.is_tombstone()) {
-                (true, true) => effect.live_records -= 1,
-                (false, false) => effect.live_records += 1,
-                (true, false) | (false, true) => {}
-            }
-        }
-        Ok(effect)
     }
 
     async fn commit_flush(
@@ -384,43 +290,4 @@ impl Core {
         let rows = segment.as_ref().map_or(0, |segment| segment.live_rows());
         self.counters.flushed_rows.fetch_add(u64::from(rows), Ordering::Relaxed); // a counter
     }
-}
-
-impl Effect {
-    fn bury(&mut self, segment: &Arc<Segment>) {
-        match self.buried.iter_mut().find(|(known, _)| Arc::ptr_eq(known, segment)) {
-            Some((_, rows)) => *rows += 1,
-            None => self.buried.push((Arc::clone(segment), 1)),
-        }
-    }
-
-    /// The manifest keeps the live rows of older segments up to date, so that garbage is known
-    /// after a restart.
-    fn update_metas(&self, known: &[SegmentMeta], edit: &mut FlushEdit) {
-        let mut rows_of: BTreeMap<FileId, u32> = BTreeMap::new();
-        for (segment, rows) in &self.buried {
-            // A compaction may have put another segment in its place meanwhile.
-            let sum = rows_of.entry(segment.live().newest().file()).or_default();
-            *sum = sum.saturating_add(*rows);
-        }
-        for meta in known {
-            let Some(rows) = rows_of.get(&meta.file) else { continue };
-            edit.removed.push(meta.file);
-            let live_rows = meta.live_rows.saturating_sub(*rows);
-            edit.added.push(SegmentMeta { live_rows, ..meta.clone() });
-        }
-    }
-}
-
-/// The ids of a memtable. Below the oldest segment there is nothing to hide, so tombstones go.
-fn ids_of(memtable: &Memtable, is_bottom: bool) -> Ids {
-    let at = Lsn::new(u64::MAX);
-    if let Some((first, first_row, count)) = memtable.as_dense(at) {
-        return Ids::Dense { first, first_row, count };
-    }
-    let mut sorted: Vec<(Id, Row)> = memtable.sorted(at);
-    if is_bottom {
-        sorted.retain(|(_, row)| !row.is_tombstone());
-    }
-    Ids::Sorted(sorted).densify()
 }
