@@ -56,6 +56,29 @@ fn memory_bytes(field: &str) -> u64 {
     kib.expect("it is a number of KiB") << 10
 }
 
+/// What the allocator of this process fetched from the system and what of it is in use, in bytes.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a pair of numbers for tests to print")]
+pub struct Allocator {
+    /// For small blocks, of all its arenas; resident or not.
+    pub fetched: u64,
+    /// Of those.
+    pub in_use: u64,
+}
+
+/// What the C library says of its allocator; none where it does not.
+#[must_use]
+pub fn allocator() -> Option<Allocator> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: the call takes nothing and fills a plain structure.
+        let told = unsafe { libc::mallinfo2() };
+        Some(Allocator { fetched: told.arena as u64, in_use: told.uordblks as u64 })
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
+}
+
 /// Names of this process's threads that belong to the engine.
 ///
 /// # Panics
