@@ -227,7 +227,7 @@ impl Opening {
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let state = ManifestState::default();
         let manifest = Manifest::create(disk, paths, store, Arc::clone(&next_file), state).await?;
-        let log = RecoveredLog::fresh(vec![spare]);
+        let log = RecoveredLog::fresh(vec![spare.into()]);
         self.start(lock, store, manifest, next_file, context, log, BTreeMap::new(), 1).await
     }
 

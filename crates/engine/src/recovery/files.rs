@@ -17,13 +17,13 @@ use crate::{
     log_file,
     manifest::ManifestState,
     paths::{StorePaths, parse_wal, wal_name},
-    wal::{LogPosition, WalFile},
+    wal::{LogPosition, RestingFile, WalFile},
 };
 
 /// A segment that recovery needs.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) wal: WalFile,
+    pub(super) wal: RestingFile,
     pub(super) header: FileHeader,
     pub(super) position: u64,
 }
@@ -77,7 +77,7 @@ async fn open_named(source: Source<'_>, position: u64, id: FileId) -> Result<Fou
         let what = format!("the file is log segment {found} where the manifest says {position}");
         return Err(Error::corrupt(name, 0, what));
     }
-    Ok(Found { wal, header, position })
+    Ok(Found { wal: wal.into(), header, position })
 }
 
 async fn read_header(disk: &Arc<dyn Disk>, wal: &WalFile) -> Result<FileHeader, Error> {
@@ -94,7 +94,7 @@ async fn read_header(disk: &Arc<dyn Disk>, wal: &WalFile) -> Result<FileHeader, 
 ///
 /// # Errors
 /// `Corrupt` naming a file of another store, which is left as it is; `VersionUnsupported`.
-pub(super) async fn unnamed(source: Source<'_>) -> Result<Vec<WalFile>, Error> {
+pub(super) async fn unnamed(source: Source<'_>) -> Result<Vec<RestingFile>, Error> {
     let named: Vec<FileId> = source.manifest.log.values().copied().collect();
     let mut spares = Vec::new();
     for entry in source.disk.list_dir(source.paths.wal_dir()).await? {
@@ -115,7 +115,7 @@ pub(super) async fn unnamed(source: Source<'_>) -> Result<Vec<WalFile>, Error> {
             Err(Error::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
-        spares.push(wal);
+        spares.push(wal.into());
     }
     Ok(spares)
 }

@@ -10,7 +10,7 @@
 //! The first pass finds where the log ends: at the first frame that is missing or does not verify,
 //! or whose bulk rows do not. That end is legal if nothing says that the missing frame was on
 //! disk: then it was never acknowledged. Otherwise it is damage, and the open fails naming file
-//! and offset. One log segment is in memory at a time.
+//! and offset. One log segment is open and in memory at a time.
 //!
 //! Nothing on disk changes until the memtables are flushed, so a crash during recovery starts it
 //! over from the same state.
@@ -33,9 +33,11 @@ pub(crate) use self::{
     scan::scan_log,
 };
 use crate::{
+    error::Error,
+    log_file,
     manifest::ManifestState,
     paths::StorePaths,
-    wal::{LogPosition, RecoveredSegment, WalFile},
+    wal::{LogPosition, RecoveredSegment, RestingFile},
 };
 
 /// What recovery reads from.
@@ -52,7 +54,7 @@ pub(crate) struct Source<'a> {
 pub(crate) struct RecoveredLog {
     /// Segments with records, in order, and how many of their frames count.
     chain: Vec<ChainSegment>,
-    spares: Vec<WalFile>,
+    spares: Vec<RestingFile>,
     pub(crate) next_lsn: Lsn,
     pub(crate) next_sequence: FrameSequence,
     pub(crate) next_position: u64,
@@ -60,7 +62,7 @@ pub(crate) struct RecoveredLog {
 
 #[derive(Debug)]
 struct ChainSegment {
-    wal: WalFile,
+    wal: RestingFile,
     header: FileHeader,
     start: LogPosition,
     /// Sequence of the first frame that does not count.
@@ -70,7 +72,7 @@ struct ChainSegment {
 
 impl RecoveredLog {
     /// The log of a new store.
-    pub(crate) fn fresh(spares: Vec<WalFile>) -> Self {
+    pub(crate) fn fresh(spares: Vec<RestingFile>) -> Self {
         Self {
             chain: Vec::new(),
             spares,
@@ -81,11 +83,11 @@ impl RecoveredLog {
     }
 
     /// Splits off what the log goes on with: segments that recovery still needs, and free files.
-    pub(crate) fn hand_over(&mut self) -> (Vec<RecoveredSegment>, Vec<WalFile>) {
+    pub(crate) fn hand_over(&mut self) -> (Vec<RecoveredSegment>, Vec<RestingFile>) {
         let closed = self.chain.iter().map(|segment| RecoveredSegment {
             start: segment.start,
             last_lsn: segment.last_lsn,
-            wal: segment.wal.clone(),
+            wal: segment.wal,
         });
         (closed.collect(), std::mem::take(&mut self.spares))
     }
@@ -94,6 +96,16 @@ impl RecoveredLog {
     pub(crate) fn is_empty(&self) -> bool {
         self.chain.is_empty()
     }
+}
+
+/// All bytes of a log file.
+async fn content(
+    disk: &Arc<dyn Disk>,
+    paths: &StorePaths,
+    wal: RestingFile,
+) -> Result<Vec<u8>, Error> {
+    let wal = wal.open(disk, paths).await?;
+    log_file::read_file(&**disk, &wal.file, wal.bytes).await
 }
 
 fn records<'a>(frame: &FrameView<'a>, name: &'a str, at: u64) -> WalRecords<'a> {

@@ -36,8 +36,7 @@ impl Core {
             .await;
         for segment in &log.chain {
             let name = wal_name(segment.wal.id);
-            let content =
-                log_file::read_file(&*self.read.disk, &segment.wal.file, segment.wal.bytes).await?;
+            let content = super::content(&self.read.disk, &self.paths, segment.wal).await?;
             let mut frames: Vec<(u64, FrameView<'_>)> = Vec::new();
             let first = Some(segment.start.sequence);
             log_file::read_frames(&content, &segment.header, first, |at, frame| {

@@ -11,6 +11,7 @@ use nephrite_format::{
 use super::{
     ChainSegment, RecoveredLog, Source,
     bulk::{Bulk, check_bulk},
+    content,
     files::{self, Found},
     records,
 };
@@ -106,8 +107,10 @@ async fn scan_segment(
     let Found { wal, header, position } = found;
     let name = wal_name(wal.id);
     // As with the manifest: durable before anything is built on it.
-    nephrite_io::sync(&**source.disk, &wal.file).await?;
-    let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
+    let opened = wal.open(source.disk, source.paths).await?;
+    nephrite_io::sync(&**source.disk, &opened.file).await?;
+    let content = log_file::read_file(&**source.disk, &opened.file, wal.bytes).await?;
+    drop(opened);
     let start = LogPosition { segment: position, sequence: log.next_sequence };
     let mut bulks: Vec<(u64, FrameSequence, Lsn, Bulk)> = Vec::new();
     let mut ends: Vec<(FrameSequence, u32, Lsn)> = Vec::new();
@@ -172,7 +175,7 @@ async fn begins_with(
     sequence: FrameSequence,
 ) -> Result<bool, Error> {
     let Found { wal, header, .. } = segment;
-    let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
+    let content = content(source.disk, source.paths, *wal).await?;
     let place = header.identity(BLOCK_BYTES as u64);
     let first = decode_frame(&content[BLOCK_BYTES..], place);
     Ok(first.is_ok_and(|frame| frame.header.sequence == sequence))
@@ -186,7 +189,7 @@ async fn refuse_frames_behind(
     end: Option<&End>,
 ) -> Result<(), Error> {
     let Found { wal, header, .. } = found;
-    let content = log_file::read_file(&**source.disk, &wal.file, wal.bytes).await?;
+    let content = content(source.disk, source.paths, *wal).await?;
     let durable = log_file::durable_behind(&content, header, BLOCK_BYTES);
     if durable.is_some_and(|durable| missing <= durable) {
         let place = (wal_name(wal.id), BLOCK_BYTES as u64);

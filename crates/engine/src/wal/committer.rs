@@ -18,40 +18,22 @@ use std::{
 };
 
 use nephrite_format::{
-    BLOCK_BYTES, FileDetail, FileHeader, FileId, FrameSequence, Generation, Lsn,
+    BLOCK_BYTES, FileDetail, FileHeader, FrameSequence, Generation, Lsn,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes},
     manifest::ManifestEdit,
 };
-use nephrite_io::{FileHandle, IoBuffer, OpenOptions, memory::AlignedBuf, write, write_synced};
+use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write, write_synced};
 
-use super::{Closed, LogPosition, Wal, WalContext, WalStart, finish, staging::Frame};
+use super::{
+    Closed, LogPosition, RestingFile, Wal, WalContext, WalFile, WalStart, create_wal_file, finish,
+    staging::Frame,
+};
 use crate::{config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable};
 
 /// How long buffered records may wait in memory for company before they are written.
 const LINGER: Duration = Duration::from_millis(10);
 /// Empty segments kept for reuse; further ones are deleted.
 const SPARES_MAX: usize = 4;
-
-/// A log file.
-#[derive(Clone, Debug)]
-pub(crate) struct WalFile {
-    pub(crate) id: FileId,
-    pub(crate) file: FileHandle,
-    pub(crate) bytes: u64,
-}
-
-/// A log file that is not being written: closed, so that a long log keeps no files open.
-#[derive(Clone, Copy, Debug)]
-struct RestingFile {
-    id: FileId,
-    bytes: u64,
-}
-
-impl From<WalFile> for RestingFile {
-    fn from(wal: WalFile) -> Self {
-        Self { id: wal.id, bytes: wal.bytes }
-    }
-}
 
 /// The segment being written.
 #[derive(Debug)]
@@ -116,11 +98,11 @@ impl Committer {
             closed: start
                 .recovered
                 .into_iter()
-                .map(|segment| (segment.start.segment, segment.wal.into()))
+                .map(|segment| (segment.start.segment, segment.wal))
                 .collect(),
             unsynced: Vec::new(),
             ready: VecDeque::new(),
-            spares: start.spares.into_iter().map(RestingFile::from).collect(),
+            spares: start.spares,
             next_position: start.next_position,
             next_sequence: start.next_sequence,
             last_lsn: Lsn::new(start.next_lsn.get() - 1),
@@ -411,7 +393,8 @@ impl Committer {
     /// manifest. Only then may frames go there, so recovery knows which files it needs.
     async fn make_ready(&mut self) -> Result<(), Error> {
         let wal = match self.spares.pop() {
-            Some(spare) => self.open_spare(spare).await?,
+            // One that cannot be opened is not tried again.
+            Some(spare) => spare.open(&self.context.disk, &self.context.paths).await?,
             None => self.create_spare().await?,
         };
         let made = self.name_segment(&wal).await;
@@ -478,33 +461,11 @@ impl Committer {
         self.wal.room.notify(usize::MAX);
     }
 
-    /// Opens a file that came free. One that cannot be opened is not tried again.
-    async fn open_spare(&self, spare: RestingFile) -> Result<WalFile, Error> {
-        let path = self.context.paths.wal(spare.id);
-        let file = self.context.disk.open(&path, OpenOptions::read_write()).await?;
-        Ok(WalFile { id: spare.id, file, bytes: spare.bytes })
-    }
-
     async fn create_spare(&self) -> Result<WalFile, Error> {
         let wal = create_wal_file(&self.context).await?;
         self.wal.counters.segments_created.fetch_add(1, Ordering::Relaxed); // a counter
         Ok(wal)
     }
-}
-
-/// A new log file full of zeros, with a header of its own, durable with its directory entry.
-pub(crate) async fn create_wal_file(context: &WalContext) -> Result<WalFile, Error> {
-    let id = context.allocate_file();
-    let header = FileHeader {
-        store: context.store,
-        file: id,
-        generation: Generation::new(0),
-        detail: FileDetail::Wal { position: 0, segment_bytes: context.segment_bytes },
-    };
-    let path = context.paths.wal(id);
-    let file = log_file::create(&*context.disk, &path, &header, context.segment_bytes).await?;
-    context.disk.sync_dir(context.paths.wal_dir()).await?;
-    Ok(WalFile { id, file, bytes: context.segment_bytes })
 }
 
 /// Waits for whichever comes first; `true` when it was the second.

@@ -13,6 +13,7 @@
 //! Lock order: a database's write lock, staging, `live`.
 
 mod committer;
+mod file;
 mod group;
 mod staging;
 mod visibility;
@@ -30,7 +31,8 @@ use nephrite_format::{FileId, FrameSequence, Lsn, StoreId, frame::FRAME_HEADER_B
 use nephrite_io::Disk;
 
 pub(crate) use self::{
-    committer::{Committer, WalFile, create_wal_file},
+    committer::Committer,
+    file::{RestingFile, WalFile, create_wal_file},
     staging::{LOG_BUFFERS_BYTES, Record, Refusal, Staged},
     visibility::Visibility,
 };
@@ -105,7 +107,7 @@ pub(crate) struct WalStart {
     /// Segments with records that are not in vector segments yet, oldest first.
     pub(crate) recovered: Vec<RecoveredSegment>,
     /// Log files whose records are no longer needed.
-    pub(crate) spares: Vec<WalFile>,
+    pub(crate) spares: Vec<RestingFile>,
 }
 
 /// A full segment that recovery found and still needs.
@@ -113,7 +115,7 @@ pub(crate) struct WalStart {
 pub(crate) struct RecoveredSegment {
     pub(crate) start: LogPosition,
     pub(crate) last_lsn: Lsn,
-    pub(crate) wal: WalFile,
+    pub(crate) wal: RestingFile,
 }
 
 /// What the log works on.

@@ -45,6 +45,7 @@ pub(crate) struct FaultDisk {
     syncs: AtomicU64,
     opens_held: AtomicU64,
     directories_synced: Mutex<Vec<PathBuf>>,
+    logs_open: Arc<OpenNow>,
     held: Mutex<Vec<Request>>,
 }
 
@@ -71,6 +72,7 @@ impl FaultDisk {
             syncs: AtomicU64::new(0),
             opens_held: AtomicU64::new(0),
             directories_synced: Mutex::default(),
+            logs_open: Arc::default(),
             held: Mutex::default(),
         })
     }
@@ -92,6 +94,11 @@ impl FaultDisk {
     /// Files whose opening was begun and does not end.
     pub(crate) fn opens_held(&self) -> u64 {
         self.opens_held.load(Ordering::Relaxed) // a counter
+    }
+
+    /// Most log files that were open at a time.
+    pub(crate) fn logs_open_max(&self) -> u64 {
+        self.logs_open.most.load(Ordering::Relaxed) // a counter
     }
 
     /// Directories that were synced so far.
@@ -177,7 +184,14 @@ impl Disk for FaultDisk {
             }
             _ => None,
         };
-        let Some(kind) = kind else { return self.inner.open(path, options) };
+        let Some(kind) = kind else {
+            let opened = self.inner.open(path, options);
+            return if path.extension().is_some_and(|it| it == "wal") {
+                Box::pin(counted(opened, Arc::clone(&self.logs_open)))
+            } else {
+                opened
+            };
+        };
         self.failed.fetch_add(1, Ordering::Relaxed); // a counter
         let error = IoError::new(IoOperation::Open, path, io::Error::from(kind));
         Box::pin(async { Err(error) })
@@ -227,6 +241,30 @@ impl Disk for FaultDisk {
     fn shutdown(&self) -> IoFuture<()> {
         self.inner.shutdown()
     }
+}
+
+/// How many files are open.
+#[derive(Default)]
+struct OpenNow {
+    now: AtomicU64,
+    most: AtomicU64,
+}
+
+/// Held by a file as long as it is open.
+struct CountedOpen(Arc<OpenNow>);
+
+impl Drop for CountedOpen {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed); // a counter
+    }
+}
+
+async fn counted(opening: IoFuture<FileHandle>, open: Arc<OpenNow>) -> Result<FileHandle, IoError> {
+    let file = opening.await?;
+    let now = open.now.fetch_add(1, Ordering::Relaxed) + 1; // a counter
+    open.most.fetch_max(now, Ordering::Relaxed); // a counter
+    file.hold_until_closed(Box::new(CountedOpen(open)));
+    Ok(file)
 }
 
 fn syncs(operation: &Operation) -> bool {

@@ -15,11 +15,12 @@ use nephrite::{
     blocking::{Database, Store},
     runtime::{BoxFuture, OsRuntime, Runtime},
 };
+use nephrite_io::Disk;
 use pollster::block_on;
 
 use crate::{
-    fault_disk::{Fail, faulty},
-    support::{ends, new_store, segment_files, small, vector},
+    fault_disk::{Fail, FaultDisk, faulty},
+    support::{crash_image, ends, new_store, segment_files, small, vector},
 };
 
 const DIMENSION: usize = 128;
@@ -247,5 +248,28 @@ fn each_directory_that_is_made_is_durable_in_the_one_above() {
     for above in path.ancestors().skip(1).take(3) {
         assert!(synced.iter().any(|synced| synced == above), "{} of {synced:?}", above.display());
     }
+    store.close().unwrap();
+}
+
+/// Recovery had every log file open, however many there were.
+#[test]
+fn a_long_log_is_recovered_with_few_files_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let config = || small().memory_limit(64 << 20).memtable_bytes(4 << 20);
+    let store = Store::create(&path, config()).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    for id in 0..2_500_u64 {
+        database.put(id, &vector(id, DIMENSION)).unwrap();
+    }
+    database.put_with(2_500, &vector(2_500, DIMENSION), Durability::Synced).unwrap();
+    let image = directory.path().join("image");
+    crash_image(&path, &image);
+    let logs = std::fs::read_dir(image.join("wal")).unwrap().count();
+    assert!(logs >= 6, "{logs} log files");
+    let disk = FaultDisk::new(&image);
+    let store = Store::open(&image, config().disk(Arc::clone(&disk) as Arc<dyn Disk>)).unwrap();
+    assert_eq!(store.database("a").unwrap().count().unwrap(), 2_501);
+    assert!(disk.logs_open_max() <= 3, "{} of {logs} log files were open", disk.logs_open_max());
     store.close().unwrap();
 }
