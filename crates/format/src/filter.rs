@@ -124,16 +124,34 @@ impl IdFilter {
         u32::try_from(bytes.div_ceil(BLOCK_BYTES)).expect("10 bits an id of at most 2^32 ids")
     }
 
-    /// The blob, zero-padded to a multiple of 4096 bytes.
+    /// Bytes of the blob.
+    #[must_use]
+    pub const fn encoded_bytes(&self) -> usize {
+        (HEADER_BYTES + self.blocks.len() * BYTES_PER_BLOCK).next_multiple_of(BLOCK_BYTES)
+    }
+
+    /// Writes the blob, zero-padded to a multiple of 4096 bytes.
+    ///
+    /// # Panics
+    /// When `blob` is not of [`Self::encoded_bytes`] bytes.
+    pub fn encode_into(&self, blob: &mut [u8]) {
+        assert_eq!(blob.len(), self.encoded_bytes(), "bytes of the blob");
+        let (header, rest) = blob.split_at_mut(HEADER_BYTES);
+        header.fill(0);
+        header[0] = FORM_SPLIT_BLOCK;
+        header[8..16].copy_from_slice(&(self.blocks.len() as u64).to_le_bytes());
+        let (fields, padding) = rest.split_at_mut(self.blocks.len() * BYTES_PER_BLOCK);
+        let words = self.blocks.iter().flat_map(|block| block.0);
+        let fields = fields.as_chunks_mut::<4>().0;
+        fields.iter_mut().zip(words).for_each(|(field, word)| *field = word.to_le_bytes());
+        padding.fill(0);
+    }
+
+    /// The blob by itself.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let bytes = HEADER_BYTES + self.blocks.len() * BYTES_PER_BLOCK;
-        let mut blob = vec![0; bytes.next_multiple_of(BLOCK_BYTES)];
-        blob[0] = FORM_SPLIT_BLOCK;
-        blob[8..16].copy_from_slice(&(self.blocks.len() as u64).to_le_bytes());
-        let words = self.blocks.iter().flat_map(|block| block.0);
-        let fields = blob[HEADER_BYTES..].as_chunks_mut::<4>().0;
-        fields.iter_mut().zip(words).for_each(|(field, word)| *field = word.to_le_bytes());
+        let mut blob = vec![0; self.encoded_bytes()];
+        self.encode_into(&mut blob);
         blob
     }
 

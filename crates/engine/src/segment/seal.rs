@@ -190,7 +190,7 @@ pub(crate) fn seal(
         filter.insert(IdRef::from(id));
     }
     let run = builder.finish();
-    let id_page_count = page_count(&run.pages);
+    let id_page_count = page_count(run.pages.len());
     let (fences, filter) = (Some(run.fences), Some(filter));
     let pages = TailPages { id_pages: run.pages, id_page_count, fences, filter, checksums };
     seal_tail(identity, outline, pages)
@@ -243,42 +243,41 @@ pub(crate) fn seal_tail(
 ) -> Result<Tail, Error> {
     let TailPages { id_pages, id_page_count, fences, filter, mut checksums } = pages;
     let fence_pages = fences.as_ref().map_or_else(Vec::new, FenceIndex::encode);
-    let filter_pages = filter.as_ref().map_or_else(Vec::new, IdFilter::encode);
+    let filter_bytes = filter.as_ref().map_or(0, IdFilter::encoded_bytes);
     let footer = SegmentFooter::with_filter(
         summary(identity, &outline),
         &identity.layout,
         id_page_count,
-        page_count(&fence_pages),
-        page_count(&filter_pages),
+        page_count(fence_pages.len()),
+        page_count(filter_bytes),
     )?;
     let rows_end = footer
         .section(SectionKind::VectorPages)
         .map_or(BLOCK_BYTES as u64, |section| section.offset + section.bytes);
-    let written = id_page_count - page_count(&id_pages);
+    let written = id_page_count - page_count(id_pages.len());
     let tail_offset = rows_end + u64::from(written) * BLOCK_BYTES as u64;
+    let len = footer.file_bytes().checked_sub(tail_offset).map(usize::try_from);
+    let mut bytes = aligned(len.and_then(Result::ok).expect("the tail ends the file"))?;
+    let (index, rest) = bytes.split_at_mut(id_pages.len() + fence_pages.len() + filter_bytes);
+    let (ids, filters) = index.split_at_mut(id_pages.len());
+    let (fence_part, filter_part) = filters.split_at_mut(fence_pages.len());
+    ids.copy_from_slice(&id_pages);
+    fence_part.copy_from_slice(&fence_pages);
+    filter.iter().for_each(|filter| filter.encode_into(filter_part));
     let mut place = tail_offset;
-    let index = [&id_pages, &fence_pages, &filter_pages];
-    for page in index.into_iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES)) {
+    for page in index.chunks_exact(BLOCK_BYTES) {
         checksums.push(page_checksum(identity.page(place), page));
         place += BLOCK_BYTES as u64;
     }
     let table = encode_checksum_table(&checksums, identity.page(place));
-    let footer_page = footer.encode(identity.page(0));
-    let parts: [&[u8]; 5] =
-        [&id_pages, &fence_pages, &filter_pages, &table, footer_page.as_slice()];
-    let mut bytes = aligned(parts.iter().map(|part| part.len()).sum())?;
-    let mut at = 0;
-    for part in parts {
-        bytes[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
-    }
-    debug_assert_eq!(footer.file_bytes(), tail_offset + at as u64, "sections lie end to end");
+    rest[..table.len()].copy_from_slice(&table);
+    rest[table.len()..].copy_from_slice(footer.encode(identity.page(0)).as_slice());
     let meta = meta(identity, &footer, outline);
     Ok(Tail { offset: tail_offset, bytes, footer, fences, filter, meta })
 }
 
-fn page_count(pages: &[u8]) -> u32 {
-    u32::try_from(pages.len() / BLOCK_BYTES).expect("fewer pages than rows")
+fn page_count(bytes: usize) -> u32 {
+    u32::try_from(bytes / BLOCK_BYTES).expect("fewer pages than rows")
 }
 
 fn summary(identity: &Identity, outline: &Outline) -> SegmentSummary {
