@@ -47,6 +47,8 @@ pub(crate) struct Device {
     pub(crate) rotational: Option<bool>,
     /// Most bytes of one request.
     pub(crate) transfer_bytes_max: Option<u64>,
+    /// Whether it has queues whose completions can be polled for.
+    pub(crate) polls: Option<bool>,
 }
 
 /// The device under a directory. File systems over several devices or none show nothing.
@@ -67,6 +69,7 @@ pub(crate) fn device(directory: &Path) -> Option<Device> {
         write_cache: setting("write_cache"),
         scheduler: setting("scheduler").map(|text| parse::chosen(&text)),
         rotational: setting("rotational").map(|text| text == "1"),
+        polls: setting("io_poll").map(|text| text != "0"),
         transfer_bytes_max: kibibytes.map(|kibibytes| kibibytes.saturating_mul(1024)),
     })
 }

@@ -37,6 +37,7 @@ pub struct DiskOptions {
     pub(crate) durable_writes: DurableWrites,
     pub(crate) caller_rings: u32,
     pub(crate) submission_polling: Option<Duration>,
+    pub(crate) completion_polling: bool,
     pub(crate) registered_buffers: bool,
 }
 
@@ -52,6 +53,7 @@ impl Default for DiskOptions {
             durable_writes: DurableWrites::Auto,
             caller_rings: DEFAULT_CALLER_RINGS,
             submission_polling: None,
+            completion_polling: false,
             registered_buffers: DEFAULT_REGISTERED_BUFFERS,
         }
     }
@@ -125,6 +127,17 @@ impl DiskOptions {
     #[must_use]
     pub fn submission_polling(self, idle: Duration) -> Self {
         Self { submission_polling: Some(idle), ..self }
+    }
+
+    /// Whether direct reads and writes go to a ring of their own, whose thread polls the device
+    /// for their completions (IOPOLL) instead of sleeping: meant for the fastest devices, at the
+    /// price of a whole processor while anything is in flight. It needs a device with queues for
+    /// polling; where there are none, everything goes the ordinary way, and the report says why
+    /// ([`crate::BackendReport::completion_refusal`]). A device that never answers holds up a
+    /// shutdown then. Default: no. Rings of callers are never polled.
+    #[must_use]
+    pub fn completion_polling(self, completion_polling: bool) -> Self {
+        Self { completion_polling, ..self }
     }
 
     /// Whether the ring threads register arenas that they are offered

@@ -104,6 +104,13 @@ pub struct BackendReport {
     pub caller_refusal: Option<String>,
     /// Set when [`crate::DiskOptions::submission_polling`] was asked for and refused: why.
     pub polling_refusal: Option<String>,
+    /// Whether completions of direct transfers are polled for
+    /// ([`crate::DiskOptions::completion_polling`]).
+    pub completions_polled: bool,
+    /// Set when that was asked for and refused, or given up later: why.
+    pub completion_refusal: Option<String>,
+    /// Whether the device has queues whose completions can be polled for, where it tells.
+    pub device_polls: Option<bool>,
     /// Bytes of arenas that are registered with the kernel, each ring's counted.
     pub registered_bytes: u64,
     /// Set when an arena could not be registered although that was asked for: why, the first time.
@@ -169,6 +176,12 @@ impl fmt::Display for BackendReport {
         }
         if let Some(reason) = &self.polling_refusal {
             writeln!(formatter, "polling:     no: {reason}")?;
+        }
+        if self.completions_polled {
+            writeln!(formatter, "completions: polled for, on a ring of their own")?;
+        }
+        if let Some(reason) = &self.completion_refusal {
+            writeln!(formatter, "completions: not polled for: {reason}")?;
         }
         if 0 < self.registered_bytes {
             writeln!(formatter, "registered:  {} bytes of buffers", self.registered_bytes)?;

@@ -72,7 +72,7 @@ fn uring(options: &DiskOptions, directory: &Path) -> Result<SystemDisk, String> 
     let mut refusal = None;
     let disk =
         SystemDisk::new(options, directory, Box::new(SystemCalls), |counters, positional| {
-            Rings::start(options, counters, positional)
+            Rings::start(options, directory, counters, positional)
                 .map_err(|reason| refusal = Some(reason))
                 .ok()
         });
@@ -150,11 +150,14 @@ fn settle(
         scheduler: device.as_ref().and_then(|device| device.scheduler.clone()),
         rotational: device.as_ref().and_then(|device| device.rotational),
         transfer_bytes_max: device.as_ref().and_then(|device| device.transfer_bytes_max),
+        device_polls: device.as_ref().and_then(|device| device.polls),
         device: device.as_ref().map(|device| device.name.clone()),
         write_cache: device.and_then(|device| device.write_cache),
         caller_rings: disk.rings().map_or(0, |_| options.caller_rings),
         caller_refusal: None,
         polling_refusal: disk.rings().and_then(Rings::polling_refusal),
+        completions_polled: false,
+        completion_refusal: None,
         writes_through: disk.write_through() != WriteThrough::Never,
         registered_bytes: 0,
         registration_refusal: None,

@@ -225,6 +225,8 @@ impl Disk for SystemDisk {
         report.mapping = self.mappings.as_ref().map(|mappings| mappings.report());
         report.registered_bytes = self.rings().map_or(0, Rings::registered_bytes);
         report.registration_refusal = self.rings().and_then(Rings::registration_refusal);
+        report.completions_polled = self.rings().is_some_and(Rings::polls_completions);
+        report.completion_refusal = self.rings().and_then(Rings::completion_refusal);
         report.caller_refusal = self.rings().and_then(Rings::caller_refusal);
         report
     }

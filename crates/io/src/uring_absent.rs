@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ impl Rings {
     /// Always refuses, with the reason.
     pub(crate) fn start(
         _options: &DiskOptions,
+        _directory: &Path,
         _counters: &Arc<Counters>,
         _positional: &Arc<Positional>,
     ) -> Result<Self, String> {
@@ -65,6 +67,14 @@ impl Rings {
     }
 
     pub(crate) fn flags(&self) -> Vec<String> {
+        match self.never {}
+    }
+
+    pub(crate) fn polls_completions(&self) -> bool {
+        match self.never {}
+    }
+
+    pub(crate) fn completion_refusal(&self) -> Option<String> {
         match self.never {}
     }
 

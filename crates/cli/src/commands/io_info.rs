@@ -14,9 +14,10 @@ use crate::failure::Failure;
 
 /// What `--help` says after the options.
 const HELP: &str = r#"JSON: {"requested","chosen","reason","degraded","kernel","ring_flags",
-       "ring_entries","ring_threads","polling_refusal","caller_rings","caller_refusal",
-       "positional_threads","direct","alignment","memory_alignment","device","write_cache",
-       "writes_through","scheduler","rotational","transfer_bytes_max","file_system",
+       "ring_entries","ring_threads","polling_refusal","completions_polled",
+       "completion_refusal","caller_rings","caller_refusal","positional_threads","direct",
+       "alignment","memory_alignment","device","device_polls","write_cache","writes_through",
+       "scheduler","rotational","transfer_bytes_max","file_system",
        "registered_bytes","registration_refusal",
        "mapping":{"files","refusals","first_refusal","fallbacks"},
        "limits":{"locked_memory_bytes","open_files","io_uring_disabled","seccomp"}};
@@ -43,6 +44,9 @@ pub(crate) struct IoInfo {
     ring_entries: u32,
     ring_threads: u32,
     polling_refusal: Option<String>,
+    completions_polled: bool,
+    completion_refusal: Option<String>,
+    device_polls: Option<bool>,
     caller_rings: u32,
     caller_refusal: Option<String>,
     positional_threads: u32,
@@ -104,6 +108,9 @@ impl From<BackendReport> for IoInfo {
             ring_entries: report.ring_entries,
             ring_threads: report.ring_threads,
             polling_refusal: report.polling_refusal,
+            completions_polled: report.completions_polled,
+            completion_refusal: report.completion_refusal,
+            device_polls: report.device_polls,
             caller_rings: report.caller_rings,
             caller_refusal: report.caller_refusal,
             positional_threads: report.positional_threads,

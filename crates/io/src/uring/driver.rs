@@ -247,7 +247,15 @@ impl<K: Kernel> Driver<K> {
 
     /// Submits, and sleeps if there is nothing else to do.
     fn enter(&mut self) -> io::Result<()> {
+        if self.ring.polls_completions() && self.table.len() == 0 {
+            let intake = &self.context.intake;
+            intake.wake().park_unless(|| intake.offers([true; 3]) || intake.is_over());
+            return Ok(());
+        }
         self.context.counters.ring_enters.add(1);
+        if self.ring.polls_completions() {
+            return self.ring.enter(1, None);
+        }
         if !self.resumed.is_empty() {
             return self.ring.enter(0, None);
         }

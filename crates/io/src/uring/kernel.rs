@@ -36,6 +36,12 @@ pub(super) trait Kernel {
         Ok(())
     }
 
+    /// Whether completions come only while somebody is inside `enter`, which asks the device for
+    /// them. Such a kernel takes direct transfers only, and no read of an event.
+    fn polls_completions(&self) -> bool {
+        false
+    }
+
     /// How many bytes are registered.
     fn registered_bytes(&self) -> u64 {
         0

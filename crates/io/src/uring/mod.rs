@@ -29,6 +29,7 @@ mod intake;
 mod kernel;
 mod latch;
 mod notify;
+mod polled;
 mod ring;
 mod setup;
 mod table;
@@ -43,6 +44,7 @@ mod loom_models;
 mod tests;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -65,6 +67,7 @@ use driver::{Driver, DriverContext};
 use fixed::Offers;
 use intake::Intake;
 use latch::EndLatch;
+use polled::Polled;
 use ring::Ring;
 use setup::RingFacts;
 use wake::Wake;
@@ -72,6 +75,8 @@ use wake::Wake;
 /// All rings of a disk.
 pub(crate) struct Rings {
     shards: Vec<Shard>,
+    /// For direct transfers, where completions were to be polled for.
+    polled: Option<Polled>,
     next: AtomicUsize,
     degraded: Arc<OnceLock<String>>,
     positional: Arc<Positional>,
@@ -101,23 +106,28 @@ impl Rings {
     /// Why there is no ring, with the cure, as a clause.
     pub(crate) fn start(
         options: &DiskOptions,
+        directory: &Path,
         counters: &Arc<Counters>,
         positional: &Arc<Positional>,
     ) -> Result<Self, String> {
         let degraded = Arc::new(OnceLock::new());
         let ends = Arc::new(EndLatch::new());
         let offers = Arc::new(Offers::default());
+        let context_of = |intake, degraded: &Arc<OnceLock<String>>| DriverContext {
+            intake,
+            counters: Arc::clone(counters),
+            positional: Arc::clone(positional),
+            degraded: Arc::clone(degraded),
+            ends: Arc::clone(&ends),
+            drain_timeout: options.drain_timeout,
+            offers: Arc::clone(&offers),
+        };
+        let kind = options.submission_polling.map_or(RingKind::Plain, RingKind::Submitted);
         let mut shards = Vec::new();
         let mut facts = None;
         for index in 0..options.ring_threads {
-            let started = start_shard(index, options, |intake| DriverContext {
-                intake,
-                counters: Arc::clone(counters),
-                positional: Arc::clone(positional),
-                degraded: Arc::clone(&degraded),
-                ends: Arc::clone(&ends),
-                drain_timeout: options.drain_timeout,
-                offers: Arc::clone(&offers),
+            let started = start_shard(index.to_string(), options, kind, |intake| {
+                context_of(intake, &degraded)
             });
             match started {
                 Ok((shard, shard_facts)) => {
@@ -130,11 +140,25 @@ impl Rings {
             }
         }
         let facts = facts.expect("at least one ring was started or an error returned");
+        let polled = options.completion_polling.then(|| {
+            Polled::start(options, directory, |intake, refusal| context_of(intake, &refusal))
+        });
         let callers = Callers::new(options, counters, positional, &degraded, &ends);
         let callers = Arc::new(callers);
         let (positional, counters) = (Arc::clone(positional), Arc::clone(counters));
         let next = AtomicUsize::new(0);
-        Ok(Self { shards, next, degraded, positional, counters, ends, callers, offers, facts })
+        Ok(Self {
+            shards,
+            polled,
+            next,
+            degraded,
+            positional,
+            counters,
+            ends,
+            callers,
+            offers,
+            facts,
+        })
     }
 
     /// Takes in requests that are counted as submitted already.
@@ -145,9 +169,28 @@ impl Rings {
             batch.into_iter().for_each(|request| self.positional.submit(request));
             return;
         }
+        let batch = match &self.polled {
+            None => batch,
+            Some(polled) => self.submit_polled(polled, batch),
+        };
         // Relaxed: only spreads batches over rings.
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-        for request in self.shards[index].intake.submit(batch, &self.counters) {
+        self.submit_to(&self.shards[index], batch);
+    }
+
+    /// Gives back what is not for the polled ring.
+    fn submit_polled(&self, polled: &Polled, batch: Vec<Request>) -> Vec<Request> {
+        let (fitting, rest): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|request| polled.shard_for(request).is_some());
+        match polled.shard() {
+            Some(shard) => self.submit_to(shard, fitting),
+            None => assert!(fitting.is_empty(), "without a polled ring nothing is for one"),
+        }
+        rest
+    }
+
+    fn submit_to(&self, shard: &Shard, batch: Vec<Request>) {
+        for request in shard.intake.submit(batch, &self.counters) {
             Ticket::reject(request, &self.counters, |operation, file| {
                 IoError::closed(operation, file.path())
             });
@@ -159,7 +202,7 @@ impl Rings {
         self.offers.add(arena);
         // Those who sleep need not be asked by the first request. One who is just going to sleep
         // may overlook this, and then looks before it issues anything.
-        self.shards.iter().for_each(|shard| shard.intake.wake().wake(&self.counters));
+        self.all().for_each(|shard| shard.intake.wake().wake(&self.counters));
     }
 
     /// Bytes that are registered, each ring's counted.
@@ -192,13 +235,17 @@ impl Rings {
         }
     }
 
+    fn all(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().chain(self.polled.as_ref().and_then(Polled::shard))
+    }
+
     fn refuse(&self) {
-        self.shards.iter().for_each(|shard| shard.intake.close(&self.counters));
+        self.all().for_each(|shard| shard.intake.close(&self.counters));
         self.callers.close();
     }
 
     fn join(&self) {
-        for shard in &self.shards {
+        for shard in self.all() {
             if let Some(handle) = shard.take_handle() {
                 threads::join(handle);
             }
@@ -229,6 +276,16 @@ impl Rings {
     /// Why no kernel thread polls for submissions although one was asked for.
     pub(crate) fn polling_refusal(&self) -> Option<String> {
         self.facts.polling_refusal.clone()
+    }
+
+    /// Whether completions of direct transfers are polled for.
+    pub(crate) fn polls_completions(&self) -> bool {
+        self.polled.is_some() && self.completion_refusal().is_none()
+    }
+
+    /// Why they are not, although that was asked for.
+    pub(crate) fn completion_refusal(&self) -> Option<String> {
+        self.polled.as_ref().and_then(Polled::refusal)
     }
 
     /// Submission entries per ring.
@@ -266,21 +323,33 @@ impl Shard {
     }
 }
 
+/// How a ring is set up.
+#[derive(Clone, Copy)]
+enum RingKind {
+    Plain,
+    /// A kernel thread polls for submissions, until it has found none for so long.
+    Submitted(Duration),
+    /// Its own thread polls for completions.
+    Polled,
+}
+
 /// Starts a thread that builds its own ring, and waits until it has one.
 fn start_shard(
-    index: u32,
+    name: String,
     options: &DiskOptions,
+    kind: RingKind,
     context: impl FnOnce(Arc<Intake>) -> DriverContext,
 ) -> Result<(Shard, RingFacts), String> {
     let wake = Wake::new().map_err(|error| setup::explain(&error))?;
     let intake = Arc::new(Intake::new(wake));
     let context = context(Arc::clone(&intake));
     let (sender, receiver) = oneshot();
-    let (entries, polling) = (options.ring_entries, options.submission_polling);
-    let handle = threads::spawn(format!("nephrite-ring-{index}"), move || {
-        let built = match polling {
-            Some(idle) => Ring::build_polled(entries, idle),
-            None => Ring::build(entries),
+    let entries = options.ring_entries;
+    let handle = threads::spawn(format!("nephrite-ring-{name}"), move || {
+        let built = match kind {
+            RingKind::Plain => Ring::build(entries),
+            RingKind::Submitted(idle) => Ring::build_polled(entries, idle),
+            RingKind::Polled => Ring::build_polling(entries),
         };
         match built {
             Ok(ring) => {

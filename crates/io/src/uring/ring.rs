@@ -54,6 +54,11 @@ impl Ring {
         Self::wrap(setup::build_polled(entries, idle)?)
     }
 
+    /// One for direct transfers only, whose completions are polled for.
+    pub(super) fn build_polling(entries: u32) -> Result<Self, String> {
+        Self::wrap(setup::build_polling(entries)?)
+    }
+
     /// The same without waiting for lockable memory that others are about to give back.
     pub(super) fn build_at_once(entries: u32) -> Result<Self, String> {
         Self::wrap(setup::build_at_once(entries)?)
@@ -183,6 +188,10 @@ impl Kernel for Ring {
         }
         let outcomes: Vec<_> = offers.iter().map(|offer| self.register_one(offer)).collect();
         outcomes.into_iter().collect()
+    }
+
+    fn polls_completions(&self) -> bool {
+        self.ring.params().is_setup_iopoll()
     }
 
     fn registered_bytes(&self) -> u64 {

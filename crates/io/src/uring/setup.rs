@@ -64,6 +64,14 @@ const LADDER: [Rung; 3] = [
 /// Tasks cannot be deferred where a kernel thread submits.
 const POLLED: Rung = Rung { flags: &["SQPOLL", "SINGLE_ISSUER", "CLAMP", "CQSIZE"], apply: |_| {} };
 
+/// A ring whose completions are polled for; there is no other to fall back to.
+const POLLING: Rung = Rung {
+    flags: &["IOPOLL", "SINGLE_ISSUER", "CLAMP", "CQSIZE"],
+    apply: |builder| {
+        builder.setup_iopoll().setup_single_issuer();
+    },
+};
+
 /// Pauses before a setup without enough lockable memory is tried again. The kernel needs some 50 ms
 /// to give memory back, and longer under load.
 const MEMORY_PAUSES: [Duration; 5] = [
@@ -90,6 +98,18 @@ pub(super) fn build_polled(entries: u32, idle: Duration) -> Result<(IoUring, Rin
     };
     let (ring, facts) = build(entries)?;
     Ok((ring, RingFacts { polling_refusal: Some(refusal), ..facts }))
+}
+
+/// Builds a ring that takes direct transfers only, and whose user polls for their completions.
+pub(super) fn build_polling(entries: u32) -> Result<(IoUring, RingFacts), String> {
+    let entries = affordable(entries, environment::lockable_bytes());
+    match build_rung(&POLLING, entries) {
+        Err(error) if is(&error, libc::EINVAL) => {
+            Err("this kernel has no rings that poll for completions (EINVAL)".to_owned())
+        }
+        Err(error) => Err(explain(&error)),
+        Ok(ring) => accept(ring, &POLLING),
+    }
 }
 
 /// Builds a ring on the calling thread, the only one that may use it.

@@ -59,6 +59,45 @@ fn futures_dropped_under_polling_leave_nothing_behind() {
     assert_eq!(bench.disk.stats().leaked, 0);
 }
 
+/// On a machine whose device has no queues for polling, this is the way around it.
+#[test]
+fn completions_are_polled_for_or_the_report_says_why_not() {
+    if !backends().contains(&BackendChoice::Uring) {
+        return;
+    }
+    let options = DiskOptions::new().backend(BackendChoice::Uring).ring_entries(32);
+    let bench = Bench::new(options.completion_polling(true));
+    let report = bench.disk.report();
+    assert_ne!(report.completions_polled, report.completion_refusal.is_some(), "{report}");
+    if report.device_polls == Some(false) {
+        let refusal = report.completion_refusal.as_deref().unwrap();
+        assert!(refusal.contains("poll_queues=N"), "{refusal}");
+        assert!(report.to_string().contains(refusal), "{report}");
+    }
+    assert_eq!(report.degraded, None, "the other rings go on");
+
+    let (disk, file) = (&*bench.disk, bench.create("file"));
+    for block in 0..50u64 {
+        let bytes = [block.to_le_bytes()[0]; 4096];
+        block_on(write(disk, &file, block * 4096, buffer_of(&bytes))).unwrap();
+        let back = block_on(read(disk, &file, block * 4096, buffer(4096))).unwrap();
+        assert_eq!(back.as_slice(), bytes);
+    }
+    block_on(sync(disk, &file)).unwrap();
+    block_on(write_synced(disk, &file, 0, buffer_of(&[9; 4096]))).unwrap();
+    if report.device_polls == Some(false) {
+        assert_eq!(bench.disk.stats().fallbacks, 0);
+    }
+}
+
+#[test]
+fn nothing_is_polled_for_unless_asked_for() {
+    let bench = Bench::new(DiskOptions::new());
+
+    let report = bench.disk.report();
+    assert_eq!((report.completions_polled, report.completion_refusal), (false, None));
+}
+
 #[test]
 fn an_idle_time_out_of_range_is_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -79,6 +79,7 @@ impl Script {
         let mut state = self.state();
         (state.held, state.reversed) = (false, reversed);
         drop(state);
+        self.shared.1.notify_all();
         self.intake.wake().event().signal();
     }
 
@@ -109,6 +110,7 @@ pub(super) struct ScriptedKernel {
     late: Vec<Reaped>,
     completed: Vec<Reaped>,
     wake: Armed,
+    polls: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -135,7 +137,12 @@ impl ScriptedKernel {
     pub(super) fn new(entries: u32, script: Script) -> Self {
         let (queued, taken) = (VecDeque::new(), Vec::new());
         let (late, completed) = (Vec::new(), Vec::new());
-        Self { entries, script, queued, taken, late, completed, wake: Armed::No }
+        Self { entries, script, queued, taken, late, completed, wake: Armed::No, polls: false }
+    }
+
+    /// One that completes only inside `enter`, and takes no read of an event.
+    pub(super) fn polled(entries: u32, script: Script) -> Self {
+        Self { polls: true, ..Self::new(entries, script) }
     }
 
     /// Takes what is queued.
@@ -178,6 +185,11 @@ impl ScriptedKernel {
 
     /// Sleeps until the event is signalled; an error when the time was up first.
     fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if self.polls {
+            let (state, changed) = &*self.script.shared;
+            drop(changed.wait_while(state.lock().unwrap(), |state| state.held).unwrap());
+            return Ok(());
+        }
         assert!(self.wake == Armed::Taken, "the thread sleeps and nothing can wake it");
         let event = self.script.intake.wake().event();
         let timeout = timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap());
@@ -230,6 +242,10 @@ impl Kernel for ScriptedKernel {
         self.entries
     }
 
+    fn polls_completions(&self) -> bool {
+        self.polls
+    }
+
     fn push(&mut self, token: u64, flight: &mut Flight) -> bool {
         let (descriptor, piece) = (flight.descriptor(), flight.transfer.next());
         let action = flight.transfer.action();
@@ -253,6 +269,7 @@ impl Kernel for ScriptedKernel {
     }
 
     fn arm_wake(&mut self, _event: &Event) {
+        assert!(!self.polls, "such a ring takes no read of an event");
         if self.wake == Armed::No {
             self.wake = Armed::Queued;
         }

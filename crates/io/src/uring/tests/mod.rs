@@ -7,6 +7,7 @@
 
 mod drops;
 mod kernel;
+mod polled;
 mod results;
 
 use std::future::Future;
@@ -50,7 +51,20 @@ impl Bench {
         Self::with_drain_timeout(entries, Duration::from_secs(60))
     }
 
+    /// Over a kernel whose completions are polled for.
+    fn polled(entries: u32) -> Self {
+        Self::over(entries, Duration::from_secs(60), ScriptedKernel::polled)
+    }
+
     fn with_drain_timeout(entries: u32, drain_timeout: Duration) -> Self {
+        Self::over(entries, drain_timeout, ScriptedKernel::new)
+    }
+
+    fn over(
+        entries: u32,
+        drain_timeout: Duration,
+        kernel: impl FnOnce(u32, Script) -> ScriptedKernel,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = OpenOptions::read_write().create().direct(false);
         let file = FileHandle::open(&directory.path().join("file"), options).unwrap();
@@ -69,7 +83,7 @@ impl Bench {
             offers: Arc::default(),
         };
         let script = Script::new(Arc::clone(&intake));
-        let kernel = ScriptedKernel::new(entries, script.clone());
+        let kernel = kernel(entries, script.clone());
         let driver = Driver::new(context, kernel);
         let thread = threads::spawn("scripted".to_owned(), move || driver.run()).unwrap();
         Self { intake, counters, degraded, ends, script, thread, file, _directory: directory }
