@@ -56,7 +56,7 @@ impl DeviceLimit {
 /// The file, and what is to be measured on it.
 pub(super) struct Yardstick {
     target: Target,
-    _file: TempPath,
+    _file: Option<TempPath>,
 }
 
 /// The measurement of one workload, of which each sample is one.

@@ -120,6 +120,7 @@ pub(super) fn run(arguments: &DeviceArguments, context: &mut Context) -> Result<
     let machine = Machine::new(&target.disk.report());
     if !context.output.json() {
         context.output.line(format_args!("{}", machine.describe()))?;
+        context.output.flush()?;
     }
     measure_all(arguments, &target, &machine, context)?;
     drop(file);
@@ -241,12 +242,13 @@ fn tell(
     context.output.flush()
 }
 
-/// A disk and an empty file in a directory; the file goes with the path.
+/// A disk and an empty file in a directory. The file goes with the path; where a file may be open
+/// without a name it has none from the beginning, so that nothing is left even by a kill.
 pub(super) fn open_target(
     options: DiskOptions,
     directory: &Path,
     bytes: u64,
-) -> Result<(Target, TempPath), Failure> {
+) -> Result<(Target, Option<TempPath>), Failure> {
     let failed = |error: std::io::Error| {
         Failure::error(format_args!(
             "making a file in {}: {error}; name a directory that can be written",
@@ -261,6 +263,7 @@ pub(super) fn open_target(
     let disk: Arc<dyn nephrite::Disk> = open_disk(options, directory).map_err(Failure::error)?;
     let open = disk.open(&path, OpenOptions::read_write());
     let file = block_on(open).map_err(Failure::error)?;
+    let path = (!cfg!(unix)).then_some(path);
     Ok((Target { disk, file, bytes }, path))
 }
 
