@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `hit` | what does a read of a vector in memory cost, one and a hundred at a time? |
 //! | `miss` | what does the cache's bookkeeping of a miss cost: look-up, victim, buffer, publish? |
-//! | `miss` | what is the bookkeeping of a miss: look-up, victim, buffer, publish? |
+//! | `probe` | what does it take to learn that an id is not stored, and a filter's answer? |
 //! | `publish` | what does a buffered write cost, one and a thousand at a time? |
 //! | `encode` | what does a log record cost, of one vector and of ten? |
 //! | `checksum` | what does the checksum of a page cost? |

@@ -3,7 +3,8 @@
 //! For each dimension two databases are loaded in random order of the ids, compacted and closed:
 //! one with the default page size, one with the page size that wastes least, the smaller of equals
 //! ("dense"). Counted is all below the store's directory as the file system counts it, with log,
-//! manifest and ids. Nothing here depends on time, so one round says everything.
+//! manifest and ids; and segments alone, since the log's files do not grow with the data. Nothing
+//! here depends on time, so one round says everything.
 
 use clap::Args;
 use nephrite::{DatabaseOptions, blocking::Store};
@@ -21,7 +22,7 @@ pub(crate) struct SpaceArguments {
     #[arg(long, value_delimiter = ',', default_value = "128,256,384,768,1024,1536")]
     dims: Vec<u32>,
     /// Bytes of vectors in each store, MiB
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 1024)]
     size: u64,
     /// Ids of the vectors
     #[arg(long, value_enum, default_value_t = IdForm::Shuffled)]
@@ -44,29 +45,43 @@ pub(crate) fn run(place: &Place, arguments: &SpaceArguments) -> Outcome<Vec<Figu
             if let Some(bytes) = page_bytes {
                 options = options.page_bytes(bytes);
             }
-            let (page_bytes, ratio) = measure(place, &rows, options)?;
-            let name = format!("{dimension} dimensions, {name}: pages of {page_bytes}");
-            let mut figure = Figure::new(name, "x vectors");
-            figure.push(ratio);
-            figures.push(figure);
+            let space = measure(place, &rows, options)?;
+            let name = format!("{dimension} dimensions, {name}: pages of {}", space.page_bytes);
+            for (part, ratio) in [("", space.whole), (", segments alone", space.segments)] {
+                let mut figure = Figure::new(format!("{name}{part}"), "x vectors");
+                figure.push(ratio);
+                figures.push(figure);
+            }
         }
     }
     Ok(figures)
 }
 
-/// The page size in use, and the space as a multiple of the vectors.
-fn measure(place: &Place, rows: &Rows, options: DatabaseOptions) -> Outcome<(u32, f64)> {
+/// The space of one store, as a multiple of the vectors.
+struct Space {
+    page_bytes: u32,
+    /// Everything below its directory.
+    whole: f64,
+    segments: f64,
+}
+
+fn measure(place: &Place, rows: &Rows, options: DatabaseOptions) -> Outcome<Space> {
     let store: Store = place.fresh_store("store", MEMORY_BYTES)?;
     let database = store.create_database("vectors", options)?;
     rows.put_into(&database, 1000)?;
     store.flush()?;
     store.compact()?;
-    let page_bytes = database.stats()?.page_bytes;
+    let stats = database.stats()?;
     drop(database);
     store.close()?;
     let bytes = disk_bytes(&place.join("store"))?;
     place.remove("store")?;
-    Ok((page_bytes, bytes as f64 / rows.bytes() as f64))
+    let ratio = |bytes: u64| bytes as f64 / rows.bytes() as f64;
+    Ok(Space {
+        page_bytes: stats.page_bytes,
+        whole: ratio(bytes),
+        segments: ratio(stats.segment_bytes),
+    })
 }
 
 /// The page size that wastes the smallest share of a page.
