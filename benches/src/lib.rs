@@ -16,6 +16,7 @@ mod report;
 pub mod rivals;
 mod rows;
 mod space;
+mod sustained;
 mod synced;
 mod table;
 pub mod targets;

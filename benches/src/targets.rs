@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `import` | how fast does a bulk load become durable, as a share of sequential direct writes? |
 //! | `synced` | how many durable single writes, from 1, 16 and 64 writers? |
+//! | `sustained` | how many random updates in the long run, and what do reads cost meanwhile? |
 //! | `open`   | how long from a cold start to the first vector? |
 //! | `hot`    | what does a cached read cost, beside a flat array and a locked hash map? |
 //! | `cold`   | how many random reads, as a share of what the device gives at that depth? |
@@ -22,7 +23,7 @@ use crate::{
     Outcome, cold, hot, import, io, machine, open,
     place::{self, Place},
     report::Report,
-    space, synced,
+    space, sustained, synced,
 };
 
 /// Measure Nephrite beside the limits of the device it runs on
@@ -44,6 +45,8 @@ enum Command {
     Import(import::ImportArguments),
     /// Durable single writes from several writers at once
     Synced(synced::SyncedArguments),
+    /// Random updates of more than the cache holds, beside reads
+    Sustained(sustained::SustainedArguments),
     /// From a cold start to the first vector
     Open(open::OpenArguments),
     /// Random reads of vectors that are in memory
@@ -84,6 +87,7 @@ fn run(arguments: &Arguments) -> Outcome<Report> {
     let figures = match &arguments.command {
         Command::Import(arguments) => import::run(&place, arguments)?,
         Command::Synced(arguments) => synced::run(&place, arguments)?,
+        Command::Sustained(arguments) => sustained::run(&place, arguments)?,
         Command::Open(arguments) => open::run(&place, arguments)?,
         Command::Hot(arguments) => hot::run(&place, arguments)?,
         Command::Cold(arguments) => cold::run(&place, arguments)?,
