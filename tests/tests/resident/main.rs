@@ -6,9 +6,13 @@
 //!
 //! On number ids, dense and sparse, and on string ids, through the async and the blocking API. The
 //! memtables are empty: with rows in them a read also takes their lock, shared.
-//! Not tested here: that no lock is taken; an uncontended one makes no system call.
+//! - Locks are counted by running reads one instruction at a time (`steps`, x86-64): every atomic
+//!   read-modify-write must be one of those that pin and unpin a page or look at the version.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+#[cfg(target_arch = "x86_64")]
+mod steps;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -36,6 +40,7 @@ const MANY: usize = 100;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static IN_ALLOCATOR: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Counting;
@@ -45,13 +50,18 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        IN_ALLOCATOR.set(true);
         // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
+        let memory = unsafe { System.alloc(layout) };
+        IN_ALLOCATOR.set(false);
+        memory
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_ALLOCATOR.set(true);
         // SAFETY: the caller keeps the contract of `dealloc`; `pointer` came from `System`.
         unsafe { System.dealloc(pointer, layout) }
+        IN_ALLOCATOR.set(false);
     }
 }
 
@@ -239,6 +249,47 @@ fn a_resident_get_many_allocates_its_answer() {
             let count = allocations_while(|| resident.get_many(&lists, poll));
             assert_eq!(count, lists.len(), "{form:?}, polled: {poll}");
         }
+    }
+}
+
+/// What a look at the version takes: noting it down, and crossing it out.
+#[cfg(target_arch = "x86_64")]
+const LOCKED_BY_VERSION: u64 = 2;
+/// What a page takes: pinning and unpinning it.
+#[cfg(target_arch = "x86_64")]
+const LOCKED_BY_PAGE: u64 = 2;
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_resident_read_takes_no_lock() {
+    for form in FORMS {
+        let resident = Resident::new(form);
+        let (lists, rows) = (resident.lists(), || Resident::rows().take(3));
+        // Uses of a page are counted up to three.
+        (0..4).for_each(|_| resident.get_many(&lists, true));
+        (0..4).for_each(|_| resident.get_blocking());
+        let stepped = |calls: u64, work: &dyn Fn()| {
+            let before = resident.store.stats().cache_hits;
+            let locked = steps::locked_while(work) as u64;
+            let pages = resident.store.stats().cache_hits - before;
+            assert_ne!(pages, 0);
+            let expected = LOCKED_BY_VERSION * calls + LOCKED_BY_PAGE * pages;
+            assert_eq!(locked, expected, "{form:?}: {calls} calls, {pages} pages");
+        };
+        stepped(3, &|| {
+            rows()
+                .for_each(|row| check(row, resident.database.get(resident.ids.get(row)).unwrap()));
+        });
+        stepped(3, &|| {
+            for row in rows() {
+                let found = at_once(resident.database.as_async().get(resident.ids.get(row)));
+                check(row, found.unwrap());
+            }
+        });
+        // An instruction takes microseconds this way.
+        let few = [(lists[0].0[..4].to_vec(), lists[0].1[..4].to_vec())];
+        stepped(1, &|| resident.get_many(&few, false));
+        stepped(1, &|| resident.get_many(&few, true));
     }
 }
 
