@@ -54,7 +54,7 @@ extern "C" fn on_step(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut lib
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
     let next = context.uc_mcontext.gregs[libc::REG_RIP as usize];
     STEPS.fetch_add(1, Ordering::Relaxed);
-    if !IN_ALLOCATOR.get() && locks_memory(next as usize) {
+    if !IN_ALLOCATOR.get() && usize::try_from(next).is_ok_and(locks_memory) {
         LOCKED.fetch_add(1, Ordering::Relaxed);
     }
 }
