@@ -413,7 +413,8 @@ fn directories_above(path: &Path) -> impl Iterator<Item = PathBuf> {
     path.ancestors().skip(1).map(named)
 }
 
-fn next_database(state: &ManifestState) -> u64 {
+/// A number above that of every database that was ever made.
+pub(crate) fn next_database(state: &ManifestState) -> u64 {
     let counted = state.counters.map_or(1, |counters| u64::from(counters.next_database.get()));
     let used = state.databases.keys().last().map_or(0, |id| u64::from(id.get()));
     counted.max(used.saturating_add(1))

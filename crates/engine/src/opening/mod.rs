@@ -10,4 +10,4 @@ mod bring_up;
 mod outcome;
 mod settle;
 
-pub(crate) use self::bring_up::{Mode, Opening};
+pub(crate) use self::bring_up::{Mode, Opening, next_database};

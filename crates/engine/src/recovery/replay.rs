@@ -1,6 +1,9 @@
 //! Second pass over the log: its records become memtables.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use nephrite_format::{
     DatabaseId, IdRef, Lsn, Row,
@@ -19,7 +22,7 @@ use crate::{
     error::Error,
     log_file,
     memtable::Version as RowVersion,
-    paths::wal_name,
+    paths::{manifest_name, wal_name},
 };
 
 impl Core {
@@ -34,6 +37,8 @@ impl Core {
                 records.map(|(database, record)| (*database, record.flushed_lsn)).collect()
             })
             .await;
+        // Nothing was made yet in this life.
+        let next_database = self.next_database.load(Ordering::Relaxed); // alone
         for segment in &log.chain {
             let name = wal_name(segment.wal.id);
             let content = super::content(&self.read.disk, &self.paths, segment.wal).await?;
@@ -50,6 +55,14 @@ impl Core {
                 {
                     let (lsn, record) = (Lsn::new(lsn), record?);
                     let id = database_of(&record);
+                    if next_database <= u64::from(id.get()) {
+                        let (file, _) = self.manifest.content().await?;
+                        let what = format!(
+                            "its last frames are missing: it does not know database {id}, of \
+                             which {name} has records"
+                        );
+                        return Err(Error::corrupt(manifest_name(file), 0, what));
+                    }
                     // Dropped, or in a segment already: its files are not even opened.
                     let needed = flushed.get(&id).is_some_and(|flushed| *flushed < lsn);
                     if let Some(entry) = entries.get(&id).filter(|_| needed) {

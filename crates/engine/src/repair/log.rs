@@ -98,6 +98,8 @@ pub(super) struct Log {
     /// By number of the first record.
     pub(super) frames: Vec<LogFrame>,
     pub(super) broken: Vec<BrokenFrame>,
+    /// The highest database that a record of a life that counts names.
+    pub(super) last_database: Option<DatabaseId>,
     /// Highest position, sequence and record number behind anything seen.
     pub(super) end_position: u64,
     pub(super) end_sequence: u64,
@@ -152,11 +154,12 @@ impl Log {
         if let Some(problem) = &problem {
             report.note(&file.found.name, problem.offset, None, problem.what.clone());
             report.aside(&file.found.name, "it is damaged");
-            self.is_damaged |= file.named.is_some();
+            self.is_damaged |= file.counts(known);
         }
         // A header that cannot be read is no obstacle: frames say of which life they are.
-        let generation = Generation::new(file.named.or(file.position).unwrap_or(0));
-        let place = PageIdentity::new(known.store, file.id, generation, 0);
+        let place = PageIdentity::new(known.store, file.id, Generation::new(0), 0);
+        let life = file.named.or(file.position).or_else(|| newest_life(&content, place));
+        let place = PageIdentity { generation: Generation::new(life.unwrap_or(0)), ..place };
         let number = self.files.len();
         let mut at = BLOCK_BYTES;
         let mut current_end = at;
@@ -166,6 +169,7 @@ impl Log {
                     let is_current = generation == place.generation;
                     self.note_frame(&frame, number, at as u64, generation, is_current);
                     if is_current {
+                        self.note_databases(&frame);
                         file.note_sequence(frame.header.sequence.get());
                         current_end = at + frame.total_bytes;
                     }
@@ -177,7 +181,7 @@ impl Log {
                 }
             };
         }
-        if let Some(problem) = problem.filter(|_| file.named.is_some()) {
+        if let Some(problem) = problem.filter(|_| file.counts(known)) {
             let behind = &content[current_end.min(content.len())..];
             let is_unknown = problem.extent == Extent::Unknown;
             let begins_broken = file.sequences.is_none() && !is_unused(behind, place);
@@ -192,6 +196,17 @@ impl Log {
         Ok(())
     }
 
+    fn note_databases(&mut self, frame: &FrameView<'_>) {
+        let records = WalRecords::new(frame.payload, frame.header.record_count, "", 0);
+        for record in records.map_while(Result::ok) {
+            let database = match record {
+                WalRecord::Operations(record) => record.database,
+                WalRecord::Bulk(record) => record.database,
+            };
+            self.last_database = self.last_database.max(Some(database));
+        }
+    }
+
     fn note_cut(&mut self, number: usize, file: String) {
         let own = self.frames.iter().filter(|frame| frame.file == number);
         let last_lsn = own.map(|frame| frame.end_lsn() - 1).max();
@@ -203,9 +218,10 @@ impl Log {
         for number in std::mem::take(&mut self.may_be_cut) {
             let file = &self.files[number];
             let next = file.sequences.map(|(_, last)| last + 1);
-            let goes_on = self.files.iter().any(|other| {
-                other.named.is_some() && other.sequences.map(|(first, _)| first) == next
-            });
+            let goes_on =
+                self.files.iter().enumerate().any(|(at, other)| {
+                    at != number && other.sequences.map(|(first, _)| first) == next
+                });
             if !goes_on {
                 self.note_cut(number, file.found.name.clone());
             }
@@ -369,7 +385,7 @@ impl LogFile {
         let Some(header) = header else {
             // Torn while it was made or recycled, if nobody counts on it.
             let extent = if page.is_none() { Extent::Missing } else { Extent::Unknown };
-            let problem = problem.filter(|_| self.named.is_some());
+            let problem = problem.filter(|_| self.counts(known));
             return Ok(problem.map(|what| Problem::new(0, what, extent)));
         };
         if header.kind() != FileKind::Wal || header.store != known.store || header.file != self.id {
@@ -381,7 +397,7 @@ impl LogFile {
         };
         self.position = Some(position);
         match self.named {
-            Some(_) if bytes != segment_bytes => {
+            _ if bytes != segment_bytes && self.counts(known) => {
                 let what = format!("it has {bytes} bytes where its header says {segment_bytes}");
                 Ok(Some(Problem::new(bytes.min(segment_bytes), what, Extent::Missing)))
             }
@@ -393,10 +409,21 @@ impl LogFile {
         }
     }
 
+    /// Whether what it holds matters: the manifest names it, or nobody can tell.
+    fn counts(&self, known: &Known) -> bool {
+        self.named.is_some() || !known.is_whole
+    }
+
     fn note_sequence(&mut self, sequence: u64) {
         let (first, last) = self.sequences.unwrap_or((sequence, sequence));
         self.sequences = Some((first.min(sequence), last.max(sequence)));
     }
+}
+
+/// The last life of a file of which there are frames.
+fn newest_life(content: &[u8], place: PageIdentity) -> Option<u64> {
+    let places = (BLOCK_BYTES..content.len()).step_by(BLOCK_BYTES);
+    places.filter_map(|at| Some(frame_at(content, at, place)?.1.get())).max()
 }
 
 /// Whether room that the present life of a file has not written follows the last of its frames:

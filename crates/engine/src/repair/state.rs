@@ -15,6 +15,7 @@ use nephrite_format::{
 
 use super::{
     listing::{Found, Listing},
+    log::Log,
     raw::{Raw, header_of},
     report::RepairReport,
     work::Reader,
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     error::Error,
     manifest::{self, DatabaseRecord, ManifestState},
+    opening::next_database,
 };
 
 /// What is known of the store as a whole.
@@ -96,6 +98,26 @@ pub(super) async fn read(
 }
 
 impl Known {
+    /// A database is in the manifest before it is in the log. Records of one that was never made
+    /// show that frames of the manifest are lost, though it looks like one that ends there.
+    pub(super) fn check_against(
+        &mut self,
+        log: &Log,
+        listing: &Listing,
+        report: &mut RepairReport,
+    ) {
+        let next = next_database(&self.state);
+        let Some(unknown) = log.last_database.filter(|last| next <= u64::from(last.get())) else {
+            return;
+        };
+        if let (true, Some((_, found))) = (self.is_whole, listing.manifests.last_key_value()) {
+            let what = format!("the log has records of database {unknown}, which it does not know");
+            report.note(&found.name, 0, None, what);
+            report.aside(&found.name, "its last frames are missing");
+            self.is_whole = false;
+        }
+    }
+
     /// Applies every readable frame of a manifest file. Several files are read oldest first; each
     /// begins with the whole state.
     async fn read_frames(

@@ -83,6 +83,7 @@ impl Reader {
             listing.forget_unneeded(&self.paths, &known);
         }
         let log = log::read(self, &known, &listing, &mut report).await?;
+        known.check_against(&log, &listing, &mut report);
         let sources = self.sources(&mut known, &listing, &log, &mut report).await?;
         let converts_log = self.must_convert(&known, &listing, &log, &mut report).await?;
         let planner =

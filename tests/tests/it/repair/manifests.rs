@@ -1,9 +1,10 @@
 //! Damaged, cut, foreign and missing manifests.
 
+use nephrite::{Error, blocking::Store};
 use nephrite_tests::{Scale, damage::Damaged, directories::Kind};
 
 use super::{
-    super::damage::{Patient, bit_at, cuts},
+    super::damage::{Patient, bit_at, config, cuts},
     assert_repaired,
 };
 
@@ -37,6 +38,24 @@ fn a_manifest_that_was_cut_or_is_gone_is_made_anew() {
         assert!(report.is_lossless(), "{report}");
         patient.restore();
     }
+}
+
+/// A manifest whose last frames are zeros looks like one that ends there. But a database is in the
+/// manifest before its first record is in the log: records of one that it does not know were
+/// dropped without a word, by opening the store as well.
+#[test]
+fn a_manifest_that_does_not_know_a_database_of_the_log_is_damaged() {
+    let patient = Patient::crashed();
+    let [file] = &patient.files(Kind::Manifest)[..] else { panic!("there is one manifest") };
+    drop(Damaged::change(&file.path, |content| {
+        let name = content.windows(6).position(|bytes| bytes == b"logged").unwrap();
+        content[name / 4096 * 4096..].fill(0);
+    }));
+    let refused = Store::open(patient.path(), config()).unwrap_err();
+    let Error::Corrupt { file: named, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*named, file.name, "{refused}");
+    let report = assert_repaired(&patient, "zeros at the end of the manifest");
+    assert!(report.set_aside.iter().any(|it| it.file == file.name), "{report}");
 }
 
 #[test]
