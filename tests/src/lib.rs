@@ -16,6 +16,7 @@
 //! | `surroundings` | no permission, full disk, second process, few file descriptors |
 //! | `concurrency` | executors, group commit, dropped futures, snapshots, close |
 //! | `model` | random operations against a model in memory |
+//! | `fuzzing` | the corpora and findings of the fuzz targets, replayed |
 //!
 //! # Scale
 //!
@@ -31,6 +32,7 @@ pub mod crash;
 pub mod damage;
 pub mod directories;
 pub mod focus;
+pub mod fuzzing;
 pub mod history;
 pub mod log_frames;
 pub mod process;

@@ -4,6 +4,7 @@
 
 mod concurrency;
 mod damage;
+mod fuzzing;
 mod inspect;
 mod kill_focus;
 mod kill_loop;

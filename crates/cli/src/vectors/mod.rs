@@ -6,6 +6,8 @@
 
 mod error;
 mod fbin;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod fvecs;
 mod id_file;
 mod layout;

@@ -1,9 +1,10 @@
 //! The seed corpus of the fuzz targets, replayed in the ordinary test run.
 //!
 //! `fuzz/corpus/<target>/` holds seeds named `seed-*`, which this file generates, and inputs that
-//! fuzzing found worth keeping. Every file goes through the driver that the fuzz target calls.
-//! The seeds on disk must be what the crate writes today, which makes them the golden bytes of the
-//! format: a change that is not meant fails here.
+//! fuzzing found worth keeping; `fuzz/findings/<target>/` those that once broke a promise. Every
+//! file goes through the driver that the fuzz target calls. The seeds on disk must be what the
+//! crate writes today, which makes them the golden bytes of the format: a change that is not meant
+//! fails here.
 //!
 //! To write the seeds again, after a change that is meant:
 //!
@@ -49,7 +50,11 @@ fn targets() -> [(&'static str, Driver, Vec<Seed>); 8] {
 }
 
 fn folder(target: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
+    fuzz_folder("corpus").join(target)
+}
+
+fn fuzz_folder(kind: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind)
 }
 
 #[test]
@@ -57,11 +62,14 @@ fn folder(target: &str) -> PathBuf {
 fn every_file_of_the_corpus_is_decoded_without_a_panic() {
     for (target, driver, seeds) in targets() {
         let mut replayed = 0;
-        for entry in fs::read_dir(folder(target)).expect(target) {
-            let path = entry.expect(target).path();
-            eprintln!("{}", path.display());
-            driver(&fs::read(&path).expect(target));
-            replayed += 1;
+        for kind in ["corpus", "findings"] {
+            let Ok(entries) = fs::read_dir(fuzz_folder(kind).join(target)) else { continue };
+            for entry in entries {
+                let path = entry.expect(target).path();
+                eprintln!("{}", path.display());
+                driver(&fs::read(&path).expect(target));
+                replayed += usize::from(kind == "corpus");
+            }
         }
         assert!(seeds.len() <= replayed, "{target}: {replayed} files");
     }
