@@ -38,3 +38,18 @@ pub(crate) fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
+
+/// Processor time of the calling thread: what a loop costs, however much else runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadWatch(Duration);
+
+impl ThreadWatch {
+    pub(crate) fn start() -> Self {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        Self(Duration::try_from(now).unwrap_or_default()) // no thread has run for less than nothing
+    }
+
+    pub(crate) fn seconds(self) -> f64 {
+        Self::start().0.saturating_sub(self.0).as_secs_f64()
+    }
+}
