@@ -55,6 +55,13 @@ impl IdHash {
         })
     }
 
+    /// The hash itself.
+    #[must_use]
+    #[inline]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
     /// The upper half chooses the block.
     #[inline]
     fn block(self, count: usize) -> usize {

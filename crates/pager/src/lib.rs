@@ -25,8 +25,8 @@
 //! ```
 //!
 //! The crate does no I/O. Of `nephrite-io` it uses the memory types only.
-//! [`snapshot`] holds the publication cell of the engine, which shares the rules of this crate on
-//! concurrency and model checking.
+//! [`snapshot`] holds the publication cell of the engine and [`RowTable`] its memory of rows found
+//! lately, which share the rules of this crate on concurrency and model checking.
 
 mod budget;
 mod bypass;
@@ -48,6 +48,7 @@ mod page_table;
 mod pager;
 mod policy;
 pub mod replay;
+mod row_table;
 mod s3_fifo;
 mod scan_queue;
 mod shared;
@@ -69,5 +70,6 @@ pub use guard::PageGuard;
 pub use load::{Load, LoadWait};
 pub use pager::Pager;
 pub use policy::CachePolicy;
+pub use row_table::{BYTE_ID_MAX, FoundRow, Places, RowTable};
 pub use stats::{ClassStats, PagerStats};
 pub use trace::{PageRead, TRACE_UNIT_BYTES, TraceRecorder};

@@ -25,6 +25,7 @@
 //! | `orphan` | `orphan_leaks` |
 //! | `snapshot_cell` | `snapshot_early` |
 //! | `trace` | `trace_uncounted` |
+//! | `row_table` | none yet: leaving out the second look is not caught |
 //!
 //! One more, `orphan_uncounted`, is a use after free: Miri catches it (`crates/pager/miri.sh`).
 //!
@@ -35,6 +36,7 @@ mod frame_state;
 mod free_list;
 mod pager;
 mod pin_budget;
+mod row_table;
 mod snapshot_cell;
 mod trace;
 
