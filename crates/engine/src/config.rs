@@ -49,6 +49,9 @@ pub const WAL_SEGMENTS_LIVE_MAX: u64 = 8;
 const MEMTABLE_SHARE: u64 = 8;
 /// Largest share of the memory limit that filters take.
 const FILTER_SHARE: u64 = 16;
+/// Share of the memory limit that the table of rows found lately takes: a line of 64 bytes for
+/// each 2048 bytes of the limit, and so one for each vector of 128 values that fits.
+const ROW_TABLE_SHARE: u64 = 32;
 /// Flushes and compactions: this part of the memory limit, before writers wait for them.
 const WORK_SHARE: u64 = 16;
 const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
@@ -274,6 +277,11 @@ impl Config {
     /// charged to the share of the memtables.
     pub(crate) fn filter_limit(&self) -> u64 {
         self.memory_limit / FILTER_SHARE
+    }
+
+    /// Bytes of the table of rows found lately; charged to the share of the memtables as well.
+    pub(crate) fn row_table_limit(&self) -> u64 {
+        self.memory_limit / ROW_TABLE_SHARE
     }
 
     /// Bytes of the memtables' share that are kept free for flushes and compactions.

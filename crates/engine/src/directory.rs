@@ -57,6 +57,11 @@ impl Directory {
         !self.disjoint
     }
 
+    /// What all byte ids here begin with.
+    pub(crate) fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
     /// Positions of the segments that can hold an id, newest first.
     #[inline]
     pub(crate) fn candidates(&self, id: IdRef<'_>) -> impl Iterator<Item = usize> {

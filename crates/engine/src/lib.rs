@@ -67,6 +67,7 @@ mod error;
 mod files;
 mod flush;
 mod jobs;
+mod known_rows;
 mod log_file;
 mod lookup;
 mod manifest;

@@ -81,15 +81,28 @@ impl View<'_> {
 
     async fn locate_in_segments(&self, id: IdRef<'_>) -> Result<Place, Error> {
         let mut hash = None;
-        for segment in self.version.candidates(id) {
-            if segment.denies(|| *hash.get_or_insert_with(|| IdHash::of(id))) {
+        let mut hash_of = || *hash.get_or_insert_with(|| IdHash::of(id));
+        if let Some(place) = self.known_place(id, &mut hash_of) {
+            return Ok(place);
+        }
+        for (position, segment) in self.version.candidates(id) {
+            if segment.denies(&mut hash_of) {
                 continue;
             }
             if let Some(row) = segment.find(self.context, id).await? {
+                if let Some(known) = self.version.known() {
+                    known.keep(id, hash_of(), position, row);
+                }
                 return Ok(segment_place(segment, row));
             }
         }
         Ok(Place::Absent)
+    }
+
+    /// Where an id lies in segments, if it was found there lately.
+    fn known_place(&self, id: IdRef<'_>, hash: impl FnOnce() -> IdHash) -> Option<Place> {
+        let (position, row) = self.version.known()?.find(id, hash())?;
+        Some(segment_place(&self.version.segments[position], row))
     }
 
     /// The vectors of many ids, in the order of the ids.
@@ -109,8 +122,14 @@ impl View<'_> {
                 places[position].get_or_insert_with(|| memory_place(memtable, found.row));
             });
         }
-        let missing = (0..ids.len()).filter(|at| places[*at].is_none());
-        let mut sought: Vec<Sought<'_>> = missing.map(|at| Sought::new(ids[at], at)).collect();
+        let mut sought = Vec::with_capacity(ids.len());
+        for (position, place) in places.iter_mut().enumerate().filter(|(_, it)| it.is_none()) {
+            let mut id = Sought::new(ids[position], position);
+            *place = self.known_place(id.id, || id.hash());
+            if place.is_none() {
+                sought.push(id);
+            }
+        }
         while !sought.is_empty() {
             sought = self.look_in_next_segments(sought, &mut places).await?;
         }
@@ -124,27 +143,29 @@ impl View<'_> {
         sought: Vec<Sought<'i>>,
         places: &mut [Option<Place>],
     ) -> Result<Vec<Sought<'i>>, Error> {
-        let mut steps: Vec<(Sought<'i>, &Arc<Segment>)> = sought
+        let mut steps: Vec<Step<'i, '_>> = sought
             .into_iter()
             .filter_map(|mut sought| {
-                let segment = sought.next_segment(self.version)?;
-                Some((sought, segment))
+                let (at, segment) = sought.next_segment(self.version)?;
+                Some(Step { sought, at, segment })
             })
             .collect();
-        steps.sort_unstable_by_key(|(sought, segment)| (segment.file(), sought.id));
+        steps.sort_unstable_by_key(|step| (step.segment.file(), step.sought.id));
         let mut left = Vec::new();
-        for window in steps.chunks(ID_PAGES_AT_ONCE) {
-            let page_of =
-                |(sought, segment): &(Sought<'_>, &'_ Arc<Segment>)| segment.id_page_of(sought.id);
+        for window in steps.chunks_mut(ID_PAGES_AT_ONCE) {
             let mut pages: Vec<(&Arc<Segment>, u32)> = Vec::with_capacity(window.len());
-            pages.extend(window.iter().filter_map(|step| Some((step.1, page_of(step)?))));
+            pages.extend(window.iter().filter_map(|step| Some((step.segment, step.id_page()?))));
             pages.dedup_by_key(|(segment, page)| (segment.file(), *page));
             prefetch_id_pages(self.context, &pages).await?;
-            for (sought, segment) in window {
-                match segment.find(self.context, sought.id).await? {
-                    Some(row) => places[sought.position] = Some(segment_place(segment, row)),
-                    None => left.push(sought.clone()),
+            for Step { sought, at, segment } in window {
+                let Some(row) = segment.find(self.context, sought.id).await? else {
+                    left.push(sought.clone());
+                    continue;
+                };
+                if let Some(known) = self.version.known() {
+                    known.keep(sought.id, sought.hash(), *at, row);
                 }
+                places[sought.position] = Some(segment_place(segment, row));
             }
         }
         Ok(left)
@@ -262,15 +283,32 @@ impl<'a> Sought<'a> {
         Self { id, position, hash: None, candidates_done: 0 }
     }
 
-    /// The next segment that can have the id, newest first.
-    fn next_segment<'v>(&mut self, version: &'v Version) -> Option<&'v Arc<Segment>> {
-        for segment in version.candidates(self.id).skip(self.candidates_done) {
+    fn hash(&mut self) -> IdHash {
+        *self.hash.get_or_insert_with(|| IdHash::of(self.id))
+    }
+
+    /// The next segment that can have the id and its position, newest first.
+    fn next_segment<'v>(&mut self, version: &'v Version) -> Option<(usize, &'v Arc<Segment>)> {
+        for (position, segment) in version.candidates(self.id).skip(self.candidates_done) {
             self.candidates_done += 1;
-            if !segment.denies(|| *self.hash.get_or_insert_with(|| IdHash::of(self.id))) {
-                return Some(segment);
+            if !segment.denies(|| self.hash()) {
+                return Some((position, segment));
             }
         }
         None
+    }
+}
+
+/// An id, and the segment that is looked into next, which is `at` this position.
+struct Step<'a, 'v> {
+    sought: Sought<'a>,
+    at: usize,
+    segment: &'v Arc<Segment>,
+}
+
+impl Step<'_, '_> {
+    fn id_page(&self) -> Option<u32> {
+        self.segment.id_page_of(self.sought.id)
     }
 }
 

@@ -48,7 +48,7 @@ impl Version {
         }
         // Written out rather than by `Spot::resident`: the fewer copies of the pin between here and
         // its first use the better, as no copy is read back before the pin is through.
-        match self.resident_in_segments(id, 0)? {
+        match self.resident_in_segments(id)? {
             Some(Spot::Segment(segment, row)) => {
                 let vector = segment.resident_vector(row);
                 Ok(vector.map_or(Resident::Unknown, Resident::Found))
@@ -58,12 +58,27 @@ impl Version {
         }
     }
 
-    /// Where an id lies, from its candidate number `first` on; `None` when an id page is not in
-    /// memory.
+    /// Where an id lies; `None` when an id page is not in memory.
     #[inline]
-    fn resident_in_segments(&self, id: IdRef<'_>, first: usize) -> Result<Option<Spot<'_>>, Error> {
-        let mut hash = None;
-        for segment in self.candidates(id).skip(first) {
+    fn resident_in_segments(&self, id: IdRef<'_>) -> Result<Option<Spot<'_>>, Error> {
+        let Some(known) = self.known() else { return self.search_resident(id, 0, None) };
+        let hash = IdHash::of(id);
+        match known.find(id, hash) {
+            Some((position, row)) => Ok(Some(segment_spot(&self.segments[position], row))),
+            None => self.search_resident(id, 0, Some(hash)),
+        }
+    }
+
+    /// As [`Self::resident_in_segments`], of an id that is not known, from its candidate number
+    /// `first` on.
+    #[inline]
+    fn search_resident(
+        &self,
+        id: IdRef<'_>,
+        first: usize,
+        mut hash: Option<IdHash>,
+    ) -> Result<Option<Spot<'_>>, Error> {
+        for (position, segment) in self.candidates(id).skip(first) {
             // Of several segments most do not have the id; of a single one it is asked directly.
             if self.has_overlaps() && segment.denies(|| *hash.get_or_insert_with(|| IdHash::of(id)))
             {
@@ -72,7 +87,12 @@ impl Version {
             match segment.find_resident(id)? {
                 None => return Ok(None),
                 Some(None) => {}
-                Some(Some(row)) => return Ok(Some(segment_spot(segment, row))),
+                Some(Some(row)) => {
+                    if let (Some(known), Some(hash)) = (self.known(), hash) {
+                        known.keep(id, hash, position, row);
+                    }
+                    return Ok(Some(segment_spot(segment, row)));
+                }
             }
         }
         Ok(Some(Spot::Absent))
@@ -111,8 +131,9 @@ impl Version {
         at: Lsn,
         spots: &mut [Spot<'a>],
     ) -> Result<bool, Error> {
-        for (spot, id) in spots.iter_mut().zip(ids) {
-            *spot = self.first_step(*id);
+        let hashes = self.hashes(ids);
+        for ((spot, id), hash) in spots.iter_mut().zip(ids).zip(hashes) {
+            *spot = self.first_step(*id, hash);
         }
         // Oldest first: what is newer hides it, and all of them what is in segments.
         for memtable in self.memtables().rev() {
@@ -129,9 +150,9 @@ impl Version {
                 segment.prefetch_id_page(*id);
             }
         }
-        for (spot, id) in spots.iter_mut().zip(ids) {
+        for ((spot, id), hash) in spots.iter_mut().zip(ids).zip(hashes) {
             if let Spot::Next(_, candidate) = *spot {
-                match self.resident_in_segments(*id, candidate)? {
+                match self.search_resident(*id, candidate, hash)? {
                     Some(found) => *spot = found,
                     None => return Ok(false),
                 }
@@ -140,11 +161,27 @@ impl Version {
         Ok(true)
     }
 
+    /// The hashes of a window of ids, where rows may be known; asks the processor for what is
+    /// known.
+    fn hashes(&self, ids: &[IdRef<'_>]) -> [Option<IdHash>; WINDOW] {
+        let mut hashes = [None; WINDOW];
+        if let Some(known) = self.known() {
+            for (hash, id) in hashes.iter_mut().zip(ids) {
+                known.prefetch(*id, *hash.insert(IdHash::of(*id)));
+            }
+        }
+        hashes
+    }
+
     /// Where an id lies, if no id page is needed to tell; else asks the processor for the first.
     #[inline]
-    fn first_step(&self, id: IdRef<'_>) -> Spot<'_> {
-        let mut hash = None;
-        for (candidate, segment) in self.candidates(id).enumerate() {
+    fn first_step(&self, id: IdRef<'_>, mut hash: Option<IdHash>) -> Spot<'_> {
+        if let (Some(known), Some(hash)) = (self.known(), hash)
+            && let Some((position, row)) = known.find(id, hash)
+        {
+            return segment_spot(&self.segments[position], row);
+        }
+        for (candidate, (_, segment)) in self.candidates(id).enumerate() {
             if self.has_overlaps() && segment.denies(|| *hash.get_or_insert_with(|| IdHash::of(id)))
             {
                 continue;

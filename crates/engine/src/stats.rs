@@ -27,6 +27,9 @@ pub struct StoreStats {
     pub fence_bytes: u64,
     /// Filters of ids, kept in memory as far as they have room.
     pub filter_bytes: u64,
+    /// Where rows of ids that were looked up lately are remembered; the system gives this memory
+    /// as it is used.
+    pub row_table_bytes: u64,
     /// What running flushes and compactions hold.
     pub work_bytes: u64,
     /// Buffers of the log.
@@ -91,6 +94,7 @@ impl StoreStats {
             cache_metadata_bytes: (pager.bytes_tables + pager.bytes_metadata) as u64,
             fence_bytes: core.read.metadata.fence_bytes(),
             filter_bytes: core.read.metadata.filter_bytes(),
+            row_table_bytes: core.read.metadata.rows_bytes(),
             work_bytes: core.read.work.bytes(),
             log_buffer_bytes: LOG_BUFFERS_BYTES,
             cache_hits: pager.hits,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nephrite_format::IdRef;
 
-use crate::{directory::Directory, memtable::Memtable, segment::Segment};
+use crate::{directory::Directory, known_rows::KnownRows, memtable::Memtable, segment::Segment};
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Version {
     pub(crate) flushes: u64,
     /// Of `segments`.
     directory: Directory,
+    /// Of `segments`.
+    known: Option<KnownRows>,
 }
 
 impl Version {
@@ -36,13 +38,20 @@ impl Version {
         live_records: u64,
     ) -> Self {
         let directory = Directory::new(&segments);
-        Self { active, frozen: Vec::new(), segments, live_records, flushes: 0, directory }
+        let known = KnownRows::of(&segments, directory.prefix());
+        Self { active, frozen: Vec::new(), segments, live_records, flushes: 0, directory, known }
     }
 
-    /// The segments that can hold an id, newest first.
+    /// The segments that can hold an id with their positions, newest first.
     #[inline]
-    pub(crate) fn candidates(&self, id: IdRef<'_>) -> impl Iterator<Item = &Arc<Segment>> {
-        self.directory.candidates(id).map(|position| &self.segments[position])
+    pub(crate) fn candidates(&self, id: IdRef<'_>) -> impl Iterator<Item = (usize, &Arc<Segment>)> {
+        self.directory.candidates(id).map(|position| (position, &self.segments[position]))
+    }
+
+    /// Rows of the segments that were found lately; `None` when finding is a subtraction.
+    #[inline]
+    pub(crate) fn known(&self) -> Option<&KnownRows> {
+        self.known.as_ref()
     }
 
     /// Whether an id can be in more than one segment.
@@ -72,6 +81,7 @@ impl Version {
             live_records: self.live_records,
             flushes: self.flushes,
             directory: Directory::new(&self.segments),
+            known: self.known.clone(),
         }
     }
 
@@ -91,10 +101,12 @@ impl Version {
         frozen.retain(|other| !Arc::ptr_eq(other, memtable));
         let mut segments: Vec<_> = segment.into_iter().collect();
         segments.extend(self.segments.iter().cloned());
+        let directory = Directory::new(&segments);
         Self {
             active: Arc::clone(&self.active),
             frozen,
-            directory: Directory::new(&segments),
+            known: KnownRows::of(&segments, directory.prefix()),
+            directory,
             segments,
             live_records,
             flushes: self.flushes + 1,
@@ -111,10 +123,12 @@ impl Version {
         if let Some(output) = output {
             segments.insert(place.min(segments.len()), output);
         }
+        let directory = Directory::new(&segments);
         Self {
             active: Arc::clone(&self.active),
             frozen: self.frozen.clone(),
-            directory: Directory::new(&segments),
+            known: KnownRows::of(&segments, directory.prefix()),
+            directory,
             segments,
             live_records: self.live_records,
             flushes: self.flushes,

@@ -88,13 +88,14 @@ fn subjects(store: &blocking::Store) -> Vec<Subject> {
 }
 
 /// The parts that the statistics name, in bytes.
-fn parts(stats: &StoreStats) -> [(&'static str, u64); 7] {
+fn parts(stats: &StoreStats) -> [(&'static str, u64); 8] {
     [
         ("cache", stats.cache_bytes),
         ("page tables", stats.cache_metadata_bytes),
         ("memtables", stats.memtable_bytes),
         ("fences", stats.fence_bytes),
         ("filters", stats.filter_bytes),
+        ("rows found lately", stats.row_table_bytes),
         ("flushes and compactions", stats.work_bytes),
         ("log", stats.log_buffer_bytes),
     ]

@@ -356,7 +356,8 @@ impl Opening {
         let files = OpenFiles::new(Arc::clone(&disk), paths, self.config.segment_files_max());
         let files = Arc::new(files);
         let pinned_max = (cache_bytes / PINNED_SHARE_BYTES).clamp(1, PINNED_MAX);
-        let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit()));
+        let rows_limit = self.config.row_table_limit();
+        let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit(), rows_limit));
         let work = Arc::default();
         let read = ReadContext { store, disk, files, pager, pinned_max, metadata, work };
         let (recovered, spares) = log.hand_over();

@@ -1,5 +1,5 @@
 //! What an open segment keeps in memory to find ids: the fences and, where there is room, the
-//! filter.
+//! filter. And the table of rows found lately, which all segments of a store share.
 //!
 //! Guarantee: every byte is verified before it is used, and counted in [`MetadataMemory`] for as
 //! long as the segment is open. Filters together take no more than their share of the memory limit:
@@ -8,7 +8,7 @@
 //! Dense segments have neither.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -19,6 +19,7 @@ use nephrite_format::{
     segment::{ChecksumTablePage, Section, SectionKind, SegmentFooter, checksum_position},
 };
 use nephrite_io::{FileHandle, IoBuffer};
+use nephrite_pager::RowTable;
 
 use super::{
     pages::{Check, verify},
@@ -33,12 +34,21 @@ pub(crate) struct MetadataMemory {
     fence_bytes: AtomicU64,
     filter_bytes: AtomicU64,
     filter_limit: u64,
+    rows_limit: u64,
+    /// Made with the first index that is no subtraction.
+    rows: OnceLock<Option<Arc<RowTable>>>,
 }
 
 impl MetadataMemory {
-    /// With at most `filter_limit` bytes of filters.
-    pub(crate) fn new(filter_limit: u64) -> Self {
-        Self { fence_bytes: AtomicU64::new(0), filter_bytes: AtomicU64::new(0), filter_limit }
+    /// With at most so many bytes of filters and of the table of rows.
+    pub(crate) fn new(filter_limit: u64, rows_limit: u64) -> Self {
+        Self {
+            fence_bytes: AtomicU64::new(0),
+            filter_bytes: AtomicU64::new(0),
+            filter_limit,
+            rows_limit,
+            rows: OnceLock::new(),
+        }
     }
 
     /// Bytes of fences now.
@@ -51,9 +61,20 @@ impl MetadataMemory {
         self.filter_bytes.load(Ordering::Relaxed) // a gauge
     }
 
-    /// Bytes of both.
+    /// Bytes of the table of rows found lately, used yet or not.
+    pub(crate) fn rows_bytes(&self) -> u64 {
+        self.rows.get().and_then(Option::as_ref).map_or(0, |rows| rows.bytes() as u64)
+    }
+
+    /// Bytes of all of them.
     pub(crate) fn bytes(&self) -> u64 {
-        self.fence_bytes() + self.filter_bytes()
+        self.fence_bytes() + self.filter_bytes() + self.rows_bytes()
+    }
+
+    /// The table of rows found lately; `None` when there is no room for it.
+    fn rows(&self) -> Option<&Arc<RowTable>> {
+        let limit = || usize::try_from(self.rows_limit).unwrap_or(usize::MAX);
+        self.rows.get_or_init(|| RowTable::new(limit()).map(Arc::new)).as_ref()
     }
 
     /// An empty filter for the ids of a new segment; none where it could never be kept in memory.
@@ -116,6 +137,11 @@ impl MemoryIndex {
     #[inline]
     pub(super) fn fences(&self) -> Option<&FenceIndex> {
         self.fences.as_ref()
+    }
+
+    /// Where rows of this segment may be remembered; `None` when finding them is a subtraction.
+    pub(super) fn rows(&self) -> Option<&Arc<RowTable>> {
+        self.fences.as_ref().and_then(|_| self.memory.rows())
     }
 
     /// `None`: dense, written without one, or there was no room.
@@ -249,7 +275,7 @@ mod tests {
 
     #[test]
     fn filters_take_no_more_than_their_share() {
-        let memory = MetadataMemory::new(100);
+        let memory = MetadataMemory::new(100, 0);
         assert!(memory.take_filter(60));
         assert!(!memory.take_filter(41));
         assert!(memory.take_filter(40));
@@ -261,8 +287,8 @@ mod tests {
     #[test]
     fn a_filter_that_could_never_be_kept_is_not_made() {
         let bytes = IdFilter::memory_bytes_for(1000) as u64;
-        assert_eq!(MetadataMemory::new(bytes).new_filter_bytes(1000), bytes);
-        assert!(MetadataMemory::new(bytes).new_filter(1000).is_some());
-        assert!(MetadataMemory::new(bytes - 1).new_filter(1000).is_none());
+        assert_eq!(MetadataMemory::new(bytes, 0).new_filter_bytes(1000), bytes);
+        assert!(MetadataMemory::new(bytes, 0).new_filter(1000).is_some());
+        assert!(MetadataMemory::new(bytes - 1, 0).new_filter(1000).is_none());
     }
 }

@@ -18,7 +18,7 @@ use nephrite_format::{
     segment::{Section, SectionKind, SegmentFooter},
 };
 use nephrite_io::{Disk, FileHandle, IoBuffer};
-use nephrite_pager::{CachedFile, Pager};
+use nephrite_pager::{CachedFile, Pager, RowTable};
 
 use super::{
     live_rows::LiveRows,
@@ -156,6 +156,15 @@ impl Segment {
 
     pub(crate) fn id_kind(&self) -> IdKind {
         self.identity.id_kind
+    }
+
+    pub(crate) fn database(&self) -> DatabaseId {
+        self.identity.database
+    }
+
+    /// Where rows of this segment may be remembered; `None` when finding them is a subtraction.
+    pub(crate) fn row_table(&self) -> Option<&Arc<RowTable>> {
+        self.index.rows()
     }
 
     /// Bytes of a row in its page.
