@@ -234,7 +234,13 @@ impl FileHandle {
 
     /// Which file it is, where the operating system tells (Unix).
     pub fn identity(&self) -> Option<FileIdentity> {
-        let FileKind::Os(file) = &self.inner.kind else { return None };
+        let file = match &self.inner.kind {
+            FileKind::Os(file) => file,
+            FileKind::Simulated(file) => {
+                let (device, number) = file.identity();
+                return Some(FileIdentity { device, number });
+            }
+        };
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;

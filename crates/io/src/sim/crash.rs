@@ -52,11 +52,12 @@ pub struct Scope {
     random: u32,
     torn_writes: usize,
     cuts_max: usize,
+    cut_sectors: usize,
 }
 
 impl Default for Scope {
     fn default() -> Self {
-        Self { subsets_max: 10, random: 256, torn_writes: 1, cuts_max: 64 }
+        Self { subsets_max: 10, random: 256, torn_writes: 1, cuts_max: 64, cut_sectors: 1 }
     }
 }
 
@@ -87,6 +88,15 @@ impl Scope {
     #[must_use]
     pub fn cuts_max(mut self, cuts: usize) -> Self {
         self.cuts_max = cuts;
+        self
+    }
+
+    /// A cut at every multiple of this many bytes, rounded up to whole sectors, however long the
+    /// write. Default: 512, within [`Self::cuts_max`].
+    #[must_use]
+    pub fn cut_bytes(mut self, bytes: usize) -> Self {
+        self.cut_sectors = bytes.div_ceil(512).max(1);
+        self.cuts_max = usize::MAX;
         self
     }
 }
@@ -189,7 +199,7 @@ impl CrashState {
         let writes = writes.filter(|at| sectors(&self.pending[*at]) > 0).take(scope.torn_writes);
         for at in writes {
             let sectors = sectors(&self.pending[at]);
-            let step = sectors.div_ceil(scope.cuts_max.max(1)).max(1);
+            let step = sectors.div_ceil(scope.cuts_max.max(1)).max(scope.cut_sectors);
             let mut fates = vec![Fate::LengthOnly, Fate::Garbled(0..0, random.next_u64())];
             for cut in (1..sectors).step_by(step) {
                 fates.push(Fate::Torn(0..cut));

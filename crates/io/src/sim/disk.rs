@@ -187,6 +187,14 @@ impl SimDisk {
         self.machine().faults_struck
     }
 
+    /// Whether a sync of a directory has failed and forgotten names of files. File systems do not
+    /// survive that: they refuse further changes until the machine was off. A process may go on
+    /// for a while; another one must not be started on this machine.
+    #[must_use]
+    pub fn has_lost_names(&self) -> bool {
+        self.machine().storage.names_lost
+    }
+
     /// Whether the machine has crashed.
     #[must_use]
     pub fn has_crashed(&self) -> bool {
@@ -293,8 +301,11 @@ impl SimDisk {
             let tell: super::machine::Tell = Box::new(move || drop(sender.send(result)));
             (outcome, tell)
         });
-        let metadata = Metadata { operation, path: path.clone(), len, changes, run };
-        self.machine().enqueue(Work::Metadata(metadata));
+        let mut machine = self.machine();
+        let covered = machine.storage.sequence();
+        let metadata = Metadata { operation, path: path.clone(), len, changes, covered, run };
+        machine.enqueue(Work::Metadata(metadata));
+        drop(machine);
         self.drive();
         Box::pin(async move {
             let lost = || Err(IoError::closed(operation, &path));

@@ -67,7 +67,8 @@ pub enum Fault {
     /// sync may have made some writes durable and forgets the others, as kernels do: they stay
     /// readable until the machine stops, and a later sync that succeeds does not cover them.
     Error(Errno),
-    /// A sync fails with EIO and forgets every write that it was to cover.
+    /// A sync fails with EIO and forgets every write that it was to cover; a sync of a directory
+    /// every name of a file.
     SyncForgets,
     /// A sync fails with EIO although everything became durable.
     SyncKeeps,

@@ -58,6 +58,13 @@ pub(crate) struct SimFile {
     pub(super) _token: Token,
 }
 
+impl SimFile {
+    /// Machine and number of the file: the same as long as it is the same file.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.machine, self.node)
+    }
+}
+
 /// Tells whoever waits; runs without any lock held.
 pub(super) type Tell = Box<dyn FnOnce() + Send>;
 /// Runs a metadata operation, or fails it with an injected error.
@@ -70,6 +77,8 @@ pub(super) struct Metadata {
     pub(super) path: PathBuf,
     pub(super) len: u64,
     pub(super) changes: Changes,
+    /// What was pending when it was asked for.
+    pub(super) covered: u64,
     pub(super) run: Run,
 }
 
@@ -245,10 +254,38 @@ impl Machine {
             Some(Fault::Error(errno)) if errno != Errno::Interrupted => Some(errno.error()),
             _ => None,
         };
+        let error = self.fail_sync_dir(&metadata, fault).or(error);
         let Metadata { operation, path, len, run, .. } = metadata;
         let (outcome, tell) = run(self, error);
         self.record(operation, &path, 0, len, outcome, fault);
         tell
+    }
+
+    /// A sync of a directory that fails: each name that it was to cover became durable or never
+    /// will.
+    fn fail_sync_dir(&mut self, metadata: &Metadata, fault: Option<Fault>) -> Option<io::Error> {
+        if metadata.operation != IoOperation::SyncDirectory {
+            return None;
+        }
+        let directory = self.storage.directory(&metadata.path).ok()?;
+        let random = &mut self.random;
+        let errno = match fault? {
+            Fault::Error(Errno::Interrupted) => return None,
+            Fault::Error(errno) => {
+                self.storage.fail_sync_dir(directory, metadata.covered, || random.chance(1, 2));
+                errno
+            }
+            Fault::SyncForgets => {
+                self.storage.fail_sync_dir(directory, metadata.covered, || false);
+                Errno::Io
+            }
+            Fault::SyncKeeps => {
+                self.storage.sync(directory, metadata.covered);
+                Errno::Io
+            }
+            _ => return None,
+        };
+        Some(errno.error())
     }
 
     fn transfer(

@@ -30,6 +30,8 @@ pub(super) struct Storage {
     locks: BTreeMap<NodeId, Weak<()>>,
     /// Sectors that cannot be read.
     latent: BTreeSet<(NodeId, u64)>,
+    /// A sync of a directory has failed and forgotten names.
+    pub(super) names_lost: bool,
 }
 
 impl Storage {
@@ -44,6 +46,7 @@ impl Storage {
             handles: BTreeMap::new(),
             locks: BTreeMap::new(),
             latent: BTreeSet::new(),
+            names_lost: false,
         }
     }
 
@@ -77,6 +80,33 @@ impl Storage {
         for pending in done.iter().filter(|_| kept()) {
             self.durable.apply(pending.node, &pending.change);
         }
+        self.pending = rest;
+    }
+
+    /// A sync of a directory that failed: each name of a file that it covered became durable or
+    /// never will. Names of directories stay pending: a program that makes its directories once
+    /// has no other way than to sync them again.
+    pub(super) fn fail_sync_dir(
+        &mut self,
+        node: NodeId,
+        covered: u64,
+        mut kept: impl FnMut() -> bool,
+    ) {
+        let (done, mut rest) = self.split(node, covered);
+        for pending in done {
+            let is_directory = match &pending.change {
+                Change::Link { target, .. } => self.live.entries(*target).is_some(),
+                _ => false,
+            };
+            if kept() {
+                self.durable.apply(pending.node, &pending.change);
+            } else if is_directory {
+                rest.push(pending);
+            } else {
+                self.names_lost = true;
+            }
+        }
+        rest.sort_by_key(|pending| pending.sequence);
         self.pending = rest;
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use nephrite_io::sim::{Fate, SimOptions};
-use nephrite_io::{Disk, IoErrorKind, OpenOptions, sync, write};
+use nephrite_io::sim::{Fate, Fault, SimOptions};
+use nephrite_io::{Disk, IoErrorKind, IoOperation, OpenOptions, sync, write};
 
 use super::{Rig, create, filled, path};
 
@@ -126,4 +126,17 @@ fn names_that_cannot_be_used_are_errors() {
     assert_eq!(rig.wait(rig.disk.remove_file(other())).unwrap_err().kind(), missing);
     assert_eq!(rig.wait(rig.disk.rename(other(), path())).unwrap_err().kind(), missing);
     assert_eq!(rig.wait(rig.disk.sync_dir("/none".as_ref())).unwrap_err().kind(), missing);
+}
+
+#[test]
+fn a_failed_sync_of_a_directory_is_not_healed_by_a_later_one() {
+    let rig = Rig::with_fault(Fault::SyncForgets, IoOperation::SyncDirectory);
+    create(&rig.disk, other());
+    let data = Path::new("/data");
+
+    assert!(rig.wait(rig.disk.sync_dir(data)).is_err() && rig.disk.has_lost_names());
+    rig.wait(rig.disk.sync_dir(data)).unwrap();
+
+    assert!(rig.disk.visible_image().file(other()).is_some(), "processes still see it");
+    assert_eq!(rig.disk.crash_state().image(&[]).file(other()), None);
 }
