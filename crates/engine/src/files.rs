@@ -8,7 +8,8 @@
 //! that it closes with its last operation, and waits.
 //!
 //! Guarantees: operations in flight keep their file open; a file that is opened again is the one
-//! that was opened first, else it is reported.
+//! that was opened first, else it is reported; a failed sync of names is never made good by a later
+//! one ([`OpenFiles::names_lost`]).
 //! Rule against deadlock: nobody waits for a permit while holding a file. [`OpenFiles::try_get`] is
 //! for those who hold one.
 //! Lock rule: the mutexes here are leaves; files are opened and closed outside of them.
@@ -22,9 +23,10 @@ use std::{
     },
 };
 
+use async_lock::Mutex as AsyncMutex;
 use event_listener::Event;
 use nephrite_format::FileId;
-use nephrite_io::{Disk, FileHandle, FileIdentity, IoFuture, OpenOptions};
+use nephrite_io::{Disk, FileHandle, FileIdentity, IoError, IoFuture, OpenOptions};
 
 use crate::{
     error::Error,
@@ -46,6 +48,9 @@ pub(crate) struct OpenFiles {
     abandoned: Mutex<Vec<BeingOpened>>,
     /// Which files the ids stood for when they were first opened.
     known: Mutex<HashMap<FileId, FileIdentity>>,
+    /// Held while names are synced.
+    names: AsyncMutex<()>,
+    names_lost: Mutex<(u64, Option<IoError>)>,
     pub(crate) opens: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) parked: AtomicU64,
@@ -131,6 +136,8 @@ impl OpenFiles {
             paths,
             permits: Arc::new(permits),
             table: Mutex::default(),
+            names: AsyncMutex::new(()),
+            names_lost: Mutex::default(),
             writers: Mutex::default(),
             abandoned: Mutex::default(),
             known: Mutex::default(),
@@ -231,6 +238,24 @@ impl OpenFiles {
         table.slots.push(Slot { id, file: file.clone(), used: false });
         table.by_id.insert(id, slot);
         file
+    }
+
+    /// Makes the names of segment files durable. One at a time, so that whoever sees it succeed
+    /// also sees every failure before it in [`Self::names_lost`].
+    pub(crate) async fn sync_names(&self) -> Result<(), IoError> {
+        let _alone = self.names.lock().await;
+        let synced = self.disk.sync_dir(self.paths.segments_dir()).await;
+        if let Err(error) = &synced {
+            let mut lost = lock(&self.names_lost);
+            *lost = (lost.0 + 1, Some(error.clone()));
+        }
+        synced
+    }
+
+    /// How often a sync of names has failed, and how last. What it was to cover may never become
+    /// durable, whatever later syncs say.
+    pub(crate) fn names_lost(&self) -> (u64, Option<IoError>) {
+        lock(&self.names_lost).clone()
     }
 
     /// Closes the file of a segment that is no longer part of any database.

@@ -75,6 +75,7 @@ mod memtable;
 pub mod metric;
 mod opening;
 mod paths;
+mod planted;
 mod recovery;
 pub mod repair;
 pub mod replay;

@@ -31,6 +31,7 @@ use crate::{
     error::Error,
     log_file::{self, Stop},
     paths::{StorePaths, manifest_name},
+    planted::planted,
 };
 
 /// Smallest manifest file; also the room left for edits behind a small snapshot.
@@ -284,11 +285,14 @@ impl Manifest {
         inner.state.check(&edits);
         let (payload, count) = ManifestEdit::encode_all(&edits);
         let end = inner.offset + frame_bytes(payload.len()) as u64;
-        if inner.unsure || inner.capacity < end {
+        if inner.unsure && !planted("unsure_frame_followed") || inner.capacity < end {
             self.rotate(&mut inner, &edits).await?;
             return Ok(result);
         }
         if let Err(error) = self.append(&mut inner, &payload, count).await {
+            if planted("manifest_goes_on") {
+                return Err(error);
+            }
             inner.failed = Some(Error::poisoned_by(&error));
             return Err(error);
         }
@@ -327,7 +331,9 @@ impl Manifest {
         let buffer = frame_buffer(payload)?;
         log_file::write_frame(disk, &inner.file, &inner.header, inner.offset, buffer, &frame)
             .await?;
-        nephrite_io::sync(disk, &inner.file).await?;
+        if !planted("commit_unsynced") {
+            nephrite_io::sync(disk, &inner.file).await?;
+        }
         inner.offset += frame_bytes(payload.len()) as u64;
         inner.next_sequence = sequence.next();
         if inner.capacity < inner.offset + BLOCK_BYTES as u64 {
@@ -394,6 +400,9 @@ pub(crate) async fn publish(
     id: FileId,
 ) -> Result<(), Error> {
     disk.rename(&paths.manifest_temporary(id), &paths.manifest(id)).await?;
+    if planted("rename_unsynced") {
+        return Ok(());
+    }
     Ok(disk.sync_dir(paths.root()).await?)
 }
 

@@ -20,6 +20,7 @@ use crate::{
     core::{Core, DatabaseCore},
     error::Error,
     lookup::View,
+    planted::planted,
     scan::Scan,
     store::Handle,
     vector::VectorRef,
@@ -95,6 +96,7 @@ impl Snapshot {
         let side = database.lock();
         let version = database.version.load();
         let at = database.visibility.visible();
+        let at = if planted("snapshot_sees_later") { Lsn::new(u64::MAX) } else { at };
         drop(side);
         let _counted = CountedSnapshot::new(handle.shared_core());
         let (handle, database) = (Arc::clone(handle), Arc::clone(database));

@@ -15,6 +15,7 @@ use nephrite_format::{BLOCK_BYTES, Id, IdKind, IdRef, Row, id_run::IdPage};
 use super::pace::Pace;
 use crate::{
     error::Error,
+    planted::planted,
     segment::{ReadContext, Segment},
 };
 
@@ -196,7 +197,8 @@ impl<'a> Merge<'a> {
         let mut smallest: Option<(usize, &[u8])> = None;
         for (position, cursor) in self.cursors.iter().enumerate() {
             let Some(key) = cursor.key() else { continue };
-            if smallest.is_none_or(|(_, known)| key < known) {
+            let older = planted("oldest_version_kept");
+            if smallest.is_none_or(|(_, known)| key < known || older && key == known) {
                 smallest = Some((position, key));
             }
         }
@@ -204,7 +206,8 @@ impl<'a> Merge<'a> {
         self.key.clear();
         self.key.extend_from_slice(key);
         let row = self.cursors[newest].rows[self.cursors[newest].at];
-        for cursor in &mut self.cursors[newest..] {
+        let first = if planted("oldest_version_kept") { 0 } else { newest };
+        for cursor in &mut self.cursors[first..] {
             if cursor.key() == Some(&self.key) {
                 cursor.at += 1;
             }

@@ -53,6 +53,7 @@ use crate::{
     core::{Core, DatabaseCore},
     error::Error,
     jobs::Reply,
+    planted::planted,
     segment::Segment,
     version::Version,
 };
@@ -241,12 +242,19 @@ impl Core {
         let _held = self.read.work.hold(plan.work_bytes());
         let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
         let (rows, is_empty) = (survey.rows, survey.is_empty());
+        let lost_before = self.read.files.names_lost().0;
         let output = match is_empty {
             true => None,
             false => Some(rewrite::write_output(self, database, &plan, survey, &mut pace).await?),
         };
         let read: u64 = plan.inputs.iter().map(|input| input.file_bytes()).sum();
         let written = output.as_ref().map_or(0, |output| output.file_bytes());
+        if let Some(output) = &output
+            && let Err(error) = self.name_output(lost_before).await
+        {
+            output.set_obsolete(&self.garbage); // nothing names it
+            return Err(error);
+        }
         self.swap(database, &plan.inputs, output, live_before, rows).await?;
         drop(plan); // the last reader of the inputs, unless a snapshot has them
         self.remove_garbage().await;
@@ -282,6 +290,15 @@ impl Core {
         })
     }
 
+    /// Makes the name of a new file durable, which no failed sync of names may have covered.
+    async fn name_output(&self, lost_before: u64) -> Result<(), Error> {
+        self.read.files.sync_names().await?;
+        match self.read.files.names_lost() {
+            (lost, Some(error)) if lost != lost_before => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the output in the place of the inputs, on disk and then for readers.
     async fn swap(
         &self,
@@ -291,12 +308,6 @@ impl Core {
         live_before: u64,
         rows: u32,
     ) -> Result<(), Error> {
-        if let Some(output) = &output
-            && let Err(error) = self.read.disk.sync_dir(self.paths.segments_dir()).await
-        {
-            output.set_obsolete(&self.garbage); // nothing names it
-            return Err(error.into());
-        }
         let swap = self.swaps.lock().await;
         // Rows that flushes buried in the inputs since they were merged. None is counted between
         // here and the end of the swap.
@@ -304,6 +315,11 @@ impl Core {
         let missed = u32::try_from(live_before.saturating_sub(live_now)).unwrap_or(u32::MAX);
         if let Some(output) = &output {
             output.live().set(rows.saturating_sub(missed));
+        }
+        if planted("inputs_removed_early") {
+            for input in inputs {
+                let _ = self.read.disk.remove_file(&self.paths.segment(input.file())).await;
+            }
         }
         let commit = self.manifest.commit(|state| {
             let Some(record) = state.databases.get(&database.id) else {

@@ -18,6 +18,7 @@ use crate::{
     core::{Core, DatabaseCore},
     error::Error,
     log_file::aligned,
+    planted::planted,
     segment::{
         Segment,
         id_pages::{ID_BYTES, IdPageWriter},
@@ -53,7 +54,8 @@ impl Plan {
     }
 
     fn keeps_tombstone(&self, merge: &Merge<'_>) -> bool {
-        self.older.iter().any(|segment| segment.may_contain(merge.id()))
+        !planted("tombstone_dropped_in_compaction")
+            && self.older.iter().any(|segment| segment.may_contain(merge.id()))
     }
 }
 

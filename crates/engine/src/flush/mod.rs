@@ -35,6 +35,7 @@ use crate::{
     segment::Segment,
     together::all,
     wal::LogPosition,
+    planted::planted,
 };
 
 /// Databases flushed with one change of the manifest.
@@ -164,12 +165,23 @@ impl Core {
 
     /// Makes segments part of their databases: on disk, then for readers.
     async fn make_part(&self, prepared: &[Prepared<'_>]) -> Result<(), Error> {
-        if prepared.iter().any(|prepared| prepared.segment.is_some()) {
-            self.read.disk.sync_dir(self.paths.segments_dir()).await?;
+        if prepared.iter().any(|prepared| prepared.segment.is_some())
+            && !planted("directory_sync_skipped")
+        {
+            let synced = self.read.files.sync_names().await;
+            let written = prepared.iter().filter(|prepared| prepared.segment.is_some());
+            // Each of them is given up, not only the first.
+            let checks: Vec<_> =
+                written.map(|prepared| prepared.memtable.sink().check_name()).collect();
+            synced?;
+            checks.into_iter().collect::<Result<(), Error>>()?;
         }
         let firsts: Vec<Lsn> = prepared.iter().filter_map(|prepared| prepared.first).collect();
         let start = self.wal.start_without(&firsts);
         let swap = self.swaps.lock().await;
+        if planted("log_reused_early") {
+            self.wal.release_below(start.segment);
+        }
         self.commit_flush(prepared, start).await?;
         prepared.iter().for_each(|prepared| self.publish_flush(prepared));
         drop(swap);
@@ -192,7 +204,9 @@ impl Core {
         }
         // After a commit of unknown outcome the manifest on disk may name this memtable's file: it
         // must stay as it is.
-        self.manifest.check().await?;
+        if !planted("segment_rewritten") {
+            self.manifest.check().await?;
+        }
         self.wal.nudge();
         let last = memtable.last_lsn();
         database.visibility.reached(last, || self.wal.check()).await?;
@@ -216,7 +230,7 @@ impl Core {
         let old = memtable.replace_sink(self.new_sink());
         // Writes that are still in flight would bring the file's blocks back.
         let _ = old.drain().await;
-        if memtable.has_bulk() {
+        if memtable.has_bulk() && !planted("named_rows_removed") {
             old.close().await;
             database.lock().abandoned.push(old.id());
         } else if old.remove().await.is_err() {

@@ -29,6 +29,7 @@ impl Listing {
     /// Of a memtable that takes no more writes. Tombstones are left out where `is_bottom`: below
     /// the oldest segment there is nothing to hide.
     pub(crate) fn new(memtable: &Arc<Memtable>, is_bottom: bool, work: &Arc<WorkMemory>) -> Self {
+        let is_bottom = is_bottom || planted("tombstone_dropped_in_flush");
         let index = memtable.index();
         let held = work.hold(index.order_bytes());
         let order = index.order();

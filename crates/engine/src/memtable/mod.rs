@@ -33,7 +33,7 @@ pub(crate) use self::{
     index::{MemIndex, Version},
     listing::{Listing, Place},
 };
-use crate::{error::Error, segment::sink::SegmentSink};
+use crate::{error::Error, segment::sink::SegmentSink, planted::planted};
 
 /// Largest chunk: one sequential write of this size reaches the device's bandwidth.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -338,7 +338,9 @@ impl Memtable {
             return Ok(());
         }
         self.write_pages().await?;
-        sink.sync().await?;
+        if !planted("bulk_rows_unsynced") {
+            sink.sync().await?;
+        }
         if self.moved.load(Ordering::Acquire) && !self.sealed.load(Ordering::Acquire) {
             let reason = "bulk rows could not be written to the file that the log names".into();
             return Err(Error::Poisoned { cause: reason });

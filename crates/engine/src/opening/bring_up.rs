@@ -26,6 +26,7 @@ use crate::{
     files::OpenFiles,
     manifest::{self, Manifest, ManifestState},
     paths::{StorePaths, is_temporary, parse_manifest, parse_segment, parse_wal},
+    planted::planted,
     recovery::{self, RecoveredLog},
     runtime::{OsRuntime, Runtime},
     segment::{MetadataMemory, ReadContext},
@@ -175,6 +176,7 @@ impl Opening {
         self.disk.create_dir(self.paths.wal_dir()).await?;
         self.disk.create_dir(self.paths.segments_dir()).await?;
         self.disk.sync_dir(self.paths.root()).await?;
+        let made = if planted("parents_unsynced") { 0 } else { made };
         for above in directories_above(self.paths.root()).take(made + 1) {
             self.disk.sync_dir(&above).await?;
         }
@@ -307,7 +309,9 @@ impl Opening {
             highest = highest.max(parse_wal(&entry.name).map_or(0, FileId::get));
         }
         for entry in self.disk.list_dir(self.paths.segments_dir()).await? {
-            highest = highest.max(parse_segment(&entry.name).map_or(0, FileId::get));
+            if !planted("file_number_reused") {
+                highest = highest.max(parse_segment(&entry.name).map_or(0, FileId::get));
+            }
         }
         Ok(highest)
     }

@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     log_file,
     paths::{StorePaths, segment_name},
+    planted::planted,
 };
 
 /// The part of a bulk record that checking its rows needs.
@@ -59,6 +60,7 @@ pub(super) async fn check_bulk(
     match read.await? {
         Err(what) => Ok(Err(what)),
         Ok(()) if checksum.finish() == bulk.rows_checksum => Ok(Ok(())),
+        Ok(()) if planted("bulk_rows_unchecked") => Ok(Ok(())),
         Ok(()) => {
             let name = segment_name(bulk.segment);
             Ok(Err(format!("the rows of a bulk record in {name} do not match their checksum")))

@@ -14,7 +14,7 @@ use nephrite_format::{
 };
 use nephrite_io::memory::AlignedBuf;
 
-use crate::{error::Error, log_file::aligned};
+use crate::{error::Error, log_file::aligned, planted::planted};
 
 /// What a segment is.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,9 @@ pub(crate) struct Identity {
 impl Identity {
     /// Segments are written once: all are of generation 0.
     pub(crate) fn page(&self, offset: u64) -> PageIdentity {
-        PageIdentity::new(self.store, self.file, Generation::new(0), offset)
+        let (file, offset) =
+            if planted("identity_left_out") { (FileId::new(0), 0) } else { (self.file, offset) };
+        PageIdentity::new(self.store, file, Generation::new(0), offset)
     }
 
     pub(crate) fn header(&self) -> FileHeader {

@@ -25,7 +25,7 @@ use nephrite_io::{
 };
 
 use super::work_memory::{Held, WorkMemory};
-use crate::{error::Error, files::OpenFiles, paths::segment_name};
+use crate::{error::Error, files::OpenFiles, paths::segment_name, planted::planted};
 
 /// A segment file under construction.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct SegmentSink {
     /// [`SinkFile`]s that exist. Grows under `open`.
     users: AtomicU32,
     entry_durable: AtomicBool,
+    /// Syncs of names that had failed when the file was made.
+    names_lost: AtomicU64,
     in_flight: Arc<InFlight>,
     in_flight_max: u64,
     work: Arc<WorkMemory>,
@@ -126,6 +128,7 @@ impl SegmentSink {
             identity: OnceLock::new(),
             users: AtomicU32::new(0),
             entry_durable: AtomicBool::new(false),
+            names_lost: AtomicU64::new(0),
             in_flight: Arc::new(InFlight {
                 bytes: AtomicU64::new(0),
                 failed: Mutex::default(),
@@ -156,6 +159,10 @@ impl SegmentSink {
         let known = self.identity.get().is_some();
         let options = OpenOptions::read_write();
         let options = if known { options } else { options.create() };
+        if !self.is_created() {
+            // Release pairs with the Acquire in `check_name`.
+            self.names_lost.store(self.files.names_lost().0, Ordering::Release);
+        }
         // Acquire/Release: whoever sees the flag also sees that the file may exist.
         self.created.store(true, Ordering::Release);
         let handle = self.files.open_with(self.id, options, permit).await?;
@@ -286,10 +293,26 @@ impl SegmentSink {
         self.sync_file().await?;
         // Acquire/Release: whoever sees the flag also sees the synced directory.
         if !self.entry_durable.load(Ordering::Acquire) {
-            self.files.disk.sync_dir(self.files.paths.segments_dir()).await?;
+            let synced = self.files.sync_names().await;
+            self.check_name()?;
+            synced?;
             self.entry_durable.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// A sync of names that failed since the file was made: one that succeeds later says nothing
+    /// about this file's, so it is given up, and its rows go to another one.
+    pub(crate) fn check_name(&self) -> Result<(), Error> {
+        let (times, error) = self.files.names_lost();
+        let (false, Some(error)) = (times == self.names_lost.load(Ordering::Acquire), error) else {
+            return Ok(());
+        };
+        if planted("directory_sync_repeated") || self.entry_durable.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.in_flight.fail(error.clone());
+        Err(error.into())
     }
 
     /// Removes the file, which nothing names.

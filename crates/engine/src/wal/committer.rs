@@ -28,7 +28,7 @@ use super::{
     Closed, LogPosition, RestingFile, Wal, WalContext, WalFile, WalStart, create_wal_file, finish,
     staging::Frame,
 };
-use crate::{config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable};
+use crate::{config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable, planted::planted};
 
 /// How long buffered records may wait in memory for company before they are written.
 const LINGER: Duration = Duration::from_millis(10);
@@ -201,6 +201,9 @@ impl Committer {
     }
 
     fn poison(&self, error: &Error) {
+        if planted("poison_forgotten") {
+            return;
+        }
         let mut staging = self.wal.staging();
         if staging.failed.is_none() {
             staging.failed = Some(match error {
@@ -275,6 +278,9 @@ impl Committer {
                 write(&*disk, file, offset, part).await?
             }
             // One request; it makes the frames before it in this segment durable as well.
+            Durability::Synced if planted("acknowledged_before_sync") => {
+                write(&*disk, file, offset, part).await?
+            }
             Durability::Synced => {
                 let written = write_synced(&*disk, file, offset, part).await?;
                 current.unsynced = false;
@@ -288,6 +294,9 @@ impl Committer {
     /// Syncs full segments with frames that no sync has covered.
     async fn sync_full_segments(&mut self) -> Result<(), Error> {
         for (_, full) in std::mem::take(&mut self.unsynced) {
+            if planted("full_segment_unsynced") {
+                continue;
+            }
             nephrite_io::sync(&*self.context.disk, &full).await?;
         }
         Ok(())
@@ -429,7 +438,9 @@ impl Committer {
         let mut page = log_file::aligned(BLOCK_BYTES)?;
         header.encode_into(&mut page);
         write(disk, &wal.file, 0, IoBuffer::Owned(page)).await?;
-        nephrite_io::sync(disk, &wal.file).await?;
+        if !planted("log_header_unsynced") {
+            nephrite_io::sync(disk, &wal.file).await?;
+        }
         let edit = ManifestEdit::LogSegment { position, file: wal.id };
         self.manifest.commit(|_| Ok((vec![edit], ()))).await?;
         Ok(header)
@@ -437,7 +448,11 @@ impl Committer {
 
     async fn recycle(&mut self) {
         let released = self.wal.released.load(Ordering::Acquire);
-        while self.closed.front().is_some_and(|(position, _)| *position < released) {
+        while self
+            .closed
+            .front()
+            .is_some_and(|(position, _)| *position < released || planted("log_never_held"))
+        {
             let Some((position, file)) = self.closed.pop_front() else { break };
             self.wal.segments().closed.retain(|segment| segment.start.segment != position);
             self.unsynced.retain(|(unsynced, _)| *unsynced != position);

@@ -10,7 +10,7 @@ use nephrite_format::{FileDetail, FileHeader, FileId, Generation};
 use nephrite_io::{Disk, FileHandle, OpenOptions};
 
 use super::WalContext;
-use crate::{error::Error, log_file, paths::StorePaths};
+use crate::{error::Error, log_file, paths::StorePaths, planted::planted};
 
 /// A log file.
 #[derive(Clone, Debug)]
@@ -56,6 +56,8 @@ pub(crate) async fn create_wal_file(context: &WalContext) -> Result<WalFile, Err
     };
     let path = context.paths.wal(id);
     let file = log_file::create(&*context.disk, &path, &header, context.segment_bytes).await?;
-    context.disk.sync_dir(context.paths.wal_dir()).await?;
+    if !planted("log_directory_unsynced") {
+        context.disk.sync_dir(context.paths.wal_dir()).await?;
+    }
     Ok(WalFile { id, file, bytes: context.segment_bytes })
 }
