@@ -4,11 +4,18 @@
 //! Most bugs of crash recovery show in three operations or fewer; what is tried here is tried
 //! without gaps. The bounds are those of [`nephrite_io::sim::Scope`].
 
-use std::{collections::BTreeSet, fmt, ops::ControlFlow, time::Duration};
-
-use nephrite_io::sim::{
-    CrashState, Errno, Fault, FaultPlan, FaultRule, Image, Repeat, Scope, SimOptions, SimRandom,
+use std::{
+    collections::BTreeSet,
+    fmt,
+    ops::ControlFlow,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+use nephrite_io::sim::{CrashState, Image, Scope, SimOptions, SimRandom};
 
 use crate::{
     boot::{Boot, blank},
@@ -21,10 +28,16 @@ pub struct Exhaustive {
     /// Operations of a script at the most.
     length: usize,
     scope: Scope,
+    actions: Vec<Action>,
+    /// Only this script.
+    only: Option<Vec<Action>>,
     /// In how many recoveries of each crash a second crash is tried, at each of their changes.
     crashes_in_recovery: u64,
+    /// How many crashes may follow the first, each in the recovery from the one before.
+    depth: u32,
     part: (u64, u64),
     stride: usize,
+    jobs: usize,
 }
 
 /// What an exhaustive check has found.
@@ -59,12 +72,72 @@ impl fmt::Display for ExhaustiveReport {
     }
 }
 
+impl ExhaustiveReport {
+    fn add(&mut self, other: Self) {
+        self.scripts += other.scripts;
+        self.crashes += other.crashes;
+        self.images += other.images;
+        self.images_of_recovery += other.images_of_recovery;
+        self.duplicates += other.duplicates;
+        self.failures.extend(other.failures);
+    }
+}
+
 impl Exhaustive {
     /// All scripts of up to this many operations.
     #[must_use]
     pub fn new(length: usize) -> Self {
         let scope = Scope::default().subsets_max(6).random(16).torn_writes(1).cuts_max(16);
-        Self { length, scope, crashes_in_recovery: 1, part: (0, 1), stride: 1 }
+        Self {
+            length,
+            scope,
+            actions: Action::all(),
+            only: None,
+            crashes_in_recovery: 1,
+            depth: 1,
+            part: (0, 1),
+            stride: 1,
+            jobs: 1,
+        }
+    }
+
+    /// One script.
+    #[must_use]
+    pub fn of(script: &[Action]) -> Self {
+        Self { only: Some(script.to_vec()), ..Self::new(script.len()) }
+    }
+
+    /// Which operations scripts are made of. Default: [`Action::all`].
+    #[must_use]
+    pub fn actions(mut self, actions: Vec<Action>) -> Self {
+        self.actions = actions;
+        self
+    }
+
+    /// How many crashes may follow the first, each in the recovery from the one before. Default:
+    /// one; none is tried with zero.
+    #[must_use]
+    pub fn depth(mut self, crashes: u32) -> Self {
+        self.depth = crashes;
+        self
+    }
+
+    /// On how many threads; the report does not depend on it. Default: one.
+    #[must_use]
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs.max(1);
+        self
+    }
+
+    /// How many scripts there are.
+    #[must_use]
+    pub fn scripts(&self) -> u64 {
+        if self.only.is_some() {
+            return 1;
+        }
+        let count = self.actions.len() as u64;
+        let lengths = 1..=u32::try_from(self.length).unwrap_or(u32::MAX);
+        lengths.fold(0, |sum: u64, length| sum.saturating_add(count.saturating_pow(length)))
     }
 
     /// The bounds on the images of each crash. Default: all subsets of up to six changes, else 16
@@ -98,22 +171,54 @@ impl Exhaustive {
     }
 
     /// Checks until everything is, or `go_on` says no.
-    #[must_use]
-    pub fn run(&self, go_on: impl Fn() -> bool) -> ExhaustiveReport {
-        let mut report = ExhaustiveReport::default();
-        let mut number = 0;
-        for script in scripts(self.length) {
-            number += 1;
-            if number % self.part.1 != self.part.0 % self.part.1 {
-                continue;
+    ///
+    /// # Errors
+    /// The operating system's refusal to start a thread.
+    pub fn run(&self, go_on: impl Fn() -> bool + Sync) -> std::io::Result<ExhaustiveReport> {
+        let (next, total) = (AtomicU64::new(0), Mutex::new(ExhaustiveReport::default()));
+        let (part, of) = self.part;
+        let work = || {
+            while go_on() {
+                // Relaxed: only hands out numbers; results are handed over by the mutex.
+                let number = next.fetch_add(1, Ordering::Relaxed) * of + part % of;
+                if self.scripts() <= number {
+                    return;
+                }
+                let mut report = ExhaustiveReport { scripts: 1, ..Default::default() };
+                self.check_script(&self.script(number), &mut report);
+                total.lock().unwrap_or_else(PoisonError::into_inner).add(report);
             }
-            if !go_on() {
-                break;
+        };
+        std::thread::scope(|scope| {
+            for job in 1..self.jobs {
+                let name = format!("exhaustive-{job}");
+                std::thread::Builder::new().name(name).spawn_scoped(scope, work)?;
             }
-            report.scripts += 1;
-            self.check_script(&script, &mut report);
+            work();
+            Ok::<_, std::io::Error>(())
+        })?;
+        let mut report = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.failures.sort();
+        Ok(report)
+    }
+
+    /// The scripts of one operation come first, then those of two, and so on.
+    fn script(&self, number: u64) -> Vec<Action> {
+        if let Some(only) = &self.only {
+            return only.clone();
         }
-        report
+        let count = self.actions.len() as u64;
+        let (mut number, mut length) = (number, 1);
+        while count.pow(length) <= number {
+            number -= count.pow(length);
+            length += 1;
+        }
+        let next = |_| {
+            let at = usize::try_from(number % count).expect("it is an index");
+            number /= count;
+            self.actions[at]
+        };
+        (0..length).map(next).collect()
     }
 
     /// A crash before each change of the script, until it comes through.
@@ -160,9 +265,9 @@ impl Exhaustive {
                 return ControlFlow::Break(());
             }
             drop(boot);
-            if 0 < again {
+            if 0 < again && 0 < self.depth {
                 again -= 1;
-                self.crash_recovery(script, &image, place, report);
+                self.crash_recovery(script, &image, place, self.depth, report);
             }
             ControlFlow::Continue(())
         });
@@ -174,6 +279,7 @@ impl Exhaustive {
         script: &Script,
         image: &Image,
         place: &str,
+        depth: u32,
         report: &mut ExhaustiveReport,
     ) {
         for changes in (0..).step_by(self.stride) {
@@ -192,104 +298,21 @@ impl Exhaustive {
             for image in images {
                 report.images += 1;
                 report.images_of_recovery += 1;
-                let boot = Boot::new(options(4), image, 4);
+                let boot = Boot::new(options(4), image.clone(), 4);
                 if let Err(went) = script.check(&boot) {
                     report.failures.push(format!("{place}, second crash {changes}: {went}"));
                     return;
                 }
-            }
-        }
-    }
-}
-
-fn options(seed: u64) -> SimOptions {
-    SimOptions::new(seed).latency_max(Duration::from_micros(50))
-}
-
-/// All scripts of one operation, of two, and so on.
-fn scripts(length: usize) -> impl Iterator<Item = Vec<Action>> {
-    let actions = Action::all();
-    (1..=length).flat_map(move |length| {
-        let actions = actions.clone();
-        let count = u64::try_from(actions.len()).expect("they are few");
-        let total = count.pow(u32::try_from(length).expect("it is short"));
-        (0..total).map(move |mut number| {
-            let next = |_| {
-                let at = usize::try_from(number % count).expect("it is an index");
-                number /= count;
-                actions[at]
-            };
-            (0..length).map(next).collect()
-        })
-    })
-}
-
-/// What a fail-the-Nth check has found.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct FailNthReport {
-    /// Runs, each with a fault at another call.
-    pub runs: u64,
-    /// Runs in which an operation was refused.
-    pub refused: u64,
-    /// What failed: fault, call.
-    pub failures: Vec<String>,
-}
-
-/// Runs a script with the n-th system call of the disk failing, for n = 1, 2, ... until none is
-/// left (or every `stride`-th of them), once and from then on, for each kind of failure.
-/// Afterwards the disk works again: the
-/// store must open, and hold what was promised.
-#[must_use]
-pub fn fail_nth(actions: &[Action], stride: usize) -> FailNthReport {
-    let mut report = FailNthReport::default();
-    let faults = Errno::ALL.map(Fault::Error).into_iter();
-    let faults = faults.chain([Fault::Short, Fault::Zero, Fault::SyncForgets, Fault::SyncKeeps]);
-    for fault in faults {
-        for repeat in [Repeat::Once, Repeat::Forever] {
-            for nth in (1..).step_by(stride.max(1)) {
-                if !fail_one(actions, fault, repeat, nth, &mut report) {
-                    break;
+                drop(boot);
+                if 1 < depth {
+                    let place = format!("{place}, crash {changes} of recovery");
+                    self.crash_recovery(script, &image, &place, depth - 1, report);
                 }
             }
         }
     }
-    report
 }
 
-/// Whether there was an n-th call.
-fn fail_one(
-    actions: &[Action],
-    fault: Fault,
-    repeat: Repeat,
-    nth: u64,
-    report: &mut FailNthReport,
-) -> bool {
-    let rule = FaultRule::new(fault, &[]).nth(nth).repeat(repeat);
-    let boot = Boot::new(options(1).faults(FaultPlan::new().with(rule)), blank(), 1);
-    let mut script = Script::new();
-    let went = script.play(&boot, actions);
-    report.runs += 1;
-    let struck = 0 < boot.disk.faults_struck();
-    let place = format!("{actions:?}, {fault:?} {repeat:?} at call {nth}");
-    match went {
-        Went::Refused(_) => report.refused += 1,
-        Went::Broken(text) => report.failures.push(format!("{place}: {text}")),
-        Went::Through | Went::Crashed => {}
-    }
-    boot.disk.set_faults(FaultPlan::new());
-    let mut random = SimRandom::new(nth);
-    let state = boot.disk.crash_state();
-    for image in [state.image(&[]), state.random_image(&mut random)] {
-        let boot = Boot::new(options(2), image, 2);
-        if let Err(went) = script.check(&boot) {
-            report.failures.push(format!("{place}, after a power cut: {went}"));
-        }
-    }
-    let again = Boot { disk: boot.disk.reopen(), runtime: boot.runtime.clone() };
-    script.let_go(&boot);
-    if let Err(went) = script.check(&again) {
-        report.failures.push(format!("{place}, after a restart: {went}"));
-    }
-    struck
+pub(crate) fn options(seed: u64) -> SimOptions {
+    SimOptions::new(seed).latency_max(Duration::from_micros(50))
 }

@@ -18,28 +18,38 @@
 //! | `history` | what was asked for and promised; which recovered states are right |
 //! | `record` | vectors that say which write they are of |
 //! | `workload` | clients that write, read and check |
+//! | `abandon` | writes whose futures are dropped |
 //! | `inspect` | a whole store, read in every way there is |
-//! | `run` | one run: lives, crashes, restarts |
+//! | `shape` | what a seed chooses: sizes, limits, faults |
+//! | `run`, `mending` | one run: lives, crashes, restarts, repairs |
 //! | `boot`, `scenario` | short scripts on a machine of their own |
-//! | `exhaustive` | every script, every crash, every image; every call that may fail |
+//! | `exhaustive` | every script, every crash, every image |
+//! | `failing` | every call that may fail |
 //! | `campaign` | many runs, and the smallest that still fails |
 #![forbid(unsafe_code)]
 
+mod abandon;
 mod boot;
 mod campaign;
 mod exhaustive;
+mod failing;
 mod history;
 mod inspect;
+mod mending;
 mod options;
 mod record;
 mod run;
 mod runtime;
 mod scenario;
+mod shape;
 mod workload;
 
+pub use nephrite_io::sim::{Errno, Fault, Scope};
+
 pub use campaign::{Campaign, CampaignReport, Failure, shrink};
-pub use exhaustive::{Exhaustive, ExhaustiveReport, FailNthReport, fail_nth};
+pub use exhaustive::{Exhaustive, ExhaustiveReport};
+pub use failing::{FAILURES, FailNth, FailNthReport};
 pub use options::{Operation, Options, Profile, STEPS, UnknownOperation, UnknownProfile};
 pub use run::{RunReport, simulate};
 pub use runtime::{Ended, SimRuntime};
-pub use scenario::Action;
+pub use scenario::{Action, ActionKind, UnknownAction};

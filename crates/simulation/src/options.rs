@@ -32,11 +32,15 @@ pub enum Operation {
     FlushStore,
     /// Let time pass.
     Pause,
+    /// Compact one database.
+    Compact,
+    /// Begin a write and drop its future.
+    Abandon,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Put,
         Self::Update,
         Self::Delete,
@@ -50,6 +54,8 @@ impl Operation {
         Self::Flush,
         Self::FlushStore,
         Self::Pause,
+        Self::Compact,
+        Self::Abandon,
     ];
 
     fn name(self) -> &'static str {
@@ -67,6 +73,8 @@ impl Operation {
             Self::Flush => "flush",
             Self::FlushStore => "flush-store",
             Self::Pause => "pause",
+            Self::Compact => "compact",
+            Self::Abandon => "abandon",
         }
     }
 }

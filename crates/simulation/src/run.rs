@@ -10,22 +10,19 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use nephrite::{Config, DatabaseOptions, Disk, Error, IdKind, Store, runtime::Runtime};
-use nephrite_io::{
-    IoOperation,
-    sim::{Errno, Fault, FaultPlan, Image, SimDisk, SimOptions, SimRandom, TraceEvent, TraceHash},
-};
+use nephrite_io::sim::{FaultPlan, Image, SimDisk, SimOptions, SimRandom, TraceEvent, TraceHash};
 
 use crate::{
     history::{DatabaseHistory, Existence, History},
     inspect::{Trouble, read_store},
-    options::{Operation, Options, Profile},
+    options::{Options, Profile},
     runtime::{Ended, SimRuntime},
+    shape::Shape,
     workload::{Client, Shared, SharedState, all, lane_of, lock},
 };
 
@@ -78,103 +75,6 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or_else(|| "without a text".to_owned())
 }
 
-/// The configuration that a seed chooses.
-#[derive(Debug, Clone)]
-struct Shape {
-    profile: Profile,
-    clients: usize,
-    databases: u64,
-    memtable_bytes: u64,
-    wal_segment_bytes: u64,
-    flush_interval: Duration,
-    max_open_files: u32,
-    latency_max: Duration,
-    direct: Option<u32>,
-    write_through: bool,
-    capacity: Option<u64>,
-    fault_rate: u32,
-    operations: Vec<Operation>,
-}
-
-impl Shape {
-    fn new(options: &Options, random: &mut SimRandom) -> Self {
-        let profile = match random.below(4) {
-            0 | 1 => Profile::Crashes,
-            2 => Profile::Failures,
-            _ => Profile::Corruption,
-        };
-        let profile = options.profile.unwrap_or(profile);
-        let clients = 1 + random.index(3);
-        let capacity = (4 + random.below(12)) << 20;
-        let is_tight = random.chance(1, 4);
-        Self {
-            profile,
-            clients: options.clients.unwrap_or(clients),
-            databases: 1 + random.below(3),
-            memtable_bytes: [64 << 10, 128 << 10, 512 << 10][random.index(3)],
-            wal_segment_bytes: [256 << 10, 260 << 10, 512 << 10][random.index(3)],
-            flush_interval: [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(300)]
-                [random.index(3)],
-            max_open_files: 5 + u32::try_from(random.below(4)).expect("it is small"),
-            latency_max: Duration::from_micros([0, 50, 500, 5000][random.index(4)]),
-            direct: [None, Some(512), Some(4096)][random.index(3)],
-            write_through: random.chance(1, 6),
-            capacity: (profile == Profile::Failures && is_tight).then_some(capacity),
-            fault_rate: [200, 2_000, 20_000][random.index(3)],
-            operations: Self::operations(options, random),
-        }
-    }
-
-    /// Some operations, each as often as the seed says.
-    fn operations(options: &Options, random: &mut SimRandom) -> Vec<Operation> {
-        let weights = Operation::ALL.map(|operation| {
-            let most = if matches!(operation, Operation::Put | Operation::Get) { 8 } else { 4 };
-            (operation, random.below(most))
-        });
-        let allowed = weights.iter().filter(|(it, _)| !options.without.contains(it));
-        let chosen = allowed.flat_map(|(operation, weight)| {
-            std::iter::repeat_n(*operation, usize::try_from(*weight).expect("it is small"))
-        });
-        let chosen: Vec<Operation> = chosen.collect();
-        if chosen.is_empty() { vec![Operation::Put] } else { chosen }
-    }
-
-    fn faults(&self) -> FaultPlan {
-        let rate = self.fault_rate;
-        match self.profile {
-            Profile::Crashes => FaultPlan::new(),
-            Profile::Failures => {
-                let errors = [Errno::Io, Errno::NoSpace, Errno::Cancelled].map(Fault::Error);
-                let absorbed = [Errno::Interrupted, Errno::Again].map(Fault::Error);
-                let plan = errors
-                    .into_iter()
-                    .fold(FaultPlan::new(), |plan, fault| plan.rate(fault, &[], rate / 20));
-                let sync = [IoOperation::Sync];
-                let transfers = [IoOperation::Read, IoOperation::Write];
-                absorbed
-                    .into_iter()
-                    .fold(plan, |plan, fault| plan.rate(fault, &transfers, rate))
-                    .rate(Fault::SyncForgets, &sync, rate / 4)
-                    .rate(Fault::SyncKeeps, &sync, rate / 4)
-                    .rate(Fault::Short, &transfers, rate)
-                    .rate(Fault::Zero, &[IoOperation::Write], rate / 40)
-                    .rate(Fault::Slow(Duration::from_millis(80)), &[], rate)
-            }
-            Profile::Corruption => {
-                let both = [IoOperation::Read, IoOperation::Write];
-                let write = [IoOperation::Write];
-                FaultPlan::new()
-                    .rate(Fault::FlippedBit, &both, rate / 2)
-                    .rate(Fault::LatentSector, &[IoOperation::Read], rate / 4)
-                    .rate(Fault::Lost, &write, rate / 2)
-                    .rate(Fault::Misdirected(8), &write, rate / 4)
-                    .rate(Fault::Misdirected(128), &write, rate / 4)
-                    .rate(Fault::WrongFile, &write, rate / 4)
-            }
-        }
-    }
-}
-
 /// Where the next life of the store begins.
 enum Start {
     /// On a machine that was off.
@@ -184,16 +84,16 @@ enum Start {
 }
 
 /// How a life of the store ended.
-enum Fork {
+pub(crate) enum Fork {
     Crashed,
     Restart,
     Over,
 }
 
-struct Run {
+pub(crate) struct Run {
     options: Options,
-    random: SimRandom,
-    shape: Shape,
+    pub(crate) random: SimRandom,
+    pub(crate) shape: Shape,
     shared: SharedState,
     hash: TraceHash,
     report: RunReport,
@@ -203,11 +103,11 @@ struct Run {
 }
 
 /// One life of a store.
-struct Life {
+pub(crate) struct Life {
     disk: SimDisk,
-    runtime: SimRuntime,
+    pub(crate) runtime: SimRuntime,
     /// The machine was off before: everything on disk is durable.
-    cold: bool,
+    pub(crate) cold: bool,
 }
 
 impl Drop for Life {
@@ -253,8 +153,8 @@ impl Run {
             }
             start = match fork? {
                 Fork::Over => return Ok(()),
-                Fork::Restart => Start::Machine(life.disk.reopen()),
-                Fork::Crashed => {
+                Fork::Restart if !life.disk.has_lost_names() => Start::Machine(life.disk.reopen()),
+                Fork::Crashed | Fork::Restart => {
                     self.report.crashes += 1;
                     let state = life.disk.crash();
                     Start::Image(state.random_image(&mut self.random))
@@ -319,11 +219,15 @@ impl Run {
 
     fn live(&mut self, life: &Life) -> Result<Fork, String> {
         let over = self.is_over();
+        self.set_faults(&life.disk, false);
+        if let Some(fork) = self.repair_whole(life)? {
+            return Ok(fork);
+        }
         let harmful = self.shape.profile != Profile::Crashes;
         let faulty = harmful && !over && self.failed_opens < OPEN_ATTEMPTS;
         self.set_faults(&life.disk, faulty);
         let faults_before = life.disk.faults_struck();
-        let store = match life.runtime.run(open(self.config(life))) {
+        let store = match life.runtime.run(open(self.shape.place, self.config(life))) {
             Ended::Crashed => return Ok(Fork::Crashed),
             Ended::Stuck => return Err("opening the store never ends".to_owned()),
             Ended::Done(Ok(store)) => store,
@@ -343,7 +247,7 @@ impl Run {
         self.work(life, store)
     }
 
-    fn config(&self, life: &Life) -> Config {
+    pub(crate) fn config(&self, life: &Life) -> Config {
         let disk: Arc<dyn Disk> = Arc::new(life.disk.reopen());
         let runtime: Arc<dyn Runtime> = Arc::new(life.runtime.clone());
         Config::new()
@@ -352,6 +256,7 @@ impl Run {
             .wal_segment_bytes(self.shape.wal_segment_bytes)
             .flush_interval(self.shape.flush_interval)
             .max_open_files(self.shape.max_open_files)
+            .garbage_percent(self.shape.garbage_percent)
             .disk(disk)
             .runtime(runtime)
     }
@@ -359,7 +264,10 @@ impl Run {
     /// The store could not be opened.
     fn not_open(&mut self, life: &Life, error: &Error) -> Result<Fork, String> {
         match self.shape.profile {
-            Profile::Corruption => return Ok(Fork::Over),
+            Profile::Corruption => {
+                self.set_faults(&life.disk, false);
+                return self.repair_damaged(life);
+            }
             Profile::Failures if self.failed_opens < OPEN_ATTEMPTS && !self.is_over() => {
                 self.failed_opens += 1;
                 return Ok(if self.random.chance(1, 2) { Fork::Restart } else { Fork::Crashed });
@@ -457,6 +365,7 @@ impl Run {
                 0 => return Ok(Fork::Crashed),
                 1 => return self.close(life, store),
                 2 => return self.let_go(life, store),
+                3 => return Ok(Self::kill(life, store)),
                 _ => {}
             }
         }
@@ -465,8 +374,12 @@ impl Run {
     /// Changes the set of databases at times, then lets the clients work.
     async fn epoch(&mut self, life: &Life, store: &Store, turn: u64) {
         let count = lock(&self.shared).history.databases.len() as u64;
+        let many = 3 < self.shape.databases;
         if count == 0 || (turn == 0 && count < self.shape.databases) {
             self.create(store).await;
+            for _ in (1..self.shape.databases).filter(|_| many && turn % 2 == 0) {
+                self.create(store).await;
+            }
         } else if turn == 1 && 1 < count {
             self.drop_one(store).await;
         }
@@ -474,14 +387,17 @@ impl Run {
         let clients = (0..self.shape.clients).map(|index| {
             let (runtime, random) = (life.runtime.clone(), self.random.fork());
             let (operations, shared) = (self.shape.operations.clone(), Arc::clone(&self.shared));
-            let client = Client::new(index, store.clone(), runtime, random, operations, shared);
+            let habits = self.shape.habits();
+            let store = store.clone();
+            let client = Client::new(index, store, runtime, random, operations, shared, habits);
             life.runtime.start(client.run(1 + steps / self.shape.clients as u64))
         });
         all(clients.collect()).await;
     }
 
     async fn create(&mut self, store: &Store) {
-        let dimension = [1, 3, 16, 100, 300][self.random.index(5)];
+        let dimensions = self.shape.dimensions();
+        let dimension = dimensions[self.random.index(dimensions.len())];
         let kind = if self.random.chance(1, 2) { IdKind::U64 } else { IdKind::Bytes };
         let name = format!("d{}", self.random.below(1_000_000));
         let history = DatabaseHistory::new(self.shape.clients);
@@ -538,6 +454,14 @@ impl Run {
         Ok(if self.random.chance(1, 3) { Fork::Crashed } else { Fork::Restart })
     }
 
+    /// Kills the process: what it wrote can be read, durable or not; what is in flight goes on.
+    fn kill(life: &Life, store: Store) -> Fork {
+        life.runtime.kill();
+        drop(store);
+        life.disk.run_until_idle();
+        if life.disk.has_crashed() { Fork::Crashed } else { Fork::Restart }
+    }
+
     /// Drops the last handle without a close; the engine closes in the background.
     fn let_go(&self, life: &Life, store: Store) -> Result<Fork, String> {
         drop(store);
@@ -557,6 +481,11 @@ impl RunReport {
 }
 
 impl Shared {
+    /// Nothing more is written by a client until the store was opened again.
+    pub(crate) fn block_lane(&mut self, name: &str, client: usize) {
+        self.history.lane(name, client).into_iter().for_each(|lane| lane.blocked = true);
+    }
+
     /// Nothing more is written to a database until the store was opened again.
     fn block(&mut self, name: &str) {
         if let Some(history) = self.history.databases.get_mut(name) {
@@ -565,6 +494,6 @@ impl Shared {
     }
 }
 
-async fn open(config: Config) -> Result<Store, Error> {
-    Store::open_or_create(PathBuf::from("/sim/store"), config).await
+pub(crate) async fn open(place: &str, config: Config) -> Result<Store, Error> {
+    Store::open_or_create(place, config).await
 }

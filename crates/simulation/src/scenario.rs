@@ -1,8 +1,8 @@
 //! Short scripts of operations on two databases with two ids each, and what they promise.
 
-use std::fmt;
+use std::{fmt, str::FromStr, time::Duration};
 
-use nephrite::{Batch, DatabaseOptions, Durability, Error, IdKind, Store};
+use nephrite::{Batch, DatabaseOptions, Durability, Error, IdKind, Store, runtime::Runtime};
 
 use crate::{
     boot::Boot,
@@ -14,6 +14,9 @@ use crate::{
 
 const DIMENSION: u32 = 3;
 const DATABASES: [&str; 2] = ["a", "b"];
+const IDS: u64 = 2;
+/// Longer than the log waits before it writes what gathers, and marks what is durable.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// One operation of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,24 +36,95 @@ pub enum Action {
     Compact(usize),
     /// Closes the store and opens it again.
     Reopen,
+    /// Lets enough time pass for what the engine does when it is idle.
+    Pause,
+}
+
+/// What an operation of a script does, whatever it does it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ActionKind {
+    /// [`Action::Put`], and so overwriting.
+    Put,
+    /// [`Action::PutSynced`].
+    PutSynced,
+    /// [`Action::Delete`].
+    Delete,
+    /// [`Action::Batch`].
+    Batch,
+    /// [`Action::Flush`].
+    Flush,
+    /// [`Action::Compact`].
+    Compact,
+    /// [`Action::Reopen`].
+    Reopen,
+    /// [`Action::Pause`].
+    Pause,
+}
+
+impl ActionKind {
+    /// All of them, with their names.
+    pub const ALL: [(Self, &'static str); 8] = [
+        (Self::Put, "put"),
+        (Self::PutSynced, "put-synced"),
+        (Self::Delete, "delete"),
+        (Self::Batch, "batch"),
+        (Self::Flush, "flush"),
+        (Self::Compact, "compact"),
+        (Self::Reopen, "reopen"),
+        (Self::Pause, "pause"),
+    ];
+}
+
+/// A name that is no operation of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownAction(String);
+
+impl fmt::Display for UnknownAction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = ActionKind::ALL.map(|(_, name)| name).join(", ");
+        write!(formatter, "`{}` is no operation of a script; there are {names}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownAction {}
+
+impl FromStr for ActionKind {
+    type Err = UnknownAction;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAction> {
+        let found = Self::ALL.into_iter().find(|(_, name)| *name == text);
+        found.map(|(kind, _)| kind).ok_or_else(|| UnknownAction(text.to_owned()))
+    }
 }
 
 impl Action {
-    /// All of them.
+    /// All of them: every kind on two databases with two ids.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let mut actions = vec![Self::Reopen];
-        for database in 0..DATABASES.len() {
-            actions.extend([Self::Batch(database), Self::Flush(database), Self::Compact(database)]);
-            for key in 1..=2 {
-                actions.extend([
-                    Self::Put(database, key),
-                    Self::PutSynced(database, key),
-                    Self::Delete(database, key),
-                ]);
+        Self::among(&ActionKind::ALL.map(|(kind, _)| kind), DATABASES.len(), IDS)
+    }
+
+    /// Those of these kinds on the first of the two databases, or both, and the first of the two
+    /// ids, or both.
+    #[must_use]
+    pub fn among(kinds: &[ActionKind], databases: usize, ids: u64) -> Vec<Self> {
+        let (databases, ids) = (databases.clamp(1, DATABASES.len()), ids.clamp(1, IDS));
+        let on = |kind: ActionKind, at: usize| -> Vec<Self> {
+            match kind {
+                ActionKind::Put => (1..=ids).map(|id| Self::Put(at, id)).collect(),
+                ActionKind::PutSynced => (1..=ids).map(|id| Self::PutSynced(at, id)).collect(),
+                ActionKind::Delete => (1..=ids).map(|id| Self::Delete(at, id)).collect(),
+                ActionKind::Batch => vec![Self::Batch(at)],
+                ActionKind::Flush => vec![Self::Flush(at)],
+                ActionKind::Compact => vec![Self::Compact(at)],
+                ActionKind::Reopen if at == 0 => vec![Self::Reopen],
+                ActionKind::Pause if at == 0 => vec![Self::Pause],
+                ActionKind::Reopen | ActionKind::Pause => Vec::new(),
             }
-        }
-        actions
+        };
+        let each = |at| kinds.iter().flat_map(move |kind| on(*kind, at));
+        (0..databases).flat_map(each).collect()
     }
 }
 
@@ -85,11 +159,16 @@ impl fmt::Display for Went {
 pub(crate) struct Script {
     pub(crate) history: History,
     store: Option<Store>,
+    /// Whether a flush, compaction or close that fails ends the script, as every other operation
+    /// does: what they leave is known without their success.
+    pub(crate) perseveres: bool,
+    /// The first failure that did not end the script.
+    pub(crate) refused: Option<Error>,
 }
 
 impl Script {
     pub(crate) fn new() -> Self {
-        Self { history: History::default(), store: None }
+        Self { history: History::default(), store: None, perseveres: false, refused: None }
     }
 
     /// Runs the script on a machine.
@@ -106,7 +185,12 @@ impl Script {
             self.create(boot, name)?;
         }
         for action in actions {
-            self.act(boot, *action)?;
+            match self.act(boot, *action) {
+                Err(Went::Refused(error)) if self.perseveres && is_repeatable(*action) => {
+                    self.refused.get_or_insert(error);
+                }
+                acted => acted?,
+            }
         }
         Ok(())
     }
@@ -134,6 +218,11 @@ impl Script {
             Action::Flush(at) => self.flush(boot, at, false),
             Action::Compact(at) => self.flush(boot, at, true),
             Action::Reopen => self.reopen(boot),
+            Action::Pause => match boot.runtime.run(boot.runtime.sleep(PAUSE)) {
+                Ended::Done(()) => Ok(()),
+                Ended::Crashed => Err(Went::Crashed),
+                Ended::Stuck => Err(Went::Broken("time stands still".to_owned())),
+            },
         }
     }
 
@@ -200,9 +289,17 @@ impl Script {
 
     fn reopen(&mut self, boot: &Boot) -> Result<(), Went> {
         let (store, mark) = (self.store(), self.history.mark());
-        ended(boot.runtime.run(store.close()), "a close")?;
-        self.history.promise(&mark, None);
+        match ended(boot.runtime.run(store.close()), "a close") {
+            Ok(()) => self.history.promise(&mark, None),
+            Err(Went::Refused(error)) if self.perseveres => {
+                self.refused.get_or_insert(error);
+            }
+            Err(went) => return Err(went),
+        }
         drop((store, self.store.take()));
+        if self.refused.is_some() && boot.disk.has_lost_names() {
+            return Err(Went::Refused(Error::Closed)); // nothing is started on this file system
+        }
         self.store = Some(ended(boot.open(), "opening again")?);
         Ok(())
     }
@@ -240,6 +337,11 @@ impl Script {
         }
         Ok(())
     }
+}
+
+/// Whether it may fail without leaving doubt about what is stored.
+fn is_repeatable(action: Action) -> bool {
+    matches!(action, Action::Flush(_) | Action::Compact(_))
 }
 
 fn ended<T>(ended: Ended<Result<T, Error>>, what: &str) -> Result<T, Went> {

@@ -17,12 +17,15 @@ use crate::{
     options::Operation,
     record::{Key, Stamp, id_of, vector},
     runtime::SimRuntime,
+    shape::Habits,
 };
 
 /// Ids of one client begin at its number times this.
 const LANE_KEYS: Key = 1 << 20;
 /// Ids that are written one by one.
 const SMALL_KEYS: u64 = 24;
+/// Ids of a held snapshot that are also looked up one by one.
+const LOOKED_UP: usize = 5;
 /// Where ids of bulk writes begin in a lane.
 const BULK_FIRST: Key = 1000;
 
@@ -67,6 +70,7 @@ impl Shared {
 /// A snapshot, and what its client's ids were when it was made.
 struct Held {
     name: String,
+    database: Database,
     snapshot: Snapshot,
     expected: Stored,
 }
@@ -79,6 +83,7 @@ pub(crate) struct Client {
     pub(crate) random: SimRandom,
     pub(crate) operations: Vec<Operation>,
     pub(crate) shared: SharedState,
+    pub(crate) habits: Habits,
     held: Option<Held>,
 }
 
@@ -90,8 +95,9 @@ impl Client {
         random: SimRandom,
         operations: Vec<Operation>,
         shared: SharedState,
+        habits: Habits,
     ) -> Self {
-        Self { index, store, runtime, random, operations, shared, held: None }
+        Self { index, store, runtime, random, operations, shared, habits, held: None }
     }
 
     /// Does this many steps, or until a promise was broken.
@@ -138,6 +144,8 @@ impl Client {
             Operation::Count => self.count(database).await,
             Operation::Snapshot => self.snapshot(database).await,
             Operation::Flush => self.flush(database).await,
+            Operation::Compact => self.compact(database).await,
+            Operation::Abandon => self.abandon(database).await,
             Operation::FlushStore | Operation::Pause => {}
         }
     }
@@ -158,7 +166,7 @@ impl Client {
         }
     }
 
-    fn key(&mut self) -> Key {
+    pub(crate) fn key(&mut self) -> Key {
         let base = self.index as u64 * LANE_KEYS;
         if self.random.chance(1, 6) {
             return base + BULK_FIRST + self.random.below(400);
@@ -166,16 +174,17 @@ impl Client {
         base + 1 + self.random.below(SMALL_KEYS)
     }
 
-    fn durability(&mut self) -> Durability {
-        if self.random.chance(1, 4) { Durability::Synced } else { Durability::Buffered }
+    pub(crate) fn durability(&mut self) -> Durability {
+        let synced = self.random.chance(1, self.habits.one_synced_in);
+        if synced { Durability::Synced } else { Durability::Buffered }
     }
 
-    fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         lock(&self.shared).history.next_stamp()
     }
 
     /// What this client sees of a database; none while that is not known.
-    fn visible(&self, database: &Database) -> Option<Stored> {
+    pub(crate) fn visible(&self, database: &Database) -> Option<Stored> {
         let mut shared = lock(&self.shared);
         let lane = shared.history.lane(database.name(), self.index)?;
         (!lane.blocked).then(|| lane.visible.clone())
@@ -295,7 +304,8 @@ impl Client {
             return;
         }
         let row_bytes = u64::from(database.dimension()) * 4;
-        let bytes = (40 << 10) + self.random.below(60 << 10);
+        let (least, most) = self.habits.bulk_bytes;
+        let bytes = least + self.random.below(most - least);
         let rows = (bytes / row_bytes).clamp(1, 400);
         let first = self.index as u64 * LANE_KEYS + BULK_FIRST + self.random.below(400 - rows + 1);
         let (stamp, durability) = (self.stamp(), self.durability());
@@ -412,7 +422,8 @@ impl Client {
             match database.snapshot().await {
                 Ok(snapshot) => {
                     let name = database.name().to_owned();
-                    self.held = Some(Held { name, snapshot, expected });
+                    let database = database.clone();
+                    self.held = Some(Held { name, database, snapshot, expected });
                 }
                 Err(error) => lock(&self.shared).blame("a snapshot", &error),
             }
@@ -424,6 +435,17 @@ impl Client {
             while let Some((id, vector)) = scan.next().await? {
                 let (key, stamp) = identify(&held.name, &id, &vector)?;
                 found.insert(key, stamp);
+            }
+            let kind = held.database.id_kind();
+            for key in found.keys().copied().take(LOOKED_UP).chain([0]) {
+                let id = id_of(kind, key);
+                let vector = held.snapshot.get(&id).await?;
+                let looked_up =
+                    vector.map(|vector| identify(&held.name, &id, &vector)).transpose()?;
+                if looked_up.map(|(_, stamp)| stamp) != found.get(&key).copied() {
+                    let text = format!("a held snapshot gives {id} by scan, not by get");
+                    return Err(Trouble::Mismatch(text));
+                }
             }
             Ok::<_, Trouble>(found)
         };
@@ -447,6 +469,13 @@ impl Client {
         }
     }
 
+    /// A compaction changes nothing that is stored, and promises nothing.
+    async fn compact(&self, database: &Database) {
+        if let Err(error) = database.compact().await {
+            lock(&self.shared).blame("a compaction", &error);
+        }
+    }
+
     async fn flush_store(&self) {
         let mark = lock(&self.shared).history.mark();
         let flushed = self.store.flush().await;
@@ -457,12 +486,12 @@ impl Client {
         }
     }
 
-    fn complain(&self, text: String) {
+    pub(crate) fn complain(&self, text: String) {
         lock(&self.shared).complain(text);
     }
 
     /// Complains unless old values may be read.
-    fn doubt(&self, text: String) {
+    pub(crate) fn doubt(&self, text: String) {
         let mut shared = lock(&self.shared);
         if !shared.stale_allowed {
             shared.complain(text);

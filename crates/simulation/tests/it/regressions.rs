@@ -116,3 +116,51 @@ fn a_segment_that_the_manifest_may_name_is_not_written_again() {
     assert_eq!((before.len(), segments(&disk) == before), (1, true));
     runtime.kill();
 }
+
+/// Whoever retried a failed sync of the directory had it succeed, although the name of the segment
+/// was forgotten: the manifest named a file that was gone after a power cut.
+#[test]
+fn a_name_that_a_failed_sync_forgot_is_not_counted_on() {
+    let (disk, runtime) = machine(SimOptions::new(1), empty());
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    let fill = async {
+        let database = store.create_database("kept", DatabaseOptions::new(2)).await?;
+        database.put_with(7, &[1.0, 2.0], Durability::Synced).await
+    };
+    done(runtime.run(fill)).unwrap();
+    let rule = FaultRule::new(Fault::SyncForgets, &[IoOperation::SyncDirectory]).path("segments");
+    disk.set_faults(FaultPlan::new().with(rule));
+    assert!(done(runtime.run(store.flush())).is_err() && disk.has_lost_names());
+
+    done(runtime.run(store.flush())).unwrap();
+    let crash = disk.crash();
+    runtime.kill();
+
+    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    let get = async { store.database("kept").await?.get(7).await };
+    assert_eq!(done(runtime.run(get)).unwrap().unwrap().to_vec(), [1.0, 2.0]);
+    runtime.kill();
+}
+
+/// Only the directory right above the store was synced: the names of those above it, made with the
+/// store, were lost in a power cut, and everything that was synced with them.
+#[test]
+fn the_names_of_all_directories_above_a_new_store_are_durable() {
+    let (disk, runtime) = machine(SimOptions::new(1), empty());
+    let config = |disk: &SimDisk, runtime: &SimRuntime| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.reopen());
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime.clone());
+        Config::new().memory_limit(4 << 20).disk(disk).runtime(runtime)
+    };
+    let made = Store::create("/sim/a/b/c/store", config(&disk, &runtime));
+    drop(done(runtime.run(made)).unwrap());
+
+    let crash = disk.crash();
+    runtime.kill();
+
+    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
+    let opened = Store::open("/sim/a/b/c/store", config(&disk, &runtime));
+    assert!(done(runtime.run(opened)).is_ok());
+    runtime.kill();
+}
