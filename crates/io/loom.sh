@@ -7,7 +7,8 @@
 #   crates/io/loom.sh BUG...     only these planted bugs
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
+source .ci/planted.sh
+export RUSTFLAGS="--cfg loom"
 export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
 # The search is fast enough without link-time optimisation, and the builds are many.
@@ -35,35 +36,13 @@ counted_late|loom_models::ticket::who_awaits_finds_it_counted|not counted yet
 orphan_counted_twice|loom_models::ticket::delivered_and_orphaned_make_up_submitted|out of balance
 "
 
-# The bugs are in one build, asleep; the flag goes to this crate only.
-build_planted() {
-    cargo rustc -q -p nephrite-io --lib --profile bench --message-format json \
-        -- --cfg 'planted_bug="any"' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
-}
-
-planted() {
-    local bug="$1" model="$2" complaint="$3" output
-    if output=$(NEPHRITE_PLANTED_BUG="$bug" "$binary" --exact "$model" 2>&1); then
-        echo "planted bug $bug: NOT caught by $model"
-        return 1
-    fi
-    if ! grep -qF -- "$complaint" <<<"$output"; then
-        echo "planted bug $bug: $model failed without saying '$complaint':"
-        tail -40 <<<"$output"
-        return 1
-    fi
-    echo "planted bug $bug: caught by $model"
-}
+planted() { planted_must_fail "$1" "$2" "$3" "$binary" --exact "$2"; }
 
 if [ $# -eq 0 ] || [ "$1" = models ]; then
     cargo test --release -p nephrite-io --lib loom_models
 fi
 if [ "${1:-}" = models ]; then exit; fi
-binary=$(build_planted)
+binary=$(planted_build -p nephrite-io --lib --profile bench)
 # With every bug asleep the models pass in this build too.
 "$binary" -q loom_models >/dev/null
-while IFS='|' read -r bug model complaint; do
-    if [ -n "$bug" ] && { [ $# -eq 0 ] || [[ " $* " == *" $bug "* ]]; }; then
-        planted "$bug" "$model" "$complaint"
-    fi
-done <<<"$bugs"
+planted_each planted "$@"

@@ -6,7 +6,7 @@
 # Bugs of ordering and waiting are in `loom.sh`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export RUST_BACKTRACE=0
+source .ci/planted.sh
 
 # bug | test | part of the complaint
 results=uring::tests::results drops=uring::tests::drops
@@ -27,34 +27,18 @@ buffer_freed_early|$drops::a_buffer_lives_as_long_as_the_kernel_has_it|the buffe
 drain_frees|$drops::a_drain_that_times_out_leaks_instead_of_freeing|memory that the kernel has was freed
 "
 
-# The bugs are in one build, asleep; the flag goes to this crate only.
-binary=$(cargo rustc -q -p nephrite-io --lib --profile test --message-format json \
-    -- --cfg 'planted_bug="any"' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
+binary=$(planted_build -p nephrite-io --lib --profile test)
 
 planted() {
-    local bug="$1" test="$2" complaint="$3" output
+    local bug="$1" test="$2" complaint="$3"
     # With the bug asleep the test passes: it is there, and it is the bug that it finds.
-    if ! output=$(timeout 60 "$binary" --exact "$test" 2>&1) || ! grep -q "1 passed" <<<"$output"; then
-        echo "planted bug $bug: without it, $test does not pass:"
-        tail -40 <<<"$output"
-        return 1
-    fi
-    if output=$(NEPHRITE_PLANTED_BUG="$bug" timeout 60 "$binary" --exact "$test" 2>&1); then
-        echo "planted bug $bug: NOT caught by $test"
-        return 1
-    fi
-    if ! grep -qF -- "$complaint" <<<"$output"; then
-        echo "planted bug $bug: $test failed without saying '$complaint':"
-        tail -40 <<<"$output"
-        return 1
-    fi
-    echo "planted bug $bug: caught by $test"
+    planted_asleep "$test" "$binary" --exact "$test" &&
+        planted_exists "$test" &&
+        planted_must_fail "$bug" "$test" "$complaint" "$binary" --exact "$test"
+}
+planted_exists() {
+    [ -n "$("$binary" --list --exact "$1" 2>/dev/null | grep ': test$')" ] ||
+        { echo "there is no test $1"; return 1; }
 }
 
-code=0
-while IFS='|' read -r bug test complaint; do
-    if [ -n "$bug" ] && { [ $# -eq 0 ] || [[ " $* " == *" $bug "* ]]; }; then
-        planted "$bug" "$test" "$complaint" || code=1
-    fi
-done <<<"$bugs"
-exit "$code"
+planted_each planted "$@"

@@ -7,7 +7,8 @@
 #   crates/pager/loom.sh BUG...     only these planted bugs
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
+source .ci/planted.sh
+export RUSTFLAGS="--cfg loom"
 export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
 # The search is fast enough without link-time optimisation, and the builds are many.
@@ -32,28 +33,15 @@ trace_uncounted|trace::every_read_is_taken_or_counted|a read was lost uncounted
 snapshot_early|snapshot_cell::a_reader_sees_every_store_that_has_returned|right: (2, 2)
 "
 
-# The flag goes to this crate only, so that its dependencies are built once.
+# Here each bug is a build of its own; the flag goes to this crate only.
 planted() {
-    local bug="$1" model="loom_models::$2" complaint="$3" binary output
+    local bug="$1" model="loom_models::$2" complaint="$3" binary
     binary=$(cargo rustc -q -p nephrite-pager --lib --profile bench --message-format json \
         -- --cfg "planted_bug=\"$bug\"" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
-    if output=$("$binary" --exact "$model" 2>&1); then
-        echo "planted bug $bug: NOT caught by $model"
-        return 1
-    fi
-    if ! grep -qF -- "$complaint" <<<"$output"; then
-        echo "planted bug $bug: $model failed without saying '$complaint':"
-        tail -40 <<<"$output"
-        return 1
-    fi
-    echo "planted bug $bug: caught by $model"
+    planted_must_fail "$bug" "$model" "$complaint" "$binary" --exact "$model"
 }
 
 if [ $# -eq 0 ] || [ "$1" = models ]; then
     cargo test --release -p nephrite-pager --lib loom_models
 fi
-while IFS='|' read -r bug model complaint; do
-    if [ -n "$bug" ] && { [ $# -eq 0 ] || [[ " $* " == *" $bug "* ]]; }; then
-        planted "$bug" "$model" "$complaint"
-    fi
-done <<<"$bugs"
+planted_each planted "$@"

@@ -40,6 +40,6 @@ mod scale;
 mod stores;
 mod vectors;
 
-pub use scale::{Scale, seed};
+pub use scale::{Scale, rounds, seed};
 pub use stores::{new_store, roomy, small};
 pub use vectors::{Stamp, assert_vector, read_stamp, same_bits, vector};

@@ -36,6 +36,18 @@ impl Scale {
     }
 }
 
+/// Rounds of a test that can be left running: `NEPHRITE_TEST_ROUNDS`, or what its scale says.
+///
+/// # Panics
+/// When the variable is no number.
+#[must_use]
+pub fn rounds(small: u64, full: u64) -> u64 {
+    match env::var("NEPHRITE_TEST_ROUNDS") {
+        Ok(text) => text.parse().expect("NEPHRITE_TEST_ROUNDS is a number"),
+        Err(_) => Scale::from_environment().pick(small, full),
+    }
+}
+
 /// The seed of a random test: `NEPHRITE_TEST_SEED` or the test's own. It is printed, and cargo
 /// shows what a test printed when the test fails.
 ///

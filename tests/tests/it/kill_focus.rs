@@ -7,11 +7,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use nephrite::blocking::Store;
 use nephrite_tests::{
-    Scale,
     crash::{Line, Victim},
     directories::{Kind, files_of},
     focus::{self, Focus},
-    read_stamp, seed,
+    read_stamp, rounds, seed,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -42,7 +41,7 @@ fn kills_during_closes() {
 }
 
 fn kill(focus: Focus) {
-    let rounds = Scale::from_environment().pick(8, 100);
+    let rounds = rounds(8, 100);
     let mut random = ChaCha8Rng::seed_from_u64(seed(&format!("kill during {focus}"), 11));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");

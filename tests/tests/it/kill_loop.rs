@@ -23,11 +23,10 @@ use std::{
 
 use nephrite::{BackendChoice, Durability, Error, blocking::Store};
 use nephrite_tests::{
-    Scale,
     crash::{Line, Victim},
     directories::{Kind, bytes_of, crash_image, files_of},
     history::{DATABASES, LaneState, Plan, SLOTS, Shape, Step, THREADS, create_databases, lane_of},
-    read_stamp, seed,
+    read_stamp, rounds, seed,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -35,14 +34,14 @@ use rand_chacha::ChaCha8Rng;
 #[test]
 fn kills_lose_nothing_acknowledged_with_the_automatic_backend() {
     let seed = seed("kill loop, auto", 0x6b69_6c6c);
-    let rounds = Scale::from_environment().pick(100, 300);
+    let rounds = rounds(100, 300);
     Loop::new(Plan::new(seed, Shape::Tight), BackendChoice::Auto).run(rounds);
 }
 
 #[test]
 fn kills_lose_nothing_acknowledged_with_the_positional_backend() {
     let seed = seed("kill loop, positional", 0x706f_7369);
-    let rounds = Scale::from_environment().pick(50, 300);
+    let rounds = rounds(50, 300);
     Loop::new(Plan::new(seed, Shape::Wide), BackendChoice::Positional).run(rounds);
 }
 

@@ -18,5 +18,6 @@ pub(crate) mod list;
 pub(crate) mod put;
 pub(crate) mod repair;
 pub(crate) mod simulate;
+mod simulate_all;
 pub(crate) mod stats;
 pub(crate) mod verify;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 use nephrite_simulation::{
-    Action, Campaign, CampaignReport, Exhaustive, Operation, Options, Profile, STEPS, fail_nth,
-    shrink, simulate,
+    Campaign, CampaignReport, Operation, Options, Profile, STEPS, shrink, simulate,
 };
 use serde::Serialize;
+
+use super::simulate_all::{self, FailingArguments, ScopeArguments};
 
 use crate::clock::Stopwatch;
 use crate::context::Context;
@@ -20,7 +21,10 @@ use crate::output::complain;
 /// What `--help` says after the options.
 const HELP: &str = r#"JSON: {"runs","steps","crashes","opens","faults","calls","failures",
        "trace_hash","seconds","failed":[{"replay","what"}]}
-With --exhaustive and --fail-nth: {"runs","crashes","images","failures","seconds"}
+With --exhaustive: {"scripts","scripts_in_all","crashes","images","images_of_recovery",
+       "duplicates","failures","seconds"}
+With --fail-nth: {"runs","refused","opened","failures","seconds","by_fault":[{"fault","runs",
+       "refused","failures"}]}
 Faults besides crashes: none; failures (calls fail, are short or slow, the disk runs full);
        corruption (bytes are damaged, lost, or land elsewhere)"#;
 
@@ -58,16 +62,10 @@ pub(crate) struct SimulateArguments {
     /// Makes the first run that fails smaller before it is printed
     #[arg(long)]
     shrink: bool,
-    /// Instead of random runs: every script of up to this many operations, a crash before every
-    /// change of the disk, every image it may leave, and a crash in every recovery
-    #[arg(long, value_name = "LENGTH")]
-    exhaustive: Option<usize>,
-    /// With --exhaustive: only this part of the scripts, such as 1/8
-    #[arg(long, default_value = "0/1", value_parser = parse_part)]
-    part: (u64, u64),
-    /// Instead of random runs: a few scripts with each call of the disk failing in each way
-    #[arg(long)]
-    fail_nth: bool,
+    #[command(flatten)]
+    scope: ScopeArguments,
+    #[command(flatten)]
+    failing: FailingArguments,
     /// Prints what the disk did in the last life of the first run that failed
     #[arg(long)]
     events: bool,
@@ -127,12 +125,6 @@ impl SimulateArguments {
     }
 }
 
-fn parse_part(text: &str) -> Result<(u64, u64), String> {
-    let (part, of) = text.split_once('/').ok_or("PART/OF is expected")?;
-    let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
-    Ok((number(part)?, number(of)?.max(1)))
-}
-
 pub(crate) fn run(arguments: &SimulateArguments, context: &mut Context) -> Result<(), Failure> {
     let watch = Stopwatch::start();
     let limit = arguments.minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
@@ -140,21 +132,11 @@ pub(crate) fn run(arguments: &SimulateArguments, context: &mut Context) -> Resul
         Failure::Usage("--minutes needs a number of minutes from zero on".to_owned())
     })?;
     let go_on = || limit.is_none_or(|limit| watch.elapsed() < limit);
-    if let Some(length) = arguments.exhaustive {
-        let (part, of) = arguments.part;
-        let report = Exhaustive::new(length).part(part, of).run(go_on);
-        let counted = Counted {
-            runs: report.scripts,
-            crashes: report.crashes,
-            images: report.images,
-            failures: report.failures.len(),
-            seconds: watch.seconds(),
-        };
-        context.output.result(&counted, format_args!("{report}"))?;
-        return verdict(&report.failures);
+    if let Some(checks) = arguments.scope.checks() {
+        return simulate_all::exhaustive(&checks.jobs(arguments.jobs), go_on, &watch, context);
     }
-    if arguments.fail_nth {
-        return fail_each_call(&watch, context);
+    if arguments.failing.is_wanted() {
+        return simulate_all::fail_each_call(&arguments.failing, &watch, context);
     }
     let runs = arguments.runs.unwrap_or(if limit.is_some() { u64::MAX } else { 1 });
     let mut campaign = Campaign::new(arguments.options(), runs).jobs(arguments.jobs);
@@ -183,49 +165,6 @@ pub(crate) fn run(arguments: &SimulateArguments, context: &mut Context) -> Resul
     let Some(first) = report.failures.first() else { return Ok(()) };
     explain(arguments, &first.options, context)?;
     Err(Failure::error(format_args!("{} of {} runs failed", report.failures.len(), report.runs)))
-}
-
-/// The scripts whose calls fail one after the other.
-fn fail_each_call(watch: &Stopwatch, context: &mut Context) -> Result<(), Failure> {
-    use Action::{Batch, Compact, Delete, Flush, Put, PutSynced, Reopen};
-    let scripts: [&[Action]; 4] = [
-        &[PutSynced(0, 1), Flush(0), Put(0, 2), Reopen],
-        &[Put(0, 1), Batch(1), Delete(0, 1), Flush(0)],
-        &[Put(0, 1), Flush(0), PutSynced(0, 1), Compact(0), Put(1, 1)],
-        &[Put(1, 1), Put(0, 1), Reopen, PutSynced(1, 2), Reopen],
-    ];
-    let (mut runs, mut failures) = (0, Vec::new());
-    for script in scripts {
-        let report = fail_nth(script, 1);
-        runs += report.runs;
-        failures.extend(report.failures);
-    }
-    let failed = failures.len();
-    let seconds = watch.seconds();
-    let counted = Counted { runs, crashes: runs, images: 3 * runs, failures: failed, seconds };
-    context.output.result(
-        &counted,
-        format_args!("{runs} runs with a failing call, {failed} wrong in {seconds:.1} s"),
-    )?;
-    verdict(&failures)
-}
-
-fn verdict(failures: &[String]) -> Result<(), Failure> {
-    failures.iter().for_each(complain);
-    match failures.len() {
-        0 => Ok(()),
-        count => Err(Failure::error(format_args!("{count} checks failed"))),
-    }
-}
-
-/// What a check that goes over all cases counted.
-#[derive(Serialize)]
-struct Counted {
-    runs: u64,
-    crashes: u64,
-    images: u64,
-    failures: usize,
-    seconds: f64,
 }
 
 /// More about a run that failed, as far as it was asked for.
