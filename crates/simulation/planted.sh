@@ -26,10 +26,8 @@ full_segment_unsynced|a sync leaves the log segments out that filled up before i
 segment_unsynced|the log is released before the segment that replaces it is synced
 commit_unsynced|a manifest change is published before it is durable
 bulk_rows_unsynced|rows that bypass the log are not durable before the record that names them
-recovered_log_unsynced|what recovery reads may only be in the operating system's memory
 short_count_ignored|a short write counts as a whole one
 sync_retried|the I/O layer asks again after a failed sync, and believes it
-failed_sync_repeated|a segment's failed sync is repeated, and believed
 poison_forgotten|the log goes on after a failed write or sync
 segment_rewritten|a segment that the manifest may name is written again
 unsure_frame_followed|a manifest frame whose sync failed is followed by others

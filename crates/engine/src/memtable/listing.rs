@@ -10,6 +10,7 @@ use nephrite_format::{IdRef, Lsn, Row};
 
 pub(crate) use super::order::Place;
 use super::{Memtable, order::Order};
+use crate::planted::planted;
 use crate::segment::{IdSummary, WorkMemory, work_memory::Held};
 
 /// Every version counts: all writes of a frozen memtable are acknowledged.
