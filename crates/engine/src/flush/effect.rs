@@ -13,9 +13,9 @@ use crate::{
     error::Error,
     lookup::find_in_segments,
     memtable::{Listing, Place},
+    planted::planted,
     segment::Segment,
     version::Version,
-    planted::planted,
 };
 
 /// Ids looked up at a time.

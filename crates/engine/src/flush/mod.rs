@@ -32,10 +32,10 @@ use crate::{
     core::{Core, DatabaseCore},
     error::Error,
     memtable::{Listing, Memtable},
+    planted::planted,
     segment::Segment,
     together::all,
     wal::LogPosition,
-    planted::planted,
 };
 
 /// Databases flushed with one change of the manifest.

@@ -10,13 +10,13 @@ use crate::{
     core::{Core, DatabaseCore},
     error::Error,
     memtable::{Listing, Memtable, Place},
+    planted::planted,
     segment::{
         Segment,
         id_pages::{ID_BYTES, IdPageWriter},
         seal::{Identity, Tail, TailPages, seal_tail},
         sink::SegmentSink,
     },
-    planted::planted,
 };
 
 /// Ids encoded between two looks at how much there is to write.

@@ -33,7 +33,7 @@ pub(crate) use self::{
     index::{MemIndex, Version},
     listing::{Listing, Place},
 };
-use crate::{error::Error, segment::sink::SegmentSink, planted::planted};
+use crate::{error::Error, planted::planted, segment::sink::SegmentSink};
 
 /// Largest chunk: one sequential write of this size reaches the device's bandwidth.
 const CHUNK_BYTES_MAX: usize = 1 << 20;

@@ -28,7 +28,10 @@ use super::{
     Closed, LogPosition, RestingFile, Wal, WalContext, WalFile, WalStart, create_wal_file, finish,
     staging::Frame,
 };
-use crate::{config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable, planted::planted};
+use crate::{
+    config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable,
+    planted::planted,
+};
 
 /// How long buffered records may wait in memory for company before they are written.
 const LINGER: Duration = Duration::from_millis(10);
