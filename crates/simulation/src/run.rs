@@ -377,7 +377,7 @@ impl Run {
         let many = 3 < self.shape.databases;
         if count == 0 || (turn == 0 && count < self.shape.databases) {
             self.create(store).await;
-            for _ in (1..self.shape.databases).filter(|_| many && turn % 2 == 0) {
+            for _ in (1..self.shape.databases).filter(|_| many && turn.is_multiple_of(2)) {
                 self.create(store).await;
             }
         } else if turn == 1 && 1 < count {

@@ -1,4 +1,4 @@
-//! `simulate --exhaustive` and `simulate --fail-nth`: all cases within bounds instead of random ones.
+//! `simulate --exhaustive` and `simulate --fail-nth`: all cases within bounds, no random ones.
 
 use clap::Args;
 use nephrite_simulation::{Action, ActionKind, Errno, Exhaustive, FAILURES, FailNth, Fault, Scope};
