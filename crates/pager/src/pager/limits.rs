@@ -163,6 +163,7 @@ fn only_so_much_is_read_past_the_cache_and_the_next_is_told() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long, and one thread only")]
 fn guards_in_every_part_of_the_cache_leave_reads_of_other_sizes_a_way() {
     let pager = Pager::new(PagerConfig::new(1 << 20).bypass_limit_bytes(1)).unwrap();
     let small = pager.open_file(4096, 256).unwrap();
