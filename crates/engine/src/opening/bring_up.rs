@@ -55,8 +55,6 @@ pub(crate) struct Opening {
     runtime: Arc<dyn Runtime>,
     disk: Arc<dyn Disk>,
     paths: StorePaths,
-    /// How many directories above the store's were made for it.
-    made: usize,
 }
 
 /// Files in a store directory.
@@ -69,15 +67,13 @@ struct Listing {
 impl Opening {
     pub(crate) fn prepare(path: &Path, config: Config) -> Result<Self, Error> {
         config.validate()?;
-        let mut made = 0;
         if config.disk.is_none() {
-            made = directories_above(path).take_while(|above| !above.is_dir()).count();
             // The probe of the I/O backend needs the directory.
             std::fs::create_dir_all(path).map_err(|source| {
                 nephrite_io::IoError::new(nephrite_io::IoOperation::CreateDirectory, path, source)
             })?;
         }
-        Ok(Self { made, ..Self::with_disk(path, config)? })
+        Self::with_disk(path, config)
     }
 
     pub(crate) fn prepare_existing(path: &Path, config: Config) -> Result<Self, Error> {
@@ -103,7 +99,7 @@ impl Opening {
             Some(runtime) => Arc::clone(runtime),
             None => Arc::new(OsRuntime::default()),
         };
-        Ok(Self { config, runtime, disk, paths: StorePaths::new(path), made: 0 })
+        Ok(Self { config, runtime, disk, paths: StorePaths::new(path) })
     }
 
     /// Opens the store on a task of its own, which goes on as the flush task.
@@ -156,8 +152,7 @@ impl Opening {
                 return Err(not_a_store(self.paths.root()));
             }
         } else {
-            let made = self.made.max(self.missing_above().await);
-            self.create_directories(made).await?;
+            self.create_directories().await?;
         }
         let lock = self.lock().await?;
         // Listed under the lock: whoever held it before may have changed everything.
@@ -170,30 +165,34 @@ impl Opening {
         }
     }
 
-    /// The store's directories, durable with the `made` directories above them that are new.
-    async fn create_directories(&self, made: usize) -> Result<(), Error> {
+    /// The store's directories, durable in the one above.
+    async fn create_directories(&self) -> Result<(), Error> {
         self.disk.create_dir(self.paths.root()).await?;
         self.disk.create_dir(self.paths.wal_dir()).await?;
         self.disk.create_dir(self.paths.segments_dir()).await?;
         self.disk.sync_dir(self.paths.root()).await?;
-        let made = if planted("parents_unsynced") { 0 } else { made };
-        for above in directories_above(self.paths.root()).take(made + 1) {
+        for above in directories_above(self.paths.root()).take(1) {
             self.disk.sync_dir(&above).await?;
         }
         Ok(())
     }
 
-    /// How many directories above the store's are not there.
-    async fn missing_above(&self) -> usize {
-        let mut missing = 0;
-        for above in directories_above(self.paths.root()) {
-            let listed = self.disk.list_dir(&above).await;
-            if !listed.is_err_and(|error| error.kind() == IoErrorKind::NotFound) {
-                break;
-            }
-            missing += 1;
+    /// Makes the names of all directories above a new store durable, also of those that are there
+    /// already: an earlier attempt that failed or was killed may have made them and not synced
+    /// them. One that may not be read was made by somebody else.
+    async fn sync_all_above(&self) -> Result<(), Error> {
+        if planted("parents_unsynced") {
+            return Ok(());
         }
-        missing
+        for above in directories_above(self.paths.root()) {
+            match self.disk.sync_dir(&above).await {
+                Err(error) if error.kind() != IoErrorKind::PermissionDenied => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     async fn lock(&self) -> Result<FileLock, Error> {
@@ -222,6 +221,7 @@ impl Opening {
         id[8..].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         let store = StoreId::new(id);
         self.remove_earlier_attempt(found).await?;
+        self.sync_all_above().await?;
         let next_file = Arc::new(AtomicU64::new(1));
         let context = self.wal_context(store, &next_file);
         let spare = create_wal_file(&context).await?;
@@ -268,7 +268,7 @@ impl Opening {
     async fn open(self, lock: FileLock, found: Listing) -> Result<Arc<Core>, Error> {
         let (newest, older) = found.manifests.split_last().expect("`bring_up` found one");
         let newest = *newest;
-        self.create_directories(0).await?;
+        self.create_directories().await?;
         let loaded = manifest::load(&self.disk, &self.paths, newest).await?;
         let store = loaded.store;
         let highest = self.highest_file(&loaded.state, newest).await?;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use nephrite::{Config, DatabaseOptions, Disk, Durability, Error, Store, runtime::Runtime};
 use nephrite_io::IoOperation;
-use nephrite_io::sim::{Fate, Fault, FaultPlan, FaultRule, Image, SimDisk, SimOptions, SimRandom};
+use nephrite_io::sim::{
+    Errno, Fate, Fault, FaultPlan, FaultRule, Image, SimDisk, SimOptions, SimRandom,
+};
 use nephrite_simulation::{Ended, SimRuntime};
 
 fn machine(options: SimOptions, image: Image) -> (SimDisk, SimRuntime) {
@@ -155,6 +157,31 @@ fn the_names_of_all_directories_above_a_new_store_are_durable() {
     };
     let made = Store::create("/sim/a/b/c/store", config(&disk, &runtime));
     drop(done(runtime.run(made)).unwrap());
+
+    let crash = disk.crash();
+    runtime.kill();
+
+    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
+    let opened = Store::open("/sim/a/b/c/store", config(&disk, &runtime));
+    assert!(done(runtime.run(opened)).is_ok());
+    runtime.kill();
+}
+
+/// Seed 133 (`--faults failures`): an attempt to make a store failed between making the directories
+/// above it and syncing them; the next one found them there and took them for durable.
+#[test]
+fn directories_that_a_failed_attempt_left_are_made_durable_by_the_next() {
+    let (disk, runtime) = machine(SimOptions::new(1), empty());
+    let config = |disk: &SimDisk, runtime: &SimRuntime| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.reopen());
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime.clone());
+        Config::new().memory_limit(4 << 20).disk(disk).runtime(runtime)
+    };
+    let make = || runtime.run(Store::create("/sim/a/b/c/store", config(&disk, &runtime)));
+    let rule = FaultRule::new(Fault::Error(Errno::Io), &[IoOperation::SyncDirectory]).nth(1);
+    disk.set_faults(FaultPlan::new().with(rule));
+    assert!(done(make()).is_err());
+    drop(done(make()).unwrap());
 
     let crash = disk.crash();
     runtime.kill();
