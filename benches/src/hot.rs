@@ -10,8 +10,9 @@
 //! so the processor works on several reads at once as far as their instructions let it.
 //!
 //! Times are processor time of the reading thread, so that what else runs on the machine counts
-//! only by what it does to the caches. Of two threads that read at once the slower one counts: the
-//! rate that they have when each has a processor for itself.
+//! only by what it does to the caches. Of two threads the slower one counts. That is good for an
+//! idle machine only: where other programs run, the two take turns more than they run at once, and
+//! hide from each other. The ratio "on one page", which should be far below two, tells.
 
 use std::{
     future::Future,
