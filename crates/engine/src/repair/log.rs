@@ -378,7 +378,12 @@ impl LogFile {
         bytes: u64,
     ) -> Result<Option<Problem>, Error> {
         let page = content.get(..BLOCK_BYTES);
-        if page.is_none_or(|page| page.iter().all(|byte| *byte == 0)) && self.named.is_none() {
+        let is_unfinished = match page {
+            // Without the manifest nobody can tell it from one that was cut.
+            None => !self.counts(known),
+            Some(page) => self.named.is_none() && page.iter().all(|byte| *byte == 0),
+        };
+        if is_unfinished {
             return Ok(None);
         }
         let (header, problem) = header_of(page, &self.found.name)?;

@@ -116,6 +116,24 @@ fn a_log_that_was_cut_and_whose_header_is_lost_says_after_which_record_it_ends()
     }
 }
 
+/// A log without a whole header was taken for one that was being made, also where no manifest was
+/// left to say otherwise, and a database that only the log knew was gone without a word.
+#[test]
+fn a_log_that_was_cut_within_its_header_is_named_when_the_manifest_is_gone_too() {
+    let patient = Patient::crashed();
+    let file = current_log(&patient.path()).unwrap();
+    for bytes in [0, 1, 1205, 4095] {
+        for manifest in files_of(&patient.path(), Kind::Manifest) {
+            drop(Damaged::remove(&manifest.path));
+        }
+        drop(Damaged::truncate(&file.path, bytes));
+        let report = assert_repaired(&patient, &format!("a log of {bytes} bytes, no manifest"));
+        let named = report.losses.iter().any(|it| it.kind == LossKind::Records);
+        assert!(named, "{bytes} bytes: {report}");
+        patient.restore();
+    }
+}
+
 #[test]
 fn a_log_whose_header_is_lost_costs_nothing_when_room_is_left_behind_its_frames() {
     let patient = Patient::crashed();
