@@ -53,7 +53,7 @@ fn harm(patient: &Patient, random: &mut ChaCha8Rng) -> Vec<String> {
 
 #[test]
 fn after_random_damage_everything_is_there_that_is_not_named() {
-    let rounds = Scale::from_environment().pick(60, 250);
+    let rounds = Scale::from_environment().pick(60, 120);
     let first = seed("after_random_damage_everything_is_there_that_is_not_named", 0);
     for (kind, patient) in [Patient::closed(), Patient::crashed()].iter().enumerate() {
         for seed in first..first + rounds {

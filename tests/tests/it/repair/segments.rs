@@ -72,7 +72,7 @@ fn two_flipped_bits_in_an_id_page_cost_what_can_be_named() {
 #[test]
 fn a_flipped_bit_in_a_segment_costs_at_most_its_page() {
     let patient = Patient::closed();
-    let step = Scale::from_environment().pick(23, 11);
+    let step = Scale::from_environment().pick(23, 17);
     for blank in [false, true] {
         for anatomy in segments(&patient) {
             for offset in anatomy.offsets().into_iter().step_by(step) {
