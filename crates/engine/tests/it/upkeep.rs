@@ -224,14 +224,25 @@ fn dropped_reads_do_not_open_more_files_than_allowed() {
         block_on(database.flush()).unwrap();
     }
     disk.set(Fail::HoldsOpens(".seg"));
-    for id in 0..FILES {
-        let mut get = pin!(database.get(id * 1_000));
-        let mut context = Context::from_waker(Waker::noop());
-        for _ in 0..3 {
-            if get.as_mut().poll(&mut context).is_ready() {
-                break;
+    let drop_reads = || {
+        for id in 0..FILES {
+            let mut get = pin!(database.get(id * 1_000));
+            let mut context = Context::from_waker(Waker::noop());
+            for _ in 0..3 {
+                if get.as_mut().poll(&mut context).is_ready() {
+                    break;
+                }
             }
         }
+    };
+    // Files that the flushes used are closed by other threads: until then no read gets to opening.
+    while disk.opens_held() == 0 {
+        drop_reads();
+        std::thread::yield_now();
+    }
+    for _ in 0..20 {
+        drop_reads();
+        std::thread::yield_now();
     }
     let begun = disk.opens_held();
     assert!((1..=5).contains(&begun), "{begun} files were being opened");
