@@ -22,10 +22,39 @@ fn empty() -> Image {
     image
 }
 
-async fn open(disk: SimDisk, runtime: SimRuntime) -> Result<Store, Error> {
-    let (disk, runtime): (Arc<dyn Disk>, Arc<dyn Runtime>) = (Arc::new(disk), Arc::new(runtime));
+fn config(disk: &SimDisk, runtime: &SimRuntime) -> Config {
+    let disk: Arc<dyn Disk> = Arc::new(disk.reopen());
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime.clone());
     let config = Config::new().memory_limit(4 << 20).wal_segment_bytes(256 << 10);
-    Store::open_or_create("/sim/store", config.disk(disk).runtime(runtime)).await
+    config.disk(disk).runtime(runtime)
+}
+
+async fn open(disk: SimDisk, runtime: SimRuntime) -> Result<Store, Error> {
+    Store::open_or_create("/sim/store", config(&disk, &runtime)).await
+}
+
+/// Stores one vector, durably, in a new database.
+async fn keep(store: &Store) -> Result<(), Error> {
+    let database = store.create_database("kept", DatabaseOptions::new(2)).await?;
+    database.put_with(7, &[1.0, 2.0], Durability::Synced).await
+}
+
+/// A machine with this image has what [`keep`] stored.
+#[track_caller]
+fn assert_kept(image: Image) {
+    let (disk, runtime) = machine(SimOptions::new(2), image);
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    let get = async { store.database("kept").await?.get(7).await };
+    assert_eq!(done(runtime.run(get)).unwrap().unwrap().to_vec(), [1.0, 2.0]);
+    runtime.kill();
+}
+
+/// A machine with this image has a store at this path.
+#[track_caller]
+fn assert_opens(path: &str, image: Image) {
+    let (disk, runtime) = machine(SimOptions::new(2), image);
+    assert!(done(runtime.run(Store::open(path, config(&disk, &runtime)))).is_ok());
+    runtime.kill();
 }
 
 fn done<T>(ended: Ended<T>) -> T {
@@ -75,20 +104,12 @@ fn a_change_whose_sync_failed_does_not_damage_the_manifest_of_the_next_life() {
     done(runtime.run_until_idle());
 
     let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
-    let put = async {
-        let database = store.create_database("kept", DatabaseOptions::new(2)).await?;
-        database.put_with(7, &[1.0, 2.0], Durability::Synced).await
-    };
-    done(runtime.run(put)).unwrap();
+    done(runtime.run(keep(&store))).unwrap();
     runtime.kill();
     drop(store);
     let crash = disk.crash();
 
-    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
-    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
-    let get = async { store.database("kept").await?.get(7).await };
-    assert_eq!(done(runtime.run(get)).unwrap().unwrap().to_vec(), [1.0, 2.0]);
-    runtime.kill();
+    assert_kept(crash.image(&[]));
 }
 
 /// Seeds 265, 3201, 4429 and 4691: after a manifest commit of unknown outcome each further flush
@@ -97,11 +118,7 @@ fn a_change_whose_sync_failed_does_not_damage_the_manifest_of_the_next_life() {
 fn a_segment_that_the_manifest_may_name_is_not_written_again() {
     let (disk, runtime) = machine(SimOptions::new(1), empty());
     let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
-    let fill = async {
-        let database = store.create_database("kept", DatabaseOptions::new(2)).await?;
-        database.put_with(7, &[1.0, 2.0], Durability::Synced).await
-    };
-    done(runtime.run(fill)).unwrap();
+    done(runtime.run(keep(&store))).unwrap();
     let rule = FaultRule::new(Fault::SyncKeeps, &[IoOperation::Sync]).path("manifest");
     disk.set_faults(FaultPlan::new().with(rule));
     assert!(done(runtime.run(store.flush())).is_err());
@@ -125,11 +142,7 @@ fn a_segment_that_the_manifest_may_name_is_not_written_again() {
 fn a_name_that_a_failed_sync_forgot_is_not_counted_on() {
     let (disk, runtime) = machine(SimOptions::new(1), empty());
     let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
-    let fill = async {
-        let database = store.create_database("kept", DatabaseOptions::new(2)).await?;
-        database.put_with(7, &[1.0, 2.0], Durability::Synced).await
-    };
-    done(runtime.run(fill)).unwrap();
+    done(runtime.run(keep(&store))).unwrap();
     let rule = FaultRule::new(Fault::SyncForgets, &[IoOperation::SyncDirectory]).path("segments");
     disk.set_faults(FaultPlan::new().with(rule));
     assert!(done(runtime.run(store.flush())).is_err() && disk.has_lost_names());
@@ -138,11 +151,7 @@ fn a_name_that_a_failed_sync_forgot_is_not_counted_on() {
     let crash = disk.crash();
     runtime.kill();
 
-    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
-    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
-    let get = async { store.database("kept").await?.get(7).await };
-    assert_eq!(done(runtime.run(get)).unwrap().unwrap().to_vec(), [1.0, 2.0]);
-    runtime.kill();
+    assert_kept(crash.image(&[]));
 }
 
 /// Only the directory right above the store was synced: the names of those above it, made with the
@@ -150,21 +159,13 @@ fn a_name_that_a_failed_sync_forgot_is_not_counted_on() {
 #[test]
 fn the_names_of_all_directories_above_a_new_store_are_durable() {
     let (disk, runtime) = machine(SimOptions::new(1), empty());
-    let config = |disk: &SimDisk, runtime: &SimRuntime| {
-        let disk: Arc<dyn Disk> = Arc::new(disk.reopen());
-        let runtime: Arc<dyn Runtime> = Arc::new(runtime.clone());
-        Config::new().memory_limit(4 << 20).disk(disk).runtime(runtime)
-    };
     let made = Store::create("/sim/a/b/c/store", config(&disk, &runtime));
     drop(done(runtime.run(made)).unwrap());
 
     let crash = disk.crash();
     runtime.kill();
 
-    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
-    let opened = Store::open("/sim/a/b/c/store", config(&disk, &runtime));
-    assert!(done(runtime.run(opened)).is_ok());
-    runtime.kill();
+    assert_opens("/sim/a/b/c/store", crash.image(&[]));
 }
 
 /// Seed 133 (`--faults failures`): an attempt to make a store failed between making the directories
@@ -172,11 +173,6 @@ fn the_names_of_all_directories_above_a_new_store_are_durable() {
 #[test]
 fn directories_that_a_failed_attempt_left_are_made_durable_by_the_next() {
     let (disk, runtime) = machine(SimOptions::new(1), empty());
-    let config = |disk: &SimDisk, runtime: &SimRuntime| {
-        let disk: Arc<dyn Disk> = Arc::new(disk.reopen());
-        let runtime: Arc<dyn Runtime> = Arc::new(runtime.clone());
-        Config::new().memory_limit(4 << 20).disk(disk).runtime(runtime)
-    };
     let make = || runtime.run(Store::create("/sim/a/b/c/store", config(&disk, &runtime)));
     let rule = FaultRule::new(Fault::Error(Errno::Io), &[IoOperation::SyncDirectory]).nth(1);
     disk.set_faults(FaultPlan::new().with(rule));
@@ -186,8 +182,5 @@ fn directories_that_a_failed_attempt_left_are_made_durable_by_the_next() {
     let crash = disk.crash();
     runtime.kill();
 
-    let (disk, runtime) = machine(SimOptions::new(2), crash.image(&[]));
-    let opened = Store::open("/sim/a/b/c/store", config(&disk, &runtime));
-    assert!(done(runtime.run(opened)).is_ok());
-    runtime.kill();
+    assert_opens("/sim/a/b/c/store", crash.image(&[]));
 }
