@@ -9,7 +9,7 @@
 //!
 //! Guarantees: operations in flight keep their file open; a file that is opened again is the one
 //! that was opened first, else it is reported; a failed sync of names is never made good by a later
-//! one ([`OpenFiles::names_lost`]).
+//! one ([`OpenFiles::names_lost_since`]).
 //! Rule against deadlock: nobody waits for a permit while holding a file. [`OpenFiles::try_get`] is
 //! for those who hold one.
 //! Lock rule: the mutexes here are leaves; files are opened and closed outside of them.
@@ -241,7 +241,7 @@ impl OpenFiles {
     }
 
     /// Makes the names of segment files durable. One at a time, so that whoever sees it succeed
-    /// also sees every failure before it in [`Self::names_lost`].
+    /// also sees every failure before it in [`Self::names_lost_since`].
     pub(crate) async fn sync_names(&self) -> Result<(), IoError> {
         let _alone = self.names.lock().await;
         let synced = self.disk.sync_dir(self.paths.segments_dir()).await;
@@ -252,10 +252,16 @@ impl OpenFiles {
         synced
     }
 
-    /// How often a sync of names has failed, and how last. What it was to cover may never become
+    /// How often a sync of names has failed.
+    pub(crate) fn names_lost(&self) -> u64 {
+        lock(&self.names_lost).0
+    }
+
+    /// The last failure, if there were more than `before`. What it was to cover may never become
     /// durable, whatever later syncs say.
-    pub(crate) fn names_lost(&self) -> (u64, Option<IoError>) {
-        lock(&self.names_lost).clone()
+    pub(crate) fn names_lost_since(&self, before: u64) -> Option<IoError> {
+        let lost = lock(&self.names_lost);
+        if lost.0 == before { None } else { lost.1.clone() }
     }
 
     /// Closes the file of a segment that is no longer part of any database.

@@ -242,7 +242,7 @@ impl Core {
         let _held = self.read.work.hold(plan.work_bytes());
         let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
         let (rows, is_empty) = (survey.rows, survey.is_empty());
-        let lost_before = self.read.files.names_lost().0;
+        let lost_before = self.read.files.names_lost();
         let output = match is_empty {
             true => None,
             false => Some(rewrite::write_output(self, database, &plan, survey, &mut pace).await?),
@@ -293,10 +293,7 @@ impl Core {
     /// Makes the name of a new file durable, which no failed sync of names may have covered.
     async fn name_output(&self, lost_before: u64) -> Result<(), Error> {
         self.read.files.sync_names().await?;
-        match self.read.files.names_lost() {
-            (lost, Some(error)) if lost != lost_before => Err(error.into()),
-            _ => Ok(()),
-        }
+        self.read.files.names_lost_since(lost_before).map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Puts the output in the place of the inputs, on disk and then for readers.

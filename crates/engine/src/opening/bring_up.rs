@@ -165,11 +165,15 @@ impl Opening {
         }
     }
 
-    /// The store's directories, durable in the one above.
+    /// The store's directories, whose names [`Self::create`] and [`Self::open`] make durable.
     async fn create_directories(&self) -> Result<(), Error> {
         self.disk.create_dir(self.paths.root()).await?;
         self.disk.create_dir(self.paths.wal_dir()).await?;
-        self.disk.create_dir(self.paths.segments_dir()).await?;
+        Ok(self.disk.create_dir(self.paths.segments_dir()).await?)
+    }
+
+    /// Makes the names in the store's directory durable, and its own in the one above.
+    async fn sync_own_names(&self) -> Result<(), Error> {
         self.disk.sync_dir(self.paths.root()).await?;
         for above in directories_above(self.paths.root()).take(1) {
             self.disk.sync_dir(&above).await?;
@@ -177,14 +181,14 @@ impl Opening {
         Ok(())
     }
 
-    /// Makes the names of all directories above a new store durable, also of those that are there
-    /// already: an earlier attempt that failed or was killed may have made them and not synced
-    /// them. One that may not be read was made by somebody else.
-    async fn sync_all_above(&self) -> Result<(), Error> {
+    /// Makes the names of the directories farther above a new store durable, also of those that are
+    /// there already: an earlier attempt that failed or was killed may have made them and not
+    /// synced them. One that may not be read was made by somebody else.
+    async fn sync_farther_above(&self) -> Result<(), Error> {
         if planted("parents_unsynced") {
             return Ok(());
         }
-        for above in directories_above(self.paths.root()) {
+        for above in directories_above(self.paths.root()).skip(1) {
             match self.disk.sync_dir(&above).await {
                 Err(error) if error.kind() != IoErrorKind::PermissionDenied => {
                     return Err(error.into());
@@ -221,7 +225,8 @@ impl Opening {
         id[8..].copy_from_slice(&self.runtime.random_u64().to_le_bytes());
         let store = StoreId::new(id);
         self.remove_earlier_attempt(found).await?;
-        self.sync_all_above().await?;
+        self.sync_own_names().await?;
+        self.sync_farther_above().await?;
         let next_file = Arc::new(AtomicU64::new(1));
         let context = self.wal_context(store, &next_file);
         let spare = create_wal_file(&context).await?;
@@ -269,6 +274,7 @@ impl Opening {
         let (newest, older) = found.manifests.split_last().expect("`bring_up` found one");
         let newest = *newest;
         self.create_directories().await?;
+        self.sync_own_names().await?;
         let loaded = manifest::load(&self.disk, &self.paths, newest).await?;
         let store = loaded.store;
         let highest = self.highest_file(&loaded.state, newest).await?;

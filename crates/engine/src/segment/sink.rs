@@ -161,7 +161,7 @@ impl SegmentSink {
         let options = if known { options } else { options.create() };
         if !self.is_created() {
             // Release pairs with the Acquire in `check_name`.
-            self.names_lost.store(self.files.names_lost().0, Ordering::Release);
+            self.names_lost.store(self.files.names_lost(), Ordering::Release);
         }
         // Acquire/Release: whoever sees the flag also sees that the file may exist.
         self.created.store(true, Ordering::Release);
@@ -304,10 +304,8 @@ impl SegmentSink {
     /// A sync of names that failed since the file was made: one that succeeds later says nothing
     /// about this file's, so it is given up, and its rows go to another one.
     pub(crate) fn check_name(&self) -> Result<(), Error> {
-        let (times, error) = self.files.names_lost();
-        let (false, Some(error)) = (times == self.names_lost.load(Ordering::Acquire), error) else {
-            return Ok(());
-        };
+        let before = self.names_lost.load(Ordering::Acquire);
+        let Some(error) = self.files.names_lost_since(before) else { return Ok(()) };
         if planted("directory_sync_repeated") || self.entry_durable.load(Ordering::Acquire) {
             return Ok(());
         }
