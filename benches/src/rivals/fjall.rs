@@ -4,7 +4,10 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::rival::{Kind, Rival, Shape, Wait};
+use super::{
+    byte_key::{key, number},
+    rival::{Kind, Rival, Shape, Wait},
+};
 use crate::Outcome;
 
 pub(super) const KIND: Kind = Kind { name: "fjall", persists: true, open: Some(open) };
@@ -53,15 +56,4 @@ impl Rival for Fjall {
     fn sync(&self) -> Outcome<()> {
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
-}
-
-/// Big-endian, so that keys are ordered as their numbers are.
-fn key(id: u64) -> [u8; 8] {
-    std::array::from_fn(|place| id.to_le_bytes()[7 - place])
-}
-
-fn number(key: &[u8]) -> Outcome<u64> {
-    let mut bytes: [u8; 8] = key.try_into()?;
-    bytes.reverse();
-    Ok(u64::from_le_bytes(bytes))
 }

@@ -10,6 +10,8 @@
 //! itself takes part in every round as well, under a bare ring. Not here: foyer, which is a cache
 //! and may forget what it was given; tokio-uring, which is in `targets io`.
 
+#[cfg(feature = "rivals")]
+mod byte_key;
 mod cycle;
 #[cfg(feature = "rivals")]
 mod fjall;

@@ -7,7 +7,10 @@ use rocksdb::{
     WriteOptions,
 };
 
-use super::rival::{Kind, Rival, Shape, Wait};
+use super::{
+    byte_key::{key, number},
+    rival::{Kind, Rival, Shape, Wait},
+};
 use crate::Outcome;
 
 pub(super) const KIND: Kind = Kind { name: "RocksDB", persists: true, open: Some(open) };
@@ -70,15 +73,4 @@ impl Rival for RocksDb {
     fn sync(&self) -> Outcome<()> {
         Ok(self.database.flush_wal(true)?)
     }
-}
-
-/// Big-endian, so that keys are ordered as their numbers are.
-fn key(id: u64) -> [u8; 8] {
-    std::array::from_fn(|place| id.to_le_bytes()[7 - place])
-}
-
-fn number(key: &[u8]) -> Outcome<u64> {
-    let mut bytes: [u8; 8] = key.try_into()?;
-    bytes.reverse();
-    Ok(u64::from_le_bytes(bytes))
 }
