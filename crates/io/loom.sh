@@ -16,6 +16,7 @@ export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
 
 # bug | model | part of the complaint
 intake=uring::loom_models::intake latch=uring::loom_models::latch
+gate=uring::loom_models::gate::a_shutdown_waits_for_the_rings_that_are_busy_and_no_other_becomes_so
 bugs="
 wake_unfenced|$intake::what_was_taken_in_is_served|deadlock
 announce_unfenced|$intake::what_was_taken_in_is_served|deadlock
@@ -28,6 +29,9 @@ park_unchecked|$intake::a_thread_without_a_ring_is_woken_too|deadlock
 wake_unfenced|uring::loom_models::driver::every_request_ends_and_so_does_the_thread|deadlock
 held_wakes_forgotten|uring::loom_models::driver::who_awaits_a_completion_is_woken|deadlock
 wake_wiped_out|uring::loom_models::notify::a_wake_during_a_poll_leads_to_another_poll|deadlock
+closed_gate_entered|$gate|a ring became busy after the end
+last_ring_silent|$gate|deadlock
+close_does_not_wait|$gate|a ring
 latch_unlocked|$latch::watchers_learn_of_the_last_end|deadlock
 latch_early|$latch::watchers_learn_of_the_last_end|operations of one thread are missing
 waiter_registers_late|loom_models::completion::a_value_wakes_its_waiter|deadlock

@@ -1,10 +1,8 @@
 //! What caller-driven rings of one disk share: how many there may be, why there is none, and the
-//! gate by which a shutdown waits for those that have something in flight.
+//! gate by which a shutdown waits for those that have something in flight (`gate`).
 //!
-//! Guarantee: a ring is **busy** from the first request it takes in until the last has ended. Once
-//! the gate is closed no ring becomes busy, and the end guard goes when the last busy one is done;
-//! until then the disk's shutdown waits, as it does for its ring threads.
-//! Ordering: the gate is one word that is only exchanged and added to, so all agree on its order.
+//! A ring is **busy** from the first request it takes in until the last has ended; the disk's
+//! shutdown waits for busy ones, as it does for its ring threads.
 //! Tested in `tests/it/caller_ring.rs`.
 
 use std::rc::Rc;
@@ -12,17 +10,15 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use super::caller::CallerCore;
+use super::gate::Gate;
 use super::intake::Intake;
-use super::latch::{EndGuard, EndLatch};
+use super::latch::EndLatch;
 use super::ring::Ring;
 use crate::options::DiskOptions;
 use crate::positional::Positional;
 use crate::request::Request;
 use crate::stats::Counters;
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
-
-/// The gate's bit for "closed"; the bits below count busy rings.
-const CLOSED: usize = 1 << (usize::BITS - 1);
 
 /// Entries of the ring that a blocking call of a thread uses. What a call has beyond a few times of
 /// that goes to the ring threads.
@@ -36,8 +32,7 @@ pub(crate) struct Callers {
     entries: u32,
     rings_max: usize,
     rings: AtomicUsize,
-    gate: AtomicUsize,
-    guard: Mutex<Option<EndGuard>>,
+    gate: Gate,
     /// To wake rings when the disk is closed.
     intakes: Mutex<Vec<Weak<Intake>>>,
     refusal: Mutex<Option<Refusal>>,
@@ -71,8 +66,7 @@ impl Callers {
             entries: options.ring_entries,
             rings_max: usize::try_from(options.caller_rings).unwrap_or(usize::MAX),
             rings: AtomicUsize::new(0),
-            gate: AtomicUsize::new(0),
-            guard: Mutex::new(Some(ends.enter())),
+            gate: Gate::new(ends.enter()),
             intakes: Mutex::new(Vec::new()),
             refusal: Mutex::new(None),
         }
@@ -149,38 +143,24 @@ impl Callers {
 
     /// For a ring that becomes busy; false when the disk is closed.
     pub(super) fn enter(&self) -> bool {
-        let entered = self.gate.fetch_add(1, Ordering::AcqRel) & CLOSED == 0;
-        if !entered {
-            self.leave(0);
-        }
-        entered
+        self.gate.enter()
     }
 
     /// For a ring that is no longer busy and had to leave `stuck` operations behind.
     pub(super) fn leave(&self, stuck: usize) {
-        if 0 < stuck
-            && let Some(guard) = lock(&self.guard).as_ref()
-        {
-            guard.leave_behind(stuck);
-        }
-        if self.gate.fetch_sub(1, Ordering::AcqRel) == CLOSED + 1 {
-            self.end();
-        }
+        self.gate.leave(stuck);
     }
 
     /// Lets no ring become busy from now on, and tells those that are.
     pub(super) fn close(&self) {
-        let before = self.gate.fetch_or(CLOSED, Ordering::AcqRel);
-        if before == 0 {
-            self.end();
-        }
+        self.gate.close();
         for intake in lock(&self.intakes).iter().filter_map(Weak::upgrade) {
             intake.close(&self.counters);
         }
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.gate.load(Ordering::Acquire) & CLOSED != 0
+        self.gate.is_closed()
     }
 
     /// Requests that a ring cannot take any more.
@@ -194,10 +174,5 @@ impl Callers {
     /// Why threads have no rings of their own, if the last attempt to build one has failed.
     pub(crate) fn refusal(&self) -> Option<String> {
         lock(&self.refusal).as_ref().map(|refusal| refusal.reason.clone())
-    }
-
-    fn end(&self) {
-        let guard = lock(&self.guard).take();
-        drop(guard);
     }
 }

@@ -25,6 +25,7 @@ mod driver;
 mod event;
 mod fixed;
 mod flight;
+mod gate;
 mod intake;
 mod kernel;
 mod latch;
