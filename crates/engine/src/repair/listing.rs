@@ -2,11 +2,16 @@
 //!
 //! A directory `damaged-<n>` without its `report.txt` is of a repair that did not come to its end.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use nephrite_format::FileId;
 use nephrite_io::{Disk, IoErrorKind};
 
+use super::state::Known;
 use crate::{
     error::Error,
     paths::{
@@ -113,6 +118,22 @@ impl Listing {
         let manifests = manifests.map(|(id, found)| (&found.path, paths.manifest(*id)));
         let pairs = logs.chain(segments).chain(manifests).filter(|(path, home)| **path != *home);
         pairs.map(|(path, home)| (path.clone(), home)).collect()
+    }
+
+    /// Files that an interrupted repair moved and that the manifest in force does not name stay
+    /// where they are.
+    pub(super) fn forget_unneeded(&mut self, paths: &StorePaths, known: &Known) {
+        if !known.is_whole {
+            return;
+        }
+        let records = known.state.databases.values();
+        let segments: BTreeSet<FileId> =
+            records.flat_map(|record| &record.segments).map(|segment| segment.file).collect();
+        let logs: BTreeSet<FileId> = known.state.log.values().copied().collect();
+        self.manifests.retain(|file, found| found.path == paths.manifest(*file));
+        self.segments
+            .retain(|file, found| found.path == paths.segment(*file) || segments.contains(file));
+        self.logs.retain(|file, found| found.path == paths.wal(*file) || logs.contains(file));
     }
 }
 

@@ -9,8 +9,11 @@
 //! | `log` | every readable frame of the log, and what is missing between them |
 //! | `survey` | one segment: which pages hold, which ids they give |
 //! | `salvage` | what the log still says of ids that a segment has lost |
+//! | `part` | what becomes of a segment |
 //! | `plan` | what becomes of each database |
+//! | `notes` | what the report says of the plan and of lost records |
 //! | `output` | writing segments |
+//! | `carry_out` | writing and moving files, in an order that a crash forgives |
 //! | `work` | the order of the steps |
 //!
 //! Guarantees: nothing is believed without its checksum; nothing damaged is deleted, it is moved to
@@ -29,9 +32,12 @@
 //! of a damaged database, and one log segment.
 //! Tested in `tests/it/repair*`, over every kind of damage of `tests/it/damage*`.
 
+mod carry_out;
 mod listing;
 mod log;
+mod notes;
 mod output;
+mod part;
 mod plan;
 mod raw;
 mod report;

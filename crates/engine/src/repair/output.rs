@@ -12,7 +12,8 @@ use nephrite_format::{
 use nephrite_io::{FileHandle, IoBuffer, OpenOptions};
 
 use super::{
-    plan::{Part, Planner},
+    part::Part,
+    plan::Planner,
     raw::Raw,
     salvage::{Rows, Value},
 };

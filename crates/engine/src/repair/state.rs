@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nephrite_format::{
-    BLOCK_BYTES, DatabaseId, FileDetail, FileHeader, FileId, Generation, Lsn, StoreId,
+    BLOCK_BYTES, DatabaseId, FileDetail, FileHeader, FileId, Generation, IdKind, Lsn, StoreId,
+    VectorLayout,
     frame::{FrameKind, decode_frame},
-    manifest::{FlushEdit, ManifestEdit, decode_edits},
+    manifest::{DatabaseMeta, FlushEdit, ManifestEdit, decode_edits},
     mend::mend_header,
 };
 
@@ -188,6 +189,18 @@ impl Known {
         record.segments.sort_unstable_by_key(|segment| (segment.order, segment.file));
         record.flushed_lsn = record.flushed_lsn.max(flush.flushed_lsn);
         record.live_records = flush.live_records;
+    }
+
+    /// Makes a database that only its files know.
+    pub(super) fn adopt(&mut self, database: DatabaseId, id_kind: IdKind, layout: VectorLayout) {
+        if self.state.databases.contains_key(&database) {
+            return;
+        }
+        let name = format!("recovered-{database}");
+        let meta = DatabaseMeta { database, name, id_kind, layout };
+        let flushed_lsn = Lsn::new(0);
+        let record = DatabaseRecord { meta, flushed_lsn, live_records: 0, segments: Vec::new() };
+        self.state.databases.insert(database, record);
     }
 }
 
