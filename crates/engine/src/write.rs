@@ -7,40 +7,36 @@
 //! straight to the segment file and the log gets a record that names and checksums them, so that
 //! a bulk load writes each vector once.
 
+mod change;
+mod validate;
+
 use std::sync::{Arc, atomic::Ordering};
 
 use nephrite_format::{
-    IdRef, Lsn, Row, RowsChecksum, VectorLayout,
-    vector::{F32_BYTES, encode_f32},
-    wal::{
-        BulkEncoder, BulkHeader, IdColumnForm, OperationsEncoder, bulk_len, delete_len, id_len,
-        operations_len, put_len,
+    IdRef, Lsn, Row, RowsChecksum,
+    wal::{BulkEncoder, BulkHeader, IdColumnForm},
+};
+
+pub(crate) use self::{
+    change::{Change, is_bulk},
+    validate::validate_id,
+};
+use self::{
+    change::{
+        append, encode_operations, insert, only_id, record_bytes, update_checksum, vector_bytes,
     },
+    validate::validate,
 };
 
 use crate::{
-    batch::{Batch, BatchOperation, Ids},
+    batch::Ids,
     config::Durability,
     core::{Core, DatabaseCore, WriteSide},
     error::Error,
-    memtable::{MemIndex, Memtable, Version as RowVersion},
+    memtable::Memtable,
     version::Version,
     wal::{Record, Refusal, Staged},
 };
-
-/// Vectors of a buffered write from which they bypass the log.
-const BULK_BYTES_BUFFERED: usize = 64 << 10;
-/// The same for a synced write, which pays a second sync for the segment file.
-const BULK_BYTES_SYNCED: usize = 2 << 20;
-
-/// What is written, all at once or not at all.
-#[derive(Clone, Copy)]
-pub(crate) enum Change<'a> {
-    Put(IdRef<'a>, &'a [f32]),
-    Delete(IdRef<'a>),
-    Batch(&'a Batch),
-    Rows(Ids<'a>, &'a [f32]),
-}
 
 /// What must still hold when the change is staged.
 #[derive(Clone, Copy)]
@@ -317,211 +313,8 @@ impl Core {
     }
 }
 
-/// Whether the vectors bypass the log.
-pub(crate) fn is_bulk(layout: &VectorLayout, change: Change<'_>, durability: Durability) -> bool {
-    let threshold = match durability {
-        Durability::Buffered => BULK_BYTES_BUFFERED,
-        Durability::Synced => BULK_BYTES_SYNCED,
-    };
-    matches!(change, Change::Rows(..)) && threshold <= vector_bytes(layout, change)
-}
-
-fn vector_bytes(layout: &VectorLayout, change: Change<'_>) -> usize {
-    match change {
-        Change::Put(..) => layout.vector_bytes(),
-        Change::Delete(_) => 0,
-        Change::Batch(batch) => batch.vectors.len() * F32_BYTES,
-        Change::Rows(_, vectors) => vectors.len() * F32_BYTES,
-    }
-}
-
-fn record_bytes(layout: &VectorLayout, change: Change<'_>, durability: Durability) -> usize {
-    match change {
-        Change::Put(id, _) => operations_len(put_len(id, layout)),
-        Change::Delete(id) => operations_len(delete_len(id)),
-        Change::Batch(batch) => {
-            let lengths = batch.operations.iter().map(|operation| match operation {
-                BatchOperation::Put { id, .. } => put_len(id.as_id_ref(), layout),
-                BatchOperation::Delete { id } => delete_len(id.as_id_ref()),
-            });
-            operations_len(lengths.sum())
-        }
-        Change::Rows(ids, vectors) => {
-            let rows = vectors.len() / layout.dimension() as usize;
-            let bulk = is_bulk(layout, change, durability);
-            match (ids, bulk) {
-                (Ids::Consecutive(_), true) => bulk_len(8),
-                (_, true) => bulk_len((0..rows).map(|row| id_len(ids.get(row))).sum()),
-                (_, false) => {
-                    operations_len((0..rows).map(|row| put_len(ids.get(row), layout)).sum())
-                }
-            }
-        }
-    }
-}
-
-/// Appends the change's vectors; returns the first row.
-fn append(memtable: &Memtable, change: Change<'_>) -> Result<Row, Error> {
-    match change {
-        Change::Put(_, vector) => memtable.append_rows(vector),
-        Change::Delete(_) => memtable.append_rows(&[]),
-        Change::Batch(batch) => memtable.append_rows(&batch.vectors),
-        Change::Rows(_, vectors) => memtable.append_rows(vectors),
-    }
-}
-
-fn insert(
-    index: &mut MemIndex,
-    layout: &VectorLayout,
-    change: Change<'_>,
-    first_row: Row,
-    lsn: Lsn,
-) {
-    let version = |offset: usize| {
-        let offset = u32::try_from(offset).expect("a memtable holds fewer rows");
-        RowVersion { lsn, row: Row::new(first_row.get() + offset) }
-    };
-    let tombstone = RowVersion { lsn, row: Row::TOMBSTONE };
-    match change {
-        Change::Put(id, _) => index.insert(id, version(0)),
-        Change::Delete(id) => index.insert(id, tombstone),
-        Change::Batch(batch) => {
-            let mut puts = 0;
-            for operation in &batch.operations {
-                match operation {
-                    BatchOperation::Put { id, .. } => {
-                        index.insert(id.as_id_ref(), version(puts));
-                        puts += 1;
-                    }
-                    BatchOperation::Delete { id } => index.insert(id.as_id_ref(), tombstone),
-                }
-            }
-        }
-        Change::Rows(ids, vectors) => {
-            let rows = vectors.len() / layout.dimension() as usize;
-            if let Ids::Consecutive(first) = ids {
-                let count = u32::try_from(rows).expect("a memtable holds fewer rows");
-                index.insert_consecutive(first, count, first_row, lsn);
-            } else {
-                (0..rows).for_each(|row| index.insert(ids.get(row), version(row)));
-            }
-        }
-    }
-}
-
-fn encode_operations(target: &mut [u8], database: &DatabaseCore, change: Change<'_>) {
-    let (layout, kind) = (&database.layout, database.id_kind);
-    let count = match change {
-        Change::Put(..) | Change::Delete(_) => 1,
-        Change::Batch(batch) => batch.len(),
-        Change::Rows(_, vectors) => vectors.len() / layout.dimension() as usize,
-    };
-    let count = u32::try_from(count).expect("a record is below 1 GiB");
-    let len = target.len();
-    let mut encoder = OperationsEncoder::new(target, database.id, kind, layout, count);
-    match change {
-        Change::Put(id, vector) => encoder.put(id, vector),
-        Change::Delete(id) => encoder.delete(id),
-        Change::Batch(batch) => {
-            for operation in &batch.operations {
-                match operation {
-                    BatchOperation::Put { id, start, len } => {
-                        encoder.put(id.as_id_ref(), &batch.vectors[*start..*start + *len]);
-                    }
-                    BatchOperation::Delete { id } => encoder.delete(id.as_id_ref()),
-                }
-            }
-        }
-        Change::Rows(ids, vectors) => {
-            let rows = vectors.chunks_exact(layout.dimension() as usize);
-            rows.enumerate().for_each(|(row, vector)| encoder.put(ids.get(row), vector));
-        }
-    }
-    assert_eq!(encoder.finish(), len, "the record has the length that was reserved");
-}
-
-/// Feeds vectors in their disk form.
-fn update_checksum(checksum: &mut RowsChecksum, vectors: &[f32]) {
-    if cfg!(target_endian = "little") {
-        checksum.update(bytemuck::cast_slice(vectors));
-        return;
-    }
-    let mut bytes = [0; 1024 * F32_BYTES];
-    for part in vectors.chunks(1024) {
-        let bytes = &mut bytes[..part.len() * F32_BYTES];
-        encode_f32(part, bytes);
-        checksum.update(bytes);
-    }
-}
-
-fn only_id<'a>(change: Change<'a>) -> IdRef<'a> {
-    match change {
-        Change::Put(id, _) | Change::Delete(id) => id,
-        Change::Batch(_) | Change::Rows(..) => {
-            unreachable!("conditions are only set for changes of one id")
-        }
-    }
-}
-
 /// Sequence number of the newest write to an id that is still in memory, acknowledged or not.
 fn newest_in_memory(version: &Version, id: IdRef<'_>) -> Option<Lsn> {
     let newest = version.memtables().find_map(|memtable| memtable.find_newest(id));
     newest.map(|found| found.lsn)
-}
-
-fn validate(database: &DatabaseCore, change: Change<'_>) -> Result<(), Error> {
-    match change {
-        Change::Put(id, vector) => {
-            validate_id(database, id)?;
-            validate_dimension(database, vector.len())
-        }
-        Change::Delete(id) => validate_id(database, id),
-        Change::Batch(batch) => batch.operations.iter().try_for_each(|operation| {
-            validate_id(database, operation.id())?;
-            match operation {
-                BatchOperation::Put { len, .. } => validate_dimension(database, *len),
-                BatchOperation::Delete { .. } => Ok(()),
-            }
-        }),
-        Change::Rows(ids, vectors) => validate_rows(database, ids, vectors),
-    }
-}
-
-fn validate_rows(database: &DatabaseCore, ids: Ids<'_>, vectors: &[f32]) -> Result<(), Error> {
-    let dimension = database.layout.dimension() as usize;
-    let rows = vectors.len() / dimension;
-    if rows * dimension != vectors.len() {
-        return validate_dimension(database, vectors.len() - rows * dimension);
-    }
-    if let Some(count) = ids.len().filter(|count| *count != rows) {
-        let reason = format!("{count} ids were given for {rows} vectors");
-        return Err(Error::InvalidId { reason });
-    }
-    match ids {
-        Ids::Consecutive(first) => {
-            validate_id(database, IdRef::U64(first))?;
-            if first.checked_add((rows as u64).saturating_sub(1)).is_none() {
-                let reason = format!("{rows} consecutive ids from {first} pass the largest u64");
-                return Err(Error::InvalidId { reason });
-            }
-            Ok(())
-        }
-        Ids::U64(_) | Ids::Bytes(_) => {
-            (0..rows).try_for_each(|row| validate_id(database, ids.get(row)))
-        }
-    }
-}
-
-/// Whether a database can hold an id.
-pub(crate) fn validate_id(database: &DatabaseCore, id: IdRef<'_>) -> Result<(), Error> {
-    use nephrite_format::IdError;
-    id.validate(database.id_kind).map_err(|error| match error {
-        IdError::WrongKind { expected, .. } => Error::WrongIdKind { expected },
-        other => Error::InvalidId { reason: other.to_string() },
-    })
-}
-
-fn validate_dimension(database: &DatabaseCore, found: usize) -> Result<(), Error> {
-    let expected = database.layout.dimension();
-    if found == expected as usize { Ok(()) } else { Err(Error::Dimension { expected, found }) }
 }

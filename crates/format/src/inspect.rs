@@ -5,20 +5,19 @@
 //! file's checksum table. Not here: opening files, and how the parts are shown.
 //! Tested here: whole, damaged, cut and foreign bytes.
 
-use crate::checksum::{PageIdentity, page_checksum};
+mod parts;
+mod segment;
+
+use self::parts::{edit_part, header_part};
+use crate::checksum::PageIdentity;
 use crate::cursor::u64_at;
 use crate::frame::{FrameError, FrameKind, FrameView, decode_frame, peek_frame_bytes};
-use crate::header::{FileDetail, FileHeader, MAGIC, SegmentDetail};
-use crate::id_run::IdPage;
+use crate::header::{FileDetail, FileHeader, MAGIC};
 use crate::ids::{FileId, Generation, StoreId};
-use crate::manifest::{ManifestEdit, ManifestEdits};
-use crate::segment::{CHECKSUMS_PER_PAGE, ChecksumTablePage, Section, SectionKind, SegmentFooter};
+use crate::manifest::ManifestEdits;
 use crate::trace::{TRACE_MAGIC, decode_block, decode_header};
 use crate::wal::{WalRecord, WalRecords};
 use crate::{BLOCK_BYTES, BLOCK_BYTES_U64};
-
-/// Checksum tables of up to this many entries are kept; what is beyond is not checked.
-const CHECKSUMS_MAX: u64 = 1 << 27;
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -263,91 +262,6 @@ impl Walk<'_> {
         }
     }
 
-    fn segment(&mut self, header: &FileHeader, segment: &SegmentDetail) {
-        let Some(at) = self.file_bytes.checked_sub(BLOCK_BYTES_U64) else { return };
-        let page = self.block(at);
-        let part = Part::new(at, BLOCK_BYTES_U64, "footer page");
-        let footer = SegmentFooter::decode(&page, header.identity(at), &segment.layout, "file");
-        let footer = match footer {
-            Ok(footer) => footer,
-            Err(error) => return (self.visit)(part.damaged(error)),
-        };
-        let summary = footer.summary();
-        (self.visit)(
-            part.field("rows", summary.row_count)
-                .field("ids", summary.entry_count)
-                .field("tombstones", summary.tombstone_count)
-                .field("highest record", summary.max_lsn)
-                .field("index", format!("{:?}", summary.id_index))
-                .field("order of rows", format!("{:?}", summary.row_order)),
-        );
-        let checksums = self.checksums(header, &footer);
-        let mut number = 0_usize;
-        for section in footer.sections() {
-            if section.kind != SectionKind::ChecksumTable {
-                self.section(header, segment, section, &checksums, &mut number);
-            }
-        }
-    }
-
-    fn checksums(&mut self, header: &FileHeader, footer: &SegmentFooter) -> Vec<Option<u64>> {
-        let mut checksums = Vec::new();
-        let Some(table) = footer.section(SectionKind::ChecksumTable) else { return checksums };
-        let pages = table.page_count().min(CHECKSUMS_MAX / u64::from(CHECKSUMS_PER_PAGE));
-        let mut damaged = 0_u64;
-        for page in 0..pages {
-            let offset = table.offset + page * BLOCK_BYTES_U64;
-            let bytes = self.block(offset);
-            match ChecksumTablePage::verify(&bytes, header.identity(offset), "file") {
-                Ok(page) => {
-                    checksums.extend((0..CHECKSUMS_PER_PAGE).map(|at| Some(page.entry(at))))
-                }
-                Err(error) => {
-                    damaged += 1;
-                    let part = Part::new(offset, BLOCK_BYTES_U64, "page of the checksum table");
-                    (self.visit)(part.damaged(error));
-                    checksums.extend(std::iter::repeat_n(None, CHECKSUMS_PER_PAGE as usize));
-                }
-            }
-        }
-        (self.visit)(section_part(table, damaged));
-        checksums
-    }
-
-    fn section(
-        &mut self,
-        header: &FileHeader,
-        segment: &SegmentDetail,
-        section: &Section,
-        checksums: &[Option<u64>],
-        number: &mut usize,
-    ) {
-        let mut damaged = 0_u64;
-        for page in 0..section.page_count() {
-            let offset = section.offset + page * u64::from(section.page_bytes);
-            let bytes = (self.read)(offset, section.page_bytes as usize);
-            let stored = checksums.get(*number).copied().flatten();
-            *number += 1;
-            let what = format!("page {page} of {:?}", section.kind);
-            let part = Part::new(offset, u64::from(section.page_bytes), what);
-            let found = page_checksum(header.identity(offset), &bytes);
-            let problem = match stored {
-                None => Some("its checksum is lost".to_owned()),
-                Some(stored) if stored != found => {
-                    Some(format!("checksum {found:#018x} where {stored:#018x} was stored"))
-                }
-                Some(_) => None,
-            };
-            if let Some(problem) = problem {
-                damaged += 1;
-                (self.visit)(part.damaged(problem));
-            } else if self.detail == Detail::Pages {
-                (self.visit)(page_part(part, segment, section, &bytes));
-            }
-        }
-        (self.visit)(section_part(section, damaged));
-    }
-
     fn trace(&mut self, head: &[u8]) {
         let part = Part::new(0, BLOCK_BYTES_U64, "header page of a trace");
         let store = match decode_header(head, "file") {
@@ -382,83 +296,12 @@ impl Walk<'_> {
     }
 }
 
-fn header_part(header: &FileHeader) -> Part {
-    let part = Part::new(0, BLOCK_BYTES_U64, format!("header page of a {}", header.kind()))
-        .field("store", header.store)
-        .field("file", header.file)
-        .field("generation", header.generation);
-    match header.detail {
-        FileDetail::Wal { position, segment_bytes } => {
-            part.field("position", position).field("length", segment_bytes)
-        }
-        FileDetail::Manifest { capacity_bytes } => part.field("length", capacity_bytes),
-        FileDetail::Segment(detail) => part
-            .field("database", detail.database)
-            .field("ids", detail.id_kind)
-            .field("layout", detail.layout),
-    }
-}
-
-fn edit_part(edit: &ManifestEdit, at: u64) -> Part {
-    match edit {
-        ManifestEdit::CreateDatabase(meta) => Part::new(at, 0, "a database appears")
-            .field("database", meta.database)
-            .field("name", &meta.name)
-            .field("ids", meta.id_kind)
-            .field("layout", meta.layout),
-        ManifestEdit::DropDatabase { database } => {
-            Part::new(at, 0, "a database disappears").field("database", database)
-        }
-        ManifestEdit::Flush(flush) => {
-            let files = |files: Vec<String>| files.join(" ");
-            let added = flush.added.iter().map(|it| format!("{:016x}", it.file.get())).collect();
-            let removed = flush.removed.iter().map(|it| format!("{:016x}", it.get())).collect();
-            Part::new(at, 0, "segments of a database")
-                .field("database", flush.database)
-                .field("flushed through", flush.flushed_lsn)
-                .field("records", flush.live_records)
-                .field("added", files(added))
-                .field("removed", files(removed))
-        }
-        ManifestEdit::Counters(counters) => Part::new(at, 0, "next numbers")
-            .field("file", counters.next_file)
-            .field("record", counters.next_lsn)
-            .field("log position", counters.wal_position)
-            .field("log sequence", counters.wal_sequence)
-            .field("database", counters.next_database),
-        ManifestEdit::LogSegment { position, file } => {
-            Part::new(at, 0, "a log segment").field("position", position).field("file", file)
-        }
-    }
-}
-
-fn section_part(section: &Section, damaged: u64) -> Part {
-    Part::new(section.offset, section.bytes, format!("section {:?}", section.kind))
-        .field("pages", section.page_count())
-        .field("bytes of a page", section.page_bytes)
-        .field("damaged", damaged)
-}
-
-fn page_part(part: Part, segment: &SegmentDetail, section: &Section, bytes: &[u8]) -> Part {
-    if section.kind != SectionKind::IdPages {
-        return part;
-    }
-    match IdPage::parse(bytes, segment.id_kind, "file", part.offset) {
-        Ok(page) => {
-            let id_of =
-                |at: usize| page.get(at).map_or_else(|e| e.to_string(), |it| it.0.to_string());
-            let (first, last) = (id_of(0), id_of(page.len() - 1));
-            part.field("ids", page.len()).field("first", first).field("last", last)
-        }
-        Err(error) => part.damaged(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::frame::{FrameHeader, build_frame};
     use crate::ids::{FrameSequence, Lsn};
+    use crate::manifest::ManifestEdit;
 
     /// A manifest with three frames of edits.
     fn manifest() -> Vec<u8> {

@@ -5,6 +5,9 @@
 //! and the layout, and exactly the sections that the id index needs are there.
 
 use super::checksum_table_pages;
+use super::section::{
+    BLOCK_U32, SECTION_BYTES, Section, SectionKind, decode_section, encode_section,
+};
 use crate::checksum::{PageIdentity, page_checksum};
 use crate::cursor::{Cursor, Writer, u64_at};
 use crate::error::{FormatError, Result};
@@ -21,90 +24,12 @@ pub const MAX_SECTIONS: usize = 64;
 
 const CHECKSUM_OFFSET: usize = BLOCK_BYTES - 8;
 const SECTIONS_OFFSET: usize = 128;
-const SECTION_BYTES: usize = 32;
 const _: () = assert!(SECTIONS_OFFSET + MAX_SECTIONS * SECTION_BYTES <= CHECKSUM_OFFSET);
 
 const FLAG_ROWS_IN_ID_ORDER: u8 = 1;
-const FLAG_REQUIRED: u16 = 1;
 
 const FORM_DENSE: u8 = 1;
 const FORM_SORTED: u8 = 2;
-
-/// What a section holds.
-#[non_exhaustive]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SectionKind {
-    /// Rows, laid out by [`VectorLayout`].
-    VectorPages,
-    /// Pages of the id run.
-    IdPages,
-    /// Fences of the id run.
-    Fences,
-    /// Checksums of the pages of all other sections.
-    ChecksumTable,
-    /// Filter of the ids; optional.
-    Filter,
-    /// A kind this build does not know and may skip. Kinds 16 payload and 18 quantized vectors are
-    /// set aside.
-    Optional(u16),
-}
-
-impl SectionKind {
-    const fn code(self) -> u16 {
-        match self {
-            Self::VectorPages => 1,
-            Self::IdPages => 2,
-            Self::Fences => 3,
-            Self::ChecksumTable => 4,
-            Self::Filter => 17,
-            Self::Optional(code) => code,
-        }
-    }
-
-    const fn from_code(code: u16) -> Self {
-        match code {
-            1 => Self::VectorPages,
-            2 => Self::IdPages,
-            3 => Self::Fences,
-            4 => Self::ChecksumTable,
-            17 => Self::Filter,
-            other => Self::Optional(other),
-        }
-    }
-
-    /// Whether a reader that does not know the kind must refuse the file.
-    const fn is_required(self) -> bool {
-        !matches!(self, Self::Filter | Self::Optional(_))
-    }
-}
-
-/// One section of a segment file.
-#[expect(clippy::exhaustive_structs, reason = "the engine reads it; a new field is a new format")]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Section {
-    /// What it holds.
-    pub kind: SectionKind,
-    /// Byte offset in the file.
-    pub offset: u64,
-    /// Length in bytes: a multiple of `page_bytes`.
-    pub bytes: u64,
-    /// Bytes of one page of this section.
-    pub page_bytes: u32,
-}
-
-impl Section {
-    /// Pages of the section.
-    #[must_use]
-    pub const fn page_count(&self) -> u64 {
-        self.bytes / self.page_bytes as u64
-    }
-
-    /// Byte offset in the file of a page of this section.
-    #[must_use]
-    pub const fn page_offset(&self, page: u32) -> u64 {
-        self.offset + page as u64 * self.page_bytes as u64
-    }
-}
 
 /// Whether scanning by id reads rows in order.
 #[expect(clippy::exhaustive_enums, reason = "rows are in id order or they are not")]
@@ -337,17 +262,6 @@ impl SegmentFooter {
     }
 }
 
-const BLOCK_U32: u32 = 4096;
-
-fn encode_section(writer: &mut Writer<'_>, section: &Section) {
-    writer.u16(section.kind.code());
-    writer.u16(if section.kind.is_required() { FLAG_REQUIRED } else { 0 });
-    writer.u32(section.page_bytes);
-    writer.u64(section.offset);
-    writer.u64(section.bytes);
-    writer.zeros(8);
-}
-
 fn check_identity(cursor: &mut Cursor<'_>, identity: PageIdentity) -> Result<()> {
     let start = *cursor;
     let same = cursor.array("store id")? == identity.store.get()
@@ -411,33 +325,6 @@ fn decode_summary(cursor: &mut Cursor<'_>) -> Result<SegmentSummary> {
         row_order,
         max_lsn,
     })
-}
-
-fn decode_section(cursor: &mut Cursor<'_>, file: &str) -> Result<Section> {
-    let start = *cursor;
-    let code = cursor.u16("section kind")?;
-    let flags = cursor.u16("section flags")?;
-    let page_bytes = cursor.u32("section page size")?;
-    let offset = cursor.u64("section offset")?;
-    let bytes = cursor.u64("section length")?;
-    cursor.zeros(8, "section")?;
-    let kind = SectionKind::from_code(code);
-    match (kind.is_required(), flags) {
-        (true, FLAG_REQUIRED) | (false, 0) => {}
-        (false, FLAG_REQUIRED) => {
-            let (file, offset) = (file.to_owned(), start.offset());
-            let what = format!("section of kind {code}");
-            return Err(FormatError::FeatureUnsupported { file, offset, what });
-        }
-        _ => return Err(start.corrupt(format!("section {code} has flags {flags:#06x}"))),
-    }
-    if page_bytes == 0 || !page_bytes.is_multiple_of(BLOCK_U32) {
-        return Err(start.corrupt(format!("section {code} has pages of {page_bytes} bytes")));
-    }
-    if !bytes.is_multiple_of(u64::from(page_bytes)) {
-        return Err(start.corrupt(format!("section {code} of {bytes} bytes is not whole pages")));
-    }
-    Ok(Section { kind, offset, bytes, page_bytes })
 }
 
 type Check = std::result::Result<(), String>;

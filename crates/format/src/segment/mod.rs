@@ -13,10 +13,12 @@
 
 mod checksum_table;
 mod footer;
+mod section;
 
 pub use checksum_table::{
     CHECKSUMS_PER_PAGE, ChecksumTablePage, checksum_position, checksum_table_pages,
     encode_checksum_table,
 };
 pub(crate) use footer::FOOTER_MAGIC;
-pub use footer::{MAX_SECTIONS, RowOrder, Section, SectionKind, SegmentFooter, SegmentSummary};
+pub use footer::{MAX_SECTIONS, RowOrder, SegmentFooter, SegmentSummary};
+pub use section::{Section, SectionKind};
