@@ -104,6 +104,7 @@ pub use durable::DurableWrites;
 pub use environment::open_files_max;
 pub use error::{IoError, IoErrorKind, IoOperation};
 pub use file::{FileHandle, FileIdentity, OpenOptions};
+pub use metadata::look_at_lock;
 pub use options::{
     DEFAULT_CALLER_RINGS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_REGISTERED_BUFFERS, DEFAULT_RING_ENTRIES,
     DEFAULT_RING_THREADS, DiskOptions,

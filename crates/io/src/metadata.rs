@@ -75,12 +75,38 @@ pub(crate) fn lock(path: &Path) -> Result<FileLock, IoError> {
         .map_err(&failed)?;
     match file.try_lock() {
         Ok(()) => Ok(FileLock::of_file(path, file)),
-        Err(TryLockError::WouldBlock) => {
-            let reason = "another process, or this one, has locked it";
-            Err(IoError::refused(IoOperation::Lock, path, IoErrorKind::Locked, reason))
-        }
+        Err(TryLockError::WouldBlock) => Err(locked(path)),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
+}
+
+/// Looks whether somebody has the lock of [`crate::Disk::lock`] on a file, without a disk and
+/// without making the file: for who would build a disk in vain.
+///
+/// Whether the lock can be had is known only by taking it. Of several who look and then take it at
+/// the same time one gets it; the others may find the look of another in their way.
+///
+/// # Errors
+///
+/// [`IoErrorKind::Locked`], and nothing else: what else is wrong with the file is for the lock to
+/// tell.
+pub fn look_at_lock(path: &Path) -> Result<(), IoError> {
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(locked(path)),
+        // Given back at once, not when the last copy of the descriptor is closed: see `FileLock`.
+        Ok(()) => {
+            // What fails here is released when the last copy is closed.
+            let _ = file.unlock();
+            Ok(())
+        }
+        Err(TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+fn locked(path: &Path) -> IoError {
+    let reason = "another process, or this one, has locked it";
+    IoError::refused(IoOperation::Lock, path, IoErrorKind::Locked, reason)
 }
 
 fn failed(operation: IoOperation, path: &Path) -> impl Fn(io::Error) -> IoError {

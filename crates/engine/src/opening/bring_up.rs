@@ -13,7 +13,9 @@ use std::{
 
 use event_listener::Event;
 use nephrite_format::{FileId, StoreId};
-use nephrite_io::{Disk, DiskOptions, FileLock, IoErrorKind, PROBE_PREFIX, open_disk};
+use nephrite_io::{
+    Disk, DiskOptions, FileLock, IoErrorKind, PROBE_PREFIX, look_at_lock, open_disk,
+};
 use nephrite_pager::{Pager, PagerConfig};
 
 use tracing::{Instrument, info_span};
@@ -91,15 +93,21 @@ impl Opening {
     }
 
     fn with_disk(path: &Path, config: Config) -> Result<Self, Error> {
+        let paths = StorePaths::new(path);
         let disk = match &config.disk {
             Some(disk) => Arc::clone(disk),
-            None => open_disk(DiskOptions::new().backend(config.backend), path)?,
+            None => {
+                // A store that is open elsewhere must not cost rings, whose memory the system
+                // counts for a while after they are gone.
+                look_at_lock(&paths.lock()).map_err(|error| Self::not_locked(path, error))?;
+                open_disk(DiskOptions::new().backend(config.backend), path)?
+            }
         };
         let runtime = match &config.runtime {
             Some(runtime) => Arc::clone(runtime),
             None => Arc::new(OsRuntime::default()),
         };
-        Ok(Self { config, runtime, disk, paths: StorePaths::new(path) })
+        Ok(Self { config, runtime, disk, paths })
     }
 
     /// Opens the store on a task of its own, which goes on as the flush task.
@@ -200,10 +208,16 @@ impl Opening {
     }
 
     async fn lock(&self) -> Result<FileLock, Error> {
-        self.disk.lock(&self.paths.lock()).await.map_err(|error| match error.kind() {
-            IoErrorKind::Locked => Error::Locked { path: self.paths.root().to_owned() },
+        let taken = self.disk.lock(&self.paths.lock()).await;
+        taken.map_err(|error| Self::not_locked(self.paths.root(), error))
+    }
+
+    /// Why the store in `path` cannot be locked.
+    fn not_locked(path: &Path, error: nephrite_io::IoError) -> Error {
+        match error.kind() {
+            IoErrorKind::Locked => Error::Locked { path: path.to_owned() },
             _ => error.into(),
-        })
+        }
     }
 
     async fn list(&self) -> Result<Listing, Error> {

@@ -77,6 +77,24 @@ fn a_second_open_is_refused_and_a_stale_lock_is_not() {
     assert!(matches!(Store::create(&path, small()), Err(Error::StoreExists { .. })));
 }
 
+/// Whoever waits for a store to be free tries over and over. Each try built rings, whose memory the
+/// system counts for a while after they are gone, so that in the end nobody could have any.
+#[test]
+#[cfg(unix)]
+fn a_store_that_is_locked_is_refused_before_a_disk_is_tried_out() {
+    let (directory, _store) = new_store(small());
+    let path = directory.path().join("store");
+    let root = std::fs::File::open(&path).unwrap();
+    root.set_modified(std::time::UNIX_EPOCH).unwrap();
+
+    assert!(matches!(Store::open(&path, small()), Err(Error::Locked { .. })));
+    assert!(matches!(Store::create(&path, small()), Err(Error::Locked { .. })));
+
+    // A disk is tried out with a file in the directory.
+    let modified = root.metadata().unwrap().modified().unwrap();
+    assert_eq!(modified, std::time::UNIX_EPOCH);
+}
+
 #[test]
 fn what_is_not_a_store_is_named() {
     let directory = tempfile::tempdir().unwrap();

@@ -8,7 +8,8 @@
 //! intake is closed and empty and the kernel has given everything back; if nothing comes back for
 //! the drain timeout, it tells the waiters, leaks what the kernel may still write to, and ends.
 //!
-//! A ring is **lost** when the kernel refuses to be entered or has dropped a completion. Entries
+//! A ring is **lost** when the kernel refuses to be entered, for want of memory as long as a drain
+//! would wait, for any other reason at once; or when it has dropped a completion. Entries
 //! that it never saw, and all later requests, go to the positional threads; operations that it has
 //! and cannot be asked about fail, and their memory is leaked, never freed.
 //! Completions run between reaping and the next submission, on this thread.
@@ -24,6 +25,7 @@ use super::flight::{Flight, Verdict};
 use super::intake::Intake;
 use super::kernel::{Kernel, Reaped};
 use super::latch::{EndGuard, EndLatch};
+use super::patience::Patience;
 use super::ring::Ring;
 use super::table::{Table, WAKE_TOKEN};
 use crate::error::IoError;
@@ -59,6 +61,10 @@ pub(super) struct Driver<K: Kernel = Ring> {
     reaped: Vec<Reaped>,
     /// The state of the offers that this ring has looked at.
     offers_epoch: usize,
+    /// Of a drain from which nothing comes back.
+    silence: Patience,
+    /// Of a kernel that has no memory for an enter.
+    refusals: Patience,
 }
 
 /// How a loop ended.
@@ -86,6 +92,8 @@ impl<K: Kernel> Driver<K> {
         let budget = Budget::new(entries as usize - usize::from(!planted("permit_of_the_wake_up")));
         Self {
             end: context.ends.enter(),
+            silence: Patience::new(context.drain_timeout),
+            refusals: Patience::new(context.drain_timeout),
             context,
             ring,
             table: Table::new(entries),
@@ -138,15 +146,24 @@ impl<K: Kernel> Driver<K> {
         if !self.ring.reap(&mut self.reaped) {
             return Some(End::Lost("the kernel lost a completion".to_owned()));
         }
-        if let Err(error) = entered {
-            match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                // Short of memory, or completions first: those were reaped, so go on.
-                Some(libc::EAGAIN | libc::EBUSY) => std::thread::yield_now(),
-                Some(libc::ETIME) if last && self.reaped.is_empty() => return Some(End::Stuck),
-                Some(libc::ETIME) => {}
-                _ => return Some(End::Lost(format!("the kernel refuses to be entered: {error}"))),
+        if self.reaped.iter().any(|reaped| reaped.token != WAKE_TOKEN) {
+            self.silence.renew();
+        }
+        let Err(error) = entered else {
+            self.refusals.renew();
+            self.tell();
+            return None;
+        };
+        match error.raw_os_error() {
+            Some(libc::EINTR) if last && self.silence.is_over() => return Some(End::Stuck),
+            Some(libc::EINTR) => {}
+            // Short of memory, or completions first: those were reaped, so go on.
+            Some(libc::EAGAIN | libc::EBUSY) if 0 < self.refusals.left().as_nanos() => {
+                self.refusals.pause();
             }
+            Some(libc::ETIME) if last && self.reaped.is_empty() => return Some(End::Stuck),
+            Some(libc::ETIME) => {}
+            _ => return Some(End::Lost(format!("the kernel refuses to be entered: {error}"))),
         }
         self.tell();
         None
@@ -262,14 +279,14 @@ impl<K: Kernel> Driver<K> {
         let intake = &self.context.intake;
         self.ring.arm_wake(intake.wake().event());
         let room = Class::ALL.map(|class| self.has_room(class));
-        let (ring, in_flight) = (&mut self.ring, self.table.len() > 0);
-        let drain_timeout = self.context.drain_timeout;
+        let (ring, silence) = (&mut self.ring, &mut self.silence);
+        let in_flight = self.table.len() > 0;
         intake.rest(room, in_flight, |may_sleep| {
             if !may_sleep {
                 return ring.enter(0, None);
             }
             let draining = intake.is_closed() && in_flight;
-            ring.enter(1, draining.then_some(drain_timeout))
+            ring.enter(1, draining.then(|| silence.left()))
         })
     }
 
@@ -426,7 +443,8 @@ impl<K: Kernel> Driver<K> {
         intake.wake().announce_ring();
         // After the announcement: whoever sets something that is not seen here wakes.
         let outcome = if may_sleep() && intake.is_closed() == draining {
-            let limit = limit.or_else(|| draining.then_some(self.context.drain_timeout));
+            let silence = &mut self.silence;
+            let limit = limit.or_else(|| draining.then(|| silence.left()));
             self.ring.enter(1, limit)
         } else {
             self.ring.enter(0, None)

@@ -30,6 +30,7 @@ mod intake;
 mod kernel;
 mod latch;
 mod notify;
+mod patience;
 mod polled;
 mod ring;
 mod setup;

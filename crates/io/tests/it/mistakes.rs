@@ -7,6 +7,7 @@
 mod drops;
 #[cfg(target_os = "linux")]
 mod environment;
+mod polls;
 #[cfg(target_os = "linux")]
 mod signals;
 

@@ -41,6 +41,10 @@ struct State {
     acts: VecDeque<Act>,
     /// Errnos for the next enters, and whether they consume the queue before they fail.
     refusals: VecDeque<(i32, bool)>,
+    /// The errno of all later ones.
+    lasting: Option<i32>,
+    /// For how long those that might sleep for a limited time might.
+    limits: Vec<Duration>,
     held: bool,
     reversed: bool,
     /// How many operations the kernel has.
@@ -69,6 +73,16 @@ impl Script {
         self.state().refusals.push_back((number, consuming));
     }
 
+    /// Makes every later enter fail, before it took anything.
+    pub(super) fn refuse_for_good(&self, number: i32) {
+        self.state().lasting = Some(number);
+    }
+
+    /// The limits that enters came with, of those that had one.
+    pub(super) fn limits(&self) -> Vec<Duration> {
+        self.state().limits.clone()
+    }
+
     /// Completes nothing from now on.
     pub(super) fn hold(&self) {
         self.state().held = true;
@@ -87,6 +101,13 @@ impl Script {
     pub(super) fn wait_until_taken(&self, count: usize) {
         let (state, changed) = &*self.shared;
         drop(changed.wait_while(state.lock().unwrap(), |state| state.taken < count).unwrap());
+    }
+
+    /// Waits until every refusal that was asked for has been given.
+    pub(super) fn wait_until_refused(&self) {
+        let (state, changed) = &*self.shared;
+        let waiting = |state: &mut State| !state.refusals.is_empty();
+        drop(changed.wait_while(state.lock().unwrap(), waiting).unwrap());
     }
 
     pub(super) fn taken_max(&self) -> usize {
@@ -284,8 +305,10 @@ impl Kernel for ScriptedKernel {
     fn enter(&mut self, completions: u32, timeout: Option<Duration>) -> io::Result<()> {
         let mut state = self.script.state();
         state.enters += 1;
-        let refusal = state.refusals.pop_front();
+        state.limits.extend(timeout);
+        let refusal = state.refusals.pop_front().or(state.lasting.map(|number| (number, false)));
         drop(state);
+        self.script.shared.1.notify_all();
         if let Some((number, consuming)) = refusal {
             if consuming {
                 self.take();

@@ -9,6 +9,7 @@ mod drops;
 mod kernel;
 mod polled;
 mod results;
+mod silence;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -69,19 +70,9 @@ impl Bench {
         let options = OpenOptions::read_write().create().direct(false);
         let file = FileHandle::open(&directory.path().join("file"), options).unwrap();
         file.os().set_len(FILE_BYTES).unwrap();
-        let counters = Arc::new(Counters::default());
-        let positional = Positional::new(2, Arc::clone(&counters), Box::new(SystemCalls));
-        let intake = Arc::new(Intake::new(Wake::new().unwrap()));
-        let (degraded, ends) = (Arc::default(), Arc::new(EndLatch::new()));
-        let context = DriverContext {
-            intake: Arc::clone(&intake),
-            counters: Arc::clone(&counters),
-            positional: Arc::new(positional),
-            degraded: Arc::clone(&degraded),
-            ends: Arc::clone(&ends),
-            drain_timeout,
-            offers: Arc::default(),
-        };
+        let context = context(drain_timeout);
+        let (intake, counters) = (Arc::clone(&context.intake), Arc::clone(&context.counters));
+        let (degraded, ends) = (Arc::clone(&context.degraded), Arc::clone(&context.ends));
         let script = Script::new(Arc::clone(&intake));
         let kernel = kernel(entries, script.clone());
         let driver = Driver::new(context, kernel);
@@ -119,6 +110,20 @@ impl Bench {
         assert_eq!(stats.submitted, stats.delivered + stats.orphaned, "{stats:?}");
         assert_eq!(stats.ring_overflows, 0, "{stats:?}");
         (stuck, stats)
+    }
+}
+
+fn context(drain_timeout: Duration) -> DriverContext {
+    let counters = Arc::new(Counters::default());
+    let positional = Positional::new(2, Arc::clone(&counters), Box::new(SystemCalls));
+    DriverContext {
+        intake: Arc::new(Intake::new(Wake::new().unwrap())),
+        counters,
+        positional: Arc::new(positional),
+        degraded: Arc::default(),
+        ends: Arc::new(EndLatch::new()),
+        drain_timeout,
+        offers: Arc::default(),
     }
 }
 

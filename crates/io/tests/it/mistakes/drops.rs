@@ -25,7 +25,7 @@ impl Wake for Bell {
     }
 }
 
-fn bell() -> (Waker, Receiver<()>) {
+pub(super) fn bell() -> (Waker, Receiver<()>) {
     let (sender, receiver) = channel();
     (Waker::from(Arc::new(Bell(Mutex::new(sender)))), receiver)
 }
