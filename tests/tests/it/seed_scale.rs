@@ -21,6 +21,8 @@ use nephrite_tests::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::seed_lists::bulk;
+
 /// Growth of resident memory beyond `memory_limit` that these tests accept.
 const SLACK_BYTES: u64 = 48 << 20;
 
@@ -32,10 +34,6 @@ fn create(store: &Store, name: &str, dimension: u32) -> Database {
 fn check(database: &Database, id: u64, stamp: u64) {
     let found = database.get(id).unwrap().unwrap_or_else(|| panic!("id {id} is not there"));
     assert_vector(&found, stamp, format_args!("id {id} of {}", database.name()));
-}
-
-fn bulk(stamps: std::ops::Range<u64>, dimension: usize) -> Vec<f32> {
-    stamps.flat_map(|stamp| vector(stamp, dimension)).collect()
 }
 
 fn fill(database: &Database, count: u64, batch: u64) {
