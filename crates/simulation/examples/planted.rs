@@ -8,7 +8,7 @@
 
 use std::{ops::RangeInclusive, process::ExitCode};
 
-use nephrite_simulation::{Action, Exhaustive, FailNth, Fault, Options, Profile, simulate};
+use nephrite_simulation::{Action, Errno, Exhaustive, FailNth, Fault, Options, Profile, simulate};
 
 /// Seeds of each profile unless the command line says otherwise.
 const SEEDS: u64 = 60;
@@ -47,17 +47,25 @@ fn by_seed(seeds: RangeInclusive<u64>) -> Option<String> {
     })
 }
 
-/// Scripts with the first, second, ... sync failing; after a flush that fails they go on.
+/// Scripts with their first, second, ... call failing; after a flush that fails they go on.
 fn by_failing_calls() -> Option<String> {
-    use Action::{Flush, Put, PutSynced, Reopen};
-    let faults = [Fault::SyncForgets, Fault::SyncKeeps];
-    let scripts: [&[Action]; 2] = [
-        &[Put(0, 1), Flush(0), Flush(0), PutSynced(0, 2), Flush(0)],
-        &[PutSynced(0, 1), Flush(0), Reopen, PutSynced(0, 2), Flush(0)],
+    use Action::{Bulk, Flush, Put, PutSynced, Reopen};
+    // A sync that failed for a passing reason is no more repeatable than any other.
+    let syncs = [
+        Fault::SyncForgets,
+        Fault::SyncKeeps,
+        Fault::Error(Errno::Again),
+        Fault::Error(Errno::Cancelled),
     ];
-    let report = scripts.map(|script| FailNth::new(script).faults(&faults).run());
-    let failures = report.into_iter().flat_map(|report| report.failures);
-    failures.map(|failure| format!("a failing call: {failure}")).next()
+    let scripts: [(&[Action], &[Fault]); 3] = [
+        (&[Put(0, 1), Flush(0), Flush(0), PutSynced(0, 2), Flush(0)], &syncs),
+        (&[PutSynced(0, 1), Flush(0), Reopen, PutSynced(0, 2), Flush(0)], &syncs),
+        (&[Bulk(0), PutSynced(0, 1), Flush(0), Flush(0)], &[Fault::Zero]),
+    ];
+    let mut failures = scripts
+        .into_iter()
+        .flat_map(|(script, faults)| FailNth::new(script).faults(faults).run().failures);
+    failures.next().map(|failure| format!("a failing call: {failure}"))
 }
 
 /// Every image of a script in which the log has time for its marks.

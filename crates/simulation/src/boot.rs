@@ -40,7 +40,7 @@ impl Boot {
         let runtime: Arc<dyn Runtime> = Arc::new(self.runtime.clone());
         let config = Config::new()
             .memory_limit(4 << 20)
-            .memtable_bytes(64 << 10)
+            .memtable_bytes(128 << 10)
             .wal_segment_bytes(256 << 10)
             .disk(disk)
             .runtime(runtime);

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use nephrite::{Batch, DatabaseOptions, Durability, Error, IdKind, Store, runtime::Runtime};
+use nephrite::{Batch, DatabaseOptions, Durability, Error, IdKind, Ids, Store, runtime::Runtime};
 
 use crate::{
     boot::Boot,
@@ -15,6 +15,8 @@ use crate::{
 const DIMENSION: u32 = 3;
 const DATABASES: [&str; 2] = ["a", "b"];
 const IDS: u64 = 2;
+/// Vectors of a bulk load: 66 KB, which is more than goes through the log.
+const BULK: std::ops::Range<u64> = 10..5510;
 /// Longer than the log waits before it writes what gathers, and marks what is durable.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -30,6 +32,9 @@ pub enum Action {
     Delete(usize, u64),
     /// Stores one id and deletes the other, synced and together.
     Batch(usize),
+    /// Stores so many vectors at once, buffered, that they bypass the log. Not among
+    /// [`Action::all`]: the images of an exhaustive check would take too long to read.
+    Bulk(usize),
     /// Flushes a database.
     Flush(usize),
     /// Flushes and compacts a database.
@@ -215,6 +220,7 @@ impl Script {
             Action::PutSynced(at, key) => self.put(boot, at, key, Durability::Synced),
             Action::Delete(at, key) => self.delete(boot, at, key),
             Action::Batch(at) => self.batch(boot, at),
+            Action::Bulk(at) => self.bulk(boot, at),
             Action::Flush(at) => self.flush(boot, at, false),
             Action::Compact(at) => self.flush(boot, at, true),
             Action::Reopen => self.reopen(boot),
@@ -272,6 +278,19 @@ impl Script {
         ended(boot.runtime.run(apply), "a batch")?;
         self.history.acknowledge(name, 0, true);
         self.history.promise(&mark, None);
+        Ok(())
+    }
+
+    fn bulk(&mut self, boot: &Boot, at: usize) -> Result<(), Went> {
+        let (store, name, stamp) = (self.store(), DATABASES[at], self.history.next_stamp());
+        self.history.issue(name, 0, BULK.map(|key| (key, Some(stamp))).collect());
+        let put = async {
+            let database = store.database(name).await?;
+            let vectors: Vec<f32> = BULK.flat_map(|key| vector(stamp, key, DIMENSION)).collect();
+            database.put_many(Ids::Consecutive(BULK.start), &vectors, Durability::Buffered).await
+        };
+        ended(boot.runtime.run(put), "a bulk load")?;
+        self.history.acknowledge(name, 0, false);
         Ok(())
     }
 
