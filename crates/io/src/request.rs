@@ -90,7 +90,7 @@ impl IoBuffer {
     }
 
     /// Whether `as_slice` would not panic.
-    fn is_in_range(&self) -> bool {
+    pub(crate) fn is_in_range(&self) -> bool {
         match self {
             Self::Owned(_) | Self::Region(_) => true,
             Self::Part { buffer, len } => *len <= buffer.len(),

@@ -25,7 +25,7 @@ use crate::metadata_lane::MetadataLane;
 use crate::options::DiskOptions;
 use crate::positional::{Calls, Positional};
 use crate::report::BackendReport;
-use crate::request::Request;
+use crate::request::{IoBuffer, Request};
 use crate::stats::{Counters, IoStats};
 use crate::ticket::Ticket;
 use crate::uring::Rings;
@@ -211,6 +211,10 @@ impl Disk for SystemDisk {
             self.counters.caller_parks.add(1);
         }
         access.map(CallerRings)
+    }
+
+    fn read_at_once(&self, file: &FileHandle, offset: u64, buffer: &mut IoBuffer) -> bool {
+        self.rings.as_ref().is_some_and(|rings| rings.read_at_once(file, offset, buffer))
     }
 
     fn register_arena(&self, arena: &Arc<Arena>) {

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::file::FileHandle;
 use crate::memory::Arena;
 use crate::options::DiskOptions;
 use crate::positional::Positional;
-use crate::request::Request;
+use crate::request::{IoBuffer, Request};
 use crate::stats::Counters;
 
 pub(crate) struct Rings {
@@ -55,6 +56,15 @@ impl Rings {
     }
 
     pub(crate) fn degraded(&self) -> Option<String> {
+        match self.never {}
+    }
+
+    pub(crate) fn read_at_once(
+        &self,
+        _file: &FileHandle,
+        _offset: u64,
+        _buffer: &mut IoBuffer,
+    ) -> bool {
         match self.never {}
     }
 

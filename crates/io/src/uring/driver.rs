@@ -36,6 +36,10 @@ use crate::stats::Counters;
 use crate::ticket::Ticket;
 use crate::wakes::WakeBatch;
 
+/// Operations that are queued before those are started. The kernel holds back what it is handed in
+/// one call until it has seen all of it, and the device has nothing to do meanwhile.
+const START_EVERY: u32 = 8;
+
 /// What a ring's thread shares with the rest of the disk.
 pub(super) struct DriverContext {
     pub(super) intake: Arc<Intake>,
@@ -65,6 +69,10 @@ pub(super) struct Driver<K: Kernel = Ring> {
     silence: Patience,
     /// Of a kernel that has no memory for an enter.
     refusals: Patience,
+    /// Operations queued since the last were handed over.
+    queued: u32,
+    /// Why the kernel refused to start some early; for the next enter to tell.
+    refused: Option<io::Error>,
 }
 
 /// How a loop ended.
@@ -73,16 +81,6 @@ enum End {
     /// The kernel kept some operations although the drain timeout passed.
     Stuck,
     Lost(String),
-}
-
-/// How a caller's round ended.
-pub(super) enum Turn {
-    Taken,
-    /// The ring is no more. Every request that was here has ended or was passed on.
-    Over {
-        /// How many operations the kernel kept.
-        stuck: usize,
-    },
 }
 
 impl<K: Kernel> Driver<K> {
@@ -104,6 +102,8 @@ impl<K: Kernel> Driver<K> {
             read_turn: true,
             reaped: Vec::with_capacity(2 * entries as usize),
             offers_epoch: 0,
+            queued: 0,
+            refused: None,
         }
     }
 
@@ -134,16 +134,17 @@ impl<K: Kernel> Driver<K> {
             }
             let entered = self.enter();
             // Only a drain has a time limit here.
-            if let Some(end) = self.digest(entered, true) {
+            if let Some(end) = self.digest(entered, true, usize::MAX) {
                 return end;
             }
         }
     }
 
     /// Reaps what is complete after an enter, and tells the waiters, unless the ring is to be
-    /// given up. `last` is whether a time that is up means that the kernel keeps the rest.
-    fn digest(&mut self, entered: io::Result<()>, last: bool) -> Option<End> {
-        if !self.ring.reap(&mut self.reaped) {
+    /// given up. `last` is whether a time that is up means that the kernel keeps the rest; `most`
+    /// is how many completions are taken at once.
+    fn digest(&mut self, entered: io::Result<()>, last: bool, most: usize) -> Option<End> {
+        if !self.ring.reap(&mut self.reaped, most) {
             return Some(End::Lost("the kernel lost a completion".to_owned()));
         }
         if self.reaped.iter().any(|reaped| reaped.token != WAKE_TOKEN) {
@@ -212,7 +213,7 @@ impl<K: Kernel> Driver<K> {
             }
         }
         while self.launch(Class::Sync) {}
-        loop {
+        while self.start_some() {
             let (first, second) = match self.read_turn {
                 true => (Class::Read, Class::Write),
                 false => (Class::Write, Class::Read),
@@ -224,7 +225,18 @@ impl<K: Kernel> Driver<K> {
         }
     }
 
-    /// Starts the next request of a class; false when there is none or the budget is used up.
+    /// If many are queued, lets the device begin while more are. False once the kernel refuses.
+    fn start_some(&mut self) -> bool {
+        let waits = self.backlog.iter().any(|requests| !requests.is_empty());
+        if waits && START_EVERY <= self.queued && self.ring.needs_enters() {
+            self.queued = 0;
+            self.context.counters.ring_enters.add(1);
+            self.refused = self.ring.enter(0, None).err();
+        }
+        self.refused.is_none()
+    }
+
+    /// Queues the next request of a class; false when there is none or the budget is used up.
     fn launch(&mut self, class: Class) -> bool {
         if self.backlog[class as usize].is_empty() || !self.budget.acquire(class) {
             return false;
@@ -247,8 +259,10 @@ impl<K: Kernel> Driver<K> {
         let token = self.table.token(index);
         let flight = self.table.get_mut(index);
         let pushed = self.ring.push(token, flight);
-        if pushed && flight.registered {
-            self.context.counters.registered_transfers.add(1);
+        if pushed {
+            self.queued += 1;
+            let registered = u64::from(flight.registered);
+            self.context.counters.registered_transfers.add(registered);
         }
         if planted("buffer_freed_early") {
             self.table.get_mut(index).buffer = None;
@@ -264,6 +278,10 @@ impl<K: Kernel> Driver<K> {
 
     /// Submits, and sleeps if there is nothing else to do.
     fn enter(&mut self) -> io::Result<()> {
+        self.queued = 0;
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
         if self.ring.polls_completions() && self.table.len() == 0 {
             let intake = &self.context.intake;
             intake.wake().park_unless(|| intake.offers([true; 3]) || intake.is_over());
@@ -371,7 +389,7 @@ impl<K: Kernel> Driver<K> {
         while self.ring.is_wake_armed() {
             self.context.counters.ring_enters.add(1);
             let entered = self.ring.enter(1, Some(self.context.drain_timeout));
-            self.ring.reap(&mut self.reaped);
+            self.ring.reap(&mut self.reaped, usize::MAX);
             if self.reaped.drain(..).any(|reaped| reaped.token == WAKE_TOKEN) {
                 self.ring.wake_fired();
             } else if entered.is_err_and(|error| error.raw_os_error() != Some(libc::EINTR)) {
@@ -402,75 +420,6 @@ impl<K: Kernel> Driver<K> {
         count
     }
 
-    /// One round for a caller that drives the ring itself: issues what is queued, submits it,
-    /// sleeps until something completes if `may_sleep` says so, and tells.
-    pub(super) fn turn(&mut self, limit: Option<Duration>, may_sleep: impl Fn() -> bool) -> Turn {
-        self.issue();
-        let draining = self.context.intake.is_closed();
-        let entered = self.enter_as_caller(draining, limit, may_sleep);
-        let Some(end) = self.digest(entered, draining && limit.is_none()) else {
-            return Turn::Taken;
-        };
-        self.tell();
-        let stuck = match end {
-            End::Lost(reason) => self.lose(reason),
-            End::Stuck | End::Drained => self.abandon("the drain timeout passed"),
-        };
-        for class in Class::ALL {
-            for request in std::mem::take(&mut self.backlog[class as usize]) {
-                self.forward(request);
-            }
-        }
-        Turn::Over { stuck }
-    }
-
-    fn enter_as_caller(
-        &mut self,
-        draining: bool,
-        limit: Option<Duration>,
-        may_sleep: impl Fn() -> bool,
-    ) -> io::Result<()> {
-        let is_idle = self.table.len() == 0;
-        if is_idle && !self.ring.is_wake_armed() {
-            return Ok(());
-        }
-        self.context.counters.ring_enters.add(1);
-        if is_idle || !self.resumed.is_empty() || !may_sleep() {
-            return self.ring.enter(0, None);
-        }
-        let intake = &self.context.intake;
-        self.ring.arm_wake(intake.wake().event());
-        intake.wake().announce_ring();
-        // After the announcement: whoever sets something that is not seen here wakes.
-        let outcome = if may_sleep() && intake.is_closed() == draining {
-            let silence = &mut self.silence;
-            let limit = limit.or_else(|| draining.then(|| silence.left()));
-            self.ring.enter(1, limit)
-        } else {
-            self.ring.enter(0, None)
-        };
-        intake.wake().awake();
-        outcome
-    }
-
-    /// Takes in requests of the thread that drives this ring.
-    pub(super) fn adopt(&mut self, requests: Vec<Request>) {
-        for request in requests {
-            self.backlog[request.operation.class() as usize].push_back(request);
-        }
-    }
-
-    /// How many requests wait for an entry or are in flight.
-    pub(super) fn load(&self) -> usize {
-        self.table.len() + self.backlog.iter().map(VecDeque::len).sum::<usize>()
-    }
-
-    /// Takes back the ring of a driver without load. What the kernel keeps is leaked.
-    pub(super) fn retire(self) {
-        assert_eq!(self.load(), 0, "a ring is retired only when nothing is in flight");
-        self.disarm();
-    }
-
     /// Gives up the ring: what the kernel never saw goes to the positional threads.
     fn lose(&mut self, reason: String) -> usize {
         let unsubmitted = self.ring.take_unsubmitted().into_iter();
@@ -499,6 +448,9 @@ impl<K: Kernel> Driver<K> {
         }
     }
 }
+
+mod turns;
+pub(super) use turns::Turn;
 
 // Miri cannot execute rings.
 #[cfg(test)]

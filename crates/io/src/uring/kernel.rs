@@ -64,8 +64,16 @@ pub(super) trait Kernel {
     /// time is up (an error with ETIME).
     fn enter(&mut self, completions: u32, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// Moves all completions to `reaped`. False when one is lost for good.
-    fn reap(&mut self, reaped: &mut Vec<Reaped>) -> bool;
+    /// Moves completions to `reaped`, at most so many. False when one is lost for good.
+    fn reap(&mut self, reaped: &mut Vec<Reaped>, most: usize) -> bool;
+
+    /// Whether there are completions that a reap would move.
+    fn has_completions(&mut self) -> bool;
+
+    /// Whether somebody has to enter for what is queued to start.
+    fn needs_enters(&self) -> bool {
+        true
+    }
 
     /// Whether completions wait elsewhere because the queue was full.
     fn has_overflow(&mut self) -> bool;

@@ -54,10 +54,11 @@ use std::time::Duration;
 
 use crate::completion::{block_on, oneshot};
 use crate::error::IoError;
+use crate::file::FileHandle;
 use crate::memory::Arena;
 use crate::options::DiskOptions;
 use crate::positional::Positional;
-use crate::request::Request;
+use crate::request::{IoBuffer, Request};
 use crate::stats::Counters;
 use crate::threads;
 use crate::ticket::Ticket;
@@ -189,6 +190,16 @@ impl Rings {
             None => assert!(fitting.is_empty(), "without a polled ring nothing is for one"),
         }
         rest
+    }
+
+    /// See [`crate::Disk::read_at_once`].
+    pub(crate) fn read_at_once(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        buffer: &mut IoBuffer,
+    ) -> bool {
+        CallerCore::read_at_once(&self.callers, file, offset, buffer)
     }
 
     fn submit_to(&self, shard: &Shard, batch: Vec<Request>) {

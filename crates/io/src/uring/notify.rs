@@ -28,7 +28,8 @@ impl Notify {
     pub(super) fn begin_poll(&self) {
         if planted("wake_wiped_out") {
             self.set.store(false, Ordering::Relaxed);
-        } else {
+        } else if self.is_set() {
+            // A wake that comes after this look sets the flag for another poll, as it should.
             // AcqRel: what was done before a wake that this takes back is seen by the poll.
             self.set.swap(false, Ordering::AcqRel);
         }

@@ -284,14 +284,22 @@ impl Kernel for Ring {
         outcome.map(drop)
     }
 
-    fn reap(&mut self, reaped: &mut Vec<Reaped>) -> bool {
+    fn reap(&mut self, reaped: &mut Vec<Reaped>, most: usize) -> bool {
         let completions = self.ring.completion();
         let none_lost = completions.overflow() == 0;
-        reaped.extend(completions.map(|completion| Reaped {
+        reaped.extend(completions.take(most).map(|completion| Reaped {
             token: completion.user_data(),
             result: completion.result(),
         }));
         none_lost
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
+    fn needs_enters(&self) -> bool {
+        !self.polled
     }
 
     fn has_overflow(&mut self) -> bool {

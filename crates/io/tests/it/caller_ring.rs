@@ -116,6 +116,42 @@ fn a_lone_read_of_cached_bytes_does_not_enter_the_ring() {
     assert_balanced(bench.disk.stats());
 }
 
+/// Such a read takes as long as a request would, so it is none.
+#[test]
+fn a_read_of_cached_bytes_has_ended_when_it_is_first_polled() {
+    let Some(bench) = ring(DiskOptions::new()) else { return };
+    std::fs::write(bench.path("file"), [7; 8192]).unwrap();
+    let options = OpenOptions::read_only().direct(false);
+    let file = block_on(bench.disk.open(&bench.path("file"), options)).unwrap();
+    let disk = &*bench.disk;
+    let before = disk.stats();
+    let poll = |read: &mut nephrite_io::IoFuture<_>| {
+        read.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    };
+
+    drive(disk, async {
+        read(disk, &file, 0, buffer(8192)).await.unwrap();
+        let mut again = read(disk, &file, 4096, buffer(4096));
+        let Poll::Ready(Ok(bytes)) = poll(&mut again) else { panic!("it has not ended") };
+        assert_eq!(bytes.as_slice(), [7; 4096]);
+        // Not while the ring is busy: what was asked for first may go first.
+        let busy = read_many(disk, &file, vec![(0, buffer(4096)), (4096, buffer(4096))]);
+        let mut later = read(disk, &file, 0, buffer(4096));
+        assert!(poll(&mut later).is_pending());
+        busy.await.unwrap();
+        later.await.unwrap();
+        // A closed disk takes nothing in.
+        let end = disk.shutdown();
+        let refused = read(disk, &file, 0, buffer(4096)).await.unwrap_err();
+        assert_eq!(refused.kind(), IoErrorKind::Closed);
+        drop(end);
+    });
+
+    let stats = disk.stats();
+    assert_eq!((stats.caller_driven, stats.reads - before.reads), (5, 5), "{stats:?}");
+    assert_eq!(stats.bytes_read - before.bytes_read, 8192 + 4 * 4096);
+}
+
 /// A future that is ready when another thread has woken it often enough.
 struct Woken(Arc<AtomicUsize>, usize, mpsc::Sender<Waker>);
 

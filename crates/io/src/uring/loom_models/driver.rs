@@ -65,9 +65,13 @@ impl Kernel for PromptKernel {
         Ok(())
     }
 
-    fn reap(&mut self, reaped: &mut Vec<Reaped>) -> bool {
+    fn reap(&mut self, reaped: &mut Vec<Reaped>, _most: usize) -> bool {
         reaped.append(&mut self.completed);
         true
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.completed.is_empty()
     }
 
     fn has_overflow(&mut self) -> bool {

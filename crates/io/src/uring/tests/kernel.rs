@@ -51,6 +51,8 @@ struct State {
     taken: usize,
     taken_max: usize,
     enters: usize,
+    /// How many operations were handed over, each time when there were any.
+    handed_over: Vec<usize>,
     /// Each performed piece: file offset and length, both 0 for a sync.
     pieces: Vec<(u64, usize)>,
 }
@@ -118,6 +120,10 @@ impl Script {
         self.state().enters
     }
 
+    pub(super) fn handed_over(&self) -> Vec<usize> {
+        self.state().handed_over.clone()
+    }
+
     pub(super) fn pieces(&self) -> Vec<(u64, usize)> {
         self.state().pieces.clone()
     }
@@ -171,8 +177,10 @@ impl ScriptedKernel {
         if self.wake == Armed::Queued {
             self.wake = Armed::Taken;
         }
+        let handed_over = self.queued.len();
         self.taken.extend(self.queued.drain(..));
         let mut state = self.script.state();
+        state.handed_over.extend((0 < handed_over).then_some(handed_over));
         state.taken = self.taken.len();
         state.taken_max = state.taken_max.max(self.taken.len());
         drop(state);
@@ -325,9 +333,14 @@ impl Kernel for ScriptedKernel {
         Ok(())
     }
 
-    fn reap(&mut self, reaped: &mut Vec<Reaped>) -> bool {
-        reaped.append(&mut self.completed);
+    fn reap(&mut self, reaped: &mut Vec<Reaped>, most: usize) -> bool {
+        let most = most.min(self.completed.len());
+        reaped.extend(self.completed.drain(..most));
         true
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.completed.is_empty()
     }
 
     fn has_overflow(&mut self) -> bool {

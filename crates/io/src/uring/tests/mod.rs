@@ -9,6 +9,7 @@ mod drops;
 mod kernel;
 mod polled;
 mod results;
+mod rounds;
 mod silence;
 
 use std::future::Future;

@@ -87,7 +87,7 @@ fn with_a_read_that_is_kept(drain_timeout: Duration) -> Kept {
     let (request, outcome) = request(&file, Operation::Read { offset: 0, buffer });
     script.hold();
     driver.adopt(vec![request]);
-    assert!(matches!(driver.turn(Some(Duration::ZERO), || true), Turn::Taken));
+    assert!(matches!(driver.turn(Some(Duration::ZERO), usize::MAX, || true), Turn::Taken));
     intake.close(&counters);
     Kept { driver, script, outcome, _directory: directory }
 }
@@ -104,13 +104,13 @@ fn interruptions_do_not_restart_the_time_of_a_callers_drain() {
     let mut kept = with_a_read_that_is_kept(Duration::from_secs(60));
     for _ in 0..4 {
         kept.script.refuse(libc::EINTR, false);
-        assert!(matches!(kept.driver.turn(None, || true), Turn::Taken));
+        assert!(matches!(kept.driver.turn(None, usize::MAX, || true), Turn::Taken));
     }
 
     // The first is that of the round before the close.
     assert_one_wait(&kept.script.limits()[1..], 3);
     kept.script.refuse(libc::EPERM, false);
-    assert!(matches!(kept.driver.turn(None, || true), Turn::Over { stuck: 1 }));
+    assert!(matches!(kept.driver.turn(None, usize::MAX, || true), Turn::Over { stuck: 1 }));
     assert!(errno(kept.outcome).is_none(), "an error of ours, not of the system");
 }
 
@@ -119,7 +119,7 @@ fn a_callers_drain_ends_in_a_storm_of_signals_too() {
     let mut kept = with_a_read_that_is_kept(SHORT);
     kept.script.refuse_for_good(libc::EINTR);
 
-    while let Turn::Taken = kept.driver.turn(None, || true) {}
+    while let Turn::Taken = kept.driver.turn(None, usize::MAX, || true) {}
 
     let error = block_on(kept.outcome).result.unwrap_err();
     assert!(error.to_string().contains("the drain timeout passed"), "{error}");
