@@ -1,8 +1,10 @@
-//! Runs many async tasks on a few threads, each with a share of them, until all are done.
+//! Runs many async tasks until all are done: on a few threads, each with a share of them, or as one
+//! future on whatever thread polls it.
 
 use std::future::Future;
 
 use async_executor::Executor;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use nephrite_io::block_on;
 
 use crate::Outcome;
@@ -38,4 +40,14 @@ fn run_share<T: Send>(tasks: Vec<impl Future<Output = Outcome<T>> + Send>) -> Ou
         Ok(outputs)
     };
     block_on(executor.run(all))
+}
+
+/// All tasks as one future, for who polls on one thread.
+pub(crate) async fn together<T>(tasks: Vec<impl Future<Output = Outcome<T>>>) -> Outcome<Vec<T>> {
+    let mut outputs = Vec::with_capacity(tasks.len());
+    let mut running: FuturesUnordered<_> = tasks.into_iter().collect();
+    while let Some(output) = running.next().await {
+        outputs.push(output?);
+    }
+    Ok(outputs)
 }

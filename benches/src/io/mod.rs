@@ -118,12 +118,14 @@ fn ours() -> impl Iterator<Item = Ours> {
     [
         ("ours: ring thread, one task", Uring, OneTask, Pages),
         ("ours: ring thread, many tasks", Uring, ManyTasks, Pages),
-        ("ours: caller-driven, one task", Uring, Driven, Pages),
+        ("ours: ring thread, many tasks on two threads", Uring, ManyOnTwoThreads, Pages),
+        ("ours: caller-driven, one task", Uring, OneDriven, Pages),
+        ("ours: caller-driven, many tasks", Uring, ManyDriven, Pages),
         ("ours: ring thread, from completions", Uring, Completions, Pages),
         ("ours: ring thread, one task, huge pages", Uring, OneTask, HugePages),
         ("ours: ring thread, many tasks, huge pages", Uring, ManyTasks, HugePages),
-        ("ours: positional pool, many tasks", Positional, ManyTasks, Pages),
-        ("ours: positional pool, huge pages", Positional, ManyTasks, HugePages),
+        ("ours: positional pool, many tasks", Positional, ManyOnTwoThreads, Pages),
+        ("ours: positional pool, huge pages", Positional, ManyOnTwoThreads, HugePages),
     ]
     .into_iter()
     .map(|(name, backend, caller, memory)| Ours { name, backend, caller, memory })

@@ -1,8 +1,9 @@
-//! Our I/O layer through its trait, as four kinds of callers use it.
+//! Our I/O layer through its trait, as six kinds of callers use it.
 //!
 //! - One task: submits a batch, sleeps, takes all that has arrived, and submits as many again.
-//! - Driven: the same, but its transfers run on a ring of its own thread (`drive`).
-//! - Many tasks: each awaits one operation after the other, on two threads.
+//! - Many tasks: each awaits one operation after the other, all on one thread: what `fio`'s one
+//!   thread does with its queue. On two threads: the same tasks, half of them on each.
+//! - Driven: one task, or many, but transfers run on a ring of their own thread (`drive`).
 //! - Completions: each one, on the I/O thread, submits the next operation; no hand-off at all.
 
 use std::{
@@ -26,8 +27,10 @@ use crate::{Outcome, clock::Stopwatch, tasks};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
     OneTask,
-    Driven,
+    OneDriven,
     ManyTasks,
+    ManyDriven,
+    ManyOnTwoThreads,
     Completions,
 }
 
@@ -76,7 +79,9 @@ impl Contender for Ours {
         let asked =
             self.backend == BackendChoice::Uring && (random || self.memory == Memory::HugePages);
         // One read at a time crosses to the ring thread and back; it cannot hide that.
-        let hands_over = random && job.depth == 1 && self.caller != Caller::Driven;
+        let hands_over = random
+            && job.depth == 1
+            && !matches!(self.caller, Caller::OneDriven | Caller::ManyDriven);
         let rate_min = if hands_over { 0.8 } else { 0.95 };
         let cpu_max = (random && 32 <= job.depth).then_some(1.3);
         asked.then_some(Goal { rate_min, cpu_max })
@@ -95,8 +100,10 @@ fn run_on(disk: &Arc<dyn Disk>, caller: Caller, memory: Memory, job: &Job) -> Ou
     let target = Target { disk: Arc::clone(disk), file, write: job.writes() };
     let latencies = match caller {
         Caller::OneTask => block_on(one_task(&target, job.offsets(), buffers))?,
-        Caller::Driven => drive(&**disk, one_task(&target, job.offsets(), buffers))?,
-        Caller::ManyTasks => many_tasks(&target, job.offsets(), buffers)?,
+        Caller::OneDriven => drive(&**disk, one_task(&target, job.offsets(), buffers))?,
+        Caller::ManyTasks | Caller::ManyDriven | Caller::ManyOnTwoThreads => {
+            many_tasks(&target, &job.offsets(), buffers, caller)?
+        }
         Caller::Completions => completions(target, job.offsets(), buffers)?,
     };
     Ok(meter.finish(&latencies))
@@ -213,27 +220,31 @@ async fn one_task(
 
 fn many_tasks(
     target: &Target,
-    offsets: Offsets,
+    offsets: &Offsets,
     buffers: Vec<IoBuffer>,
+    caller: Caller,
 ) -> Outcome<Histogram<u64>> {
     let (disk, file) = (&*target.disk, &target.file);
-    let all = buffers.into_iter().map(|mut buffer| {
-        let offsets = &offsets;
-        async move {
-            let mut latencies = histogram();
-            while let Some(offset) = offsets.next() {
-                let started = Stopwatch::start();
-                buffer = match target.write {
-                    true => nephrite_io::write(disk, file, offset, buffer).await?,
-                    false => nephrite_io::read(disk, file, offset, buffer).await?,
-                };
-                latencies.record(started.nanoseconds())?;
-            }
-            Ok(latencies)
+    let all = buffers.into_iter().map(|mut buffer| async move {
+        let mut latencies = histogram();
+        while let Some(offset) = offsets.next() {
+            let started = Stopwatch::start();
+            buffer = match target.write {
+                true => nephrite_io::write(disk, file, offset, buffer).await?,
+                false => nephrite_io::read(disk, file, offset, buffer).await?,
+            };
+            latencies.record(started.nanoseconds())?;
         }
+        Ok(latencies)
     });
+    let all = all.collect();
+    let of_tasks = match caller {
+        Caller::ManyDriven => drive(disk, tasks::together(all))?,
+        Caller::ManyOnTwoThreads => tasks::run(all)?,
+        _ => block_on(tasks::together(all))?,
+    };
     let mut latencies = histogram();
-    for of_task in tasks::run(all.collect())? {
+    for of_task in of_tasks {
         latencies.add(of_task)?;
     }
     Ok(latencies)

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo run --release -p nephrite-io --example callerbench -- FILE [key=value ...]
-//!   direct=no|yes  block=4096  count=20000  rounds=7
+//!   direct=no|yes  block=4096  count=20000  rounds=7  pages=N (only the first N blocks)
+//!   only=WAY (one of the names below, for a profiler)
 //! ```
 //!
 //! With `direct=no` the file is read through once first, so every read finds its page in the
@@ -54,6 +55,7 @@ mod bench {
         let path = words.next().ok_or("usage: callerbench FILE [key=value ...]")?;
         let path: PathBuf = std::path::absolute(path)?;
         let (mut direct, mut block, mut count, mut rounds) = (false, 4096usize, 20_000u64, 7usize);
+        let (mut pages, mut only) = (u64::MAX, String::new());
         for word in words {
             let (key, value) = word.split_once('=').ok_or("arguments are key=value")?;
             match key {
@@ -61,6 +63,8 @@ mod bench {
                 "block" => block = value.parse()?,
                 "count" => count = value.parse()?,
                 "rounds" => rounds = value.parse()?,
+                "pages" => pages = value.parse()?,
+                "only" => only = value.to_owned(),
                 _ => return Err(format!("`{key}` is no argument").into()),
             }
         }
@@ -68,6 +72,7 @@ mod bench {
         let disk = open_disk(DiskOptions::new().backend(BackendChoice::Uring), directory)?;
         let file = block_on(disk.open(&path, OpenOptions::read_only().direct(direct)))?;
         let blocks = block_on(disk.file_len(&file))? / block as u64;
+        let blocks = blocks.min(pages);
         let mut options = File::options();
         options.read(true);
         if direct {
@@ -85,6 +90,9 @@ mod bench {
         let mut times = vec![Vec::new(); ways.len()];
         for _ in 0..rounds {
             for (way, times) in ways.iter().zip(&mut times) {
+                if !only.is_empty() && only != way.0 {
+                    continue;
+                }
                 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
                 let start = Instant::now();
                 way.1(&reads)?;
@@ -102,7 +110,7 @@ mod bench {
 
     fn median(times: &mut [f64]) -> f64 {
         times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
+        times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
     impl Reads {

@@ -4,11 +4,13 @@
 //! cargo run --release -p nephrite-io --example readbench -- FILE [key=value ...]
 //!   backend=auto|uring|positional  depth=32  block=4096  count=100000  rings=1
 //!   pattern=random|sequential      write=no|yes (yes overwrites the file's contents)
-//!   caller=completions|task        memory=blocks|arena|registered
+//!   caller=completions|task|tasks|driven|driven-tasks
+//!   memory=blocks|arena|registered
 //! ```
 //!
 //! `depth` operations are kept in flight, by their own completions (each one submits the next), or
-//! by one task that submits as many again as have arrived. Prints one line with operations per
+//! by one task that submits as many again as have arrived, or by as many tasks on one thread;
+//! `driven` is the same on a ring of that thread. Prints one line with operations per
 //! second, bandwidth, mean latency, and what the disk counted. Under `perf stat -e
 //! task-clock,context-switches,raw_syscalls:sys_enter` the counts per operation show what a busy
 //! machine cannot hide.
@@ -17,13 +19,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use nephrite_io::memory::{AlignedBuf, Arena};
 use nephrite_io::{
     BackendChoice, Completed, Disk, DiskOptions, FileHandle, IoBuffer, OpenOptions, Operation,
-    Request, block_on, open_disk, wake_later,
+    Request, block_on, drive, open_disk, read, wake_later, write,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -38,7 +40,7 @@ struct Arguments {
     sequential: bool,
     rings: u32,
     write: bool,
-    one_task: bool,
+    caller: String,
     memory: String,
 }
 
@@ -77,19 +79,23 @@ fn measure(
         count: arguments.count,
         issued: AtomicU64::new(0),
         finished,
-        arrivals: arguments.one_task.then(Mutex::default),
+        arrivals: ["task", "driven"].contains(&&*arguments.caller).then(Mutex::default),
     });
     let buffers = buffers(arguments, &*run.disk)?;
     let before = run.disk.stats();
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
     let start = Instant::now();
-    let first = buffers.into_iter().map(|buffer| run.request(buffer));
-    run.disk.submit(first.collect());
-    if let Some(arrivals) = &run.arrivals {
-        block_on(one_task(&run, arrivals))?;
-    } else {
-        for outcome in outcomes.iter().take(usize::try_from(arguments.count)?) {
-            outcome?;
+    match &*arguments.caller {
+        "tasks" => block_on(tasks(&run, buffers))?,
+        "driven-tasks" => drive(&*run.disk, tasks(&run, buffers))?,
+        "driven" => drive(&*run.disk, one_task(&run, buffers))?,
+        "task" => block_on(one_task(&run, buffers))?,
+        _ => {
+            let first = buffers.into_iter().map(|buffer| run.request(buffer));
+            run.disk.submit(first.collect());
+            for outcome in outcomes.iter().take(usize::try_from(arguments.count)?) {
+                outcome?;
+            }
         }
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -129,7 +135,9 @@ fn lock(arrivals: &Arrivals) -> MutexGuard<'_, (Vec<Completed>, Option<Waker>)> 
 }
 
 /// Takes all that has arrived and submits as many again, until all have arrived.
-async fn one_task(run: &Arc<Run>, arrivals: &Arrivals) -> Result<(), Failure> {
+async fn one_task(run: &Arc<Run>, buffers: Vec<IoBuffer>) -> Result<(), Failure> {
+    let arrivals = run.arrivals.as_ref().ok_or("completions go elsewhere")?;
+    run.disk.submit(buffers.into_iter().map(|buffer| run.request(buffer)).collect());
     let mut missing = run.count;
     while 0 < missing {
         let arrived = std::future::poll_fn(|context| {
@@ -155,6 +163,67 @@ async fn one_task(run: &Arc<Run>, arrivals: &Arrivals) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The tasks of one thread that are to be polled, and whom to wake when there are some.
+#[derive(Default)]
+struct Ready(Mutex<(Vec<usize>, Option<Waker>)>);
+
+struct TaskWaker(usize, Arc<Ready>);
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        let mut ready = self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.0.push(self.0);
+        let waker = ready.1.take();
+        drop(ready);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A task per buffer, each with one operation in flight, on the thread that polls.
+async fn tasks(run: &Arc<Run>, buffers: Vec<IoBuffer>) -> Result<(), Failure> {
+    let ready = Arc::new(Ready::default());
+    let wakers: Vec<Waker> = (0..buffers.len())
+        .map(|index| Arc::new(TaskWaker(index, Arc::clone(&ready))).into())
+        .collect();
+    let mut tasks: Vec<_> = buffers
+        .into_iter()
+        .map(|mut buffer| {
+            Box::pin(async move {
+                while let Some(offset) = run.next_offset() {
+                    buffer = match run.write {
+                        true => write(&*run.disk, &run.file, offset, buffer).await?,
+                        false => read(&*run.disk, &run.file, offset, buffer).await?,
+                    };
+                }
+                Ok::<(), Failure>(())
+            })
+        })
+        .collect();
+    wakers.iter().for_each(Waker::wake_by_ref);
+    let mut left = tasks.len();
+    std::future::poll_fn(|context| {
+        let mut locked = ready.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !locked.0.is_empty() {
+            let runnable = std::mem::take(&mut locked.0);
+            drop(locked);
+            for index in runnable {
+                let mut context = Context::from_waker(&wakers[index]);
+                if let Poll::Ready(outcome) = tasks[index].as_mut().poll(&mut context) {
+                    outcome?;
+                    left -= 1;
+                }
+            }
+            locked = ready.0.lock().unwrap_or_else(PoisonError::into_inner);
+        }
+        if left == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        locked.1 = Some(context.waker().clone());
+        Poll::Pending
+    })
+    .await
+}
+
 /// One measurement: what every completion needs to submit the next operation.
 struct Run {
     disk: Arc<dyn Disk>,
@@ -171,10 +240,18 @@ struct Run {
 }
 
 impl Run {
-    fn request(self: &Arc<Self>, buffer: IoBuffer) -> Request {
-        let index = self.issued.fetch_add(1, Ordering::Relaxed);
+    fn offset(&self, index: u64) -> u64 {
         let block = if self.sequential { index } else { scatter(index) } % self.blocks;
-        let offset = block * self.block;
+        block * self.block
+    }
+
+    fn next_offset(&self) -> Option<u64> {
+        let index = self.issued.fetch_add(1, Ordering::Relaxed);
+        (index < self.count).then(|| self.offset(index))
+    }
+
+    fn request(self: &Arc<Self>, buffer: IoBuffer) -> Request {
+        let offset = self.offset(self.issued.fetch_add(1, Ordering::Relaxed));
         let operation = match self.write {
             true => Operation::Write { offset, buffer },
             false => Operation::Read { offset, buffer },
@@ -222,7 +299,7 @@ fn arguments() -> Result<Arguments, Failure> {
         sequential: false,
         rings: 1,
         write: false,
-        one_task: false,
+        caller: "completions".to_owned(),
         memory: "blocks".to_owned(),
     };
     for word in words {
@@ -234,7 +311,7 @@ fn arguments() -> Result<Arguments, Failure> {
             "count" => arguments.count = value.parse()?,
             "pattern" => arguments.sequential = value == "sequential",
             "rings" => arguments.rings = value.parse()?,
-            "caller" => arguments.one_task = value == "task",
+            "caller" => arguments.caller = value.to_owned(),
             "memory" => arguments.memory = value.to_owned(),
             "write" => arguments.write = value == "yes",
             _ => return Err(format!("`{key}` is no argument").into()),
