@@ -30,6 +30,10 @@ flight_unchecked|pager::single_flight|one load for two readers
 hit_unchecked|pager::whole_path|stale or foreign page
 orphan_leaks|pager::orphan|leaked
 trace_uncounted|trace::every_read_is_taken_or_counted|a read was lost uncounted
+row_unlooked|row_table::a_reader_never_sees_the_row_of_another_id|the row of another id
+row_look_relaxed|row_table::a_line_that_was_written_twice_is_not_mixed|the row of another id
+row_publish_relaxed|row_table::a_line_that_was_written_twice_is_not_mixed|the row of another id
+row_two_writers|row_table::two_writers_do_not_mix_their_words|the line has room for one
 snapshot_early|snapshot_cell::a_reader_sees_every_store_that_has_returned|right: (2, 2)
 "
 

@@ -24,8 +24,7 @@
 //! sees the odd word as well, in its second look. The others are Relaxed.
 //! The era is the upper half of the place numbers, so that the lower half does in the entries. A
 //! line of another era or form is empty.
-//! Checked by the tests below and the loom models `row_table`, which are weak: they do not notice
-//! when the second look is left out.
+//! Checked by the tests below and the loom models `row_table`, with planted bugs.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64 as Counter;
@@ -48,6 +47,12 @@ const SHORTS: usize = 2;
 const SHORT_BYTES: usize = (BODY_WORDS - SHORTS) * size_of::<u64>() / SHORTS;
 /// The longest byte id that the table takes.
 pub const BYTE_ID_MAX: usize = LONG_BYTES - 1;
+
+/// Weakened on purpose in the builds that prove that the models can see it.
+const PUBLISH: Ordering =
+    if cfg!(planted_bug = "row_publish_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+const LOOK: Ordering =
+    if cfg!(planted_bug = "row_look_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 
 /// The lower half of a first word, and what one write adds to it.
 const LOW: u64 = 0xffff_ffff;
@@ -283,13 +288,14 @@ impl RowTable {
     #[inline]
     fn read(&self, line: usize, form: Form, era: u32) -> Option<Body> {
         let line = self.line(line);
-        let before = line[0].load(Ordering::Acquire);
+        let before = line[0].load(LOOK);
         if before & (FORM | 1) != form.bits() || before >> 32 != u64::from(era) {
             return None;
         }
         let body = std::array::from_fn(|word| line[1 + word].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
-        let untouched = line[0].load(Ordering::Relaxed) == before;
+        let untouched =
+            cfg!(planted_bug = "row_unlooked") || line[0].load(Ordering::Relaxed) == before;
         untouched.then_some(body)
     }
 
@@ -303,7 +309,8 @@ impl RowTable {
         let line = self.line(line);
         let era = u64::from(era);
         let seen = line[0].load(Ordering::Relaxed);
-        if seen & 1 != 0 || era < seen >> 32 {
+        let writing = !cfg!(planted_bug = "row_two_writers") && seen & 1 != 0;
+        if writing || era < seen >> 32 {
             return;
         }
         let taken = line[0].compare_exchange(seen, seen | 1, Ordering::Acquire, Ordering::Relaxed);
@@ -318,7 +325,7 @@ impl RowTable {
         change(&mut body, turn(seen));
         line[1..].iter().zip(body).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         let low = ((seen & !FORM) + ONE_WRITE) & LOW | form.bits();
-        line[0].store(era << 32 | low, Ordering::Release);
+        line[0].store(era << 32 | low, PUBLISH);
     }
 }
 

@@ -25,7 +25,7 @@
 //! | `orphan` | `orphan_leaks` |
 //! | `snapshot_cell` | `snapshot_early` |
 //! | `trace` | `trace_uncounted` |
-//! | `row_table` | none yet: leaving out the second look is not caught |
+//! | `row_table` | `row_unlooked` `row_look_relaxed` `row_publish_relaxed` `row_two_writers` |
 //!
 //! One more, `orphan_uncounted`, is a use after free: Miri catches it (`crates/pager/miri.sh`).
 //!

@@ -19,10 +19,12 @@ fn keep(table: &RowTable, places: Places, id: u64) {
     table.keep_number(0, id, places, FoundRow { position: 0, row });
 }
 
-fn look(table: &RowTable, places: Places, id: u64) {
-    if let Some(found) = table.find_number(0, id, places) {
+fn look(table: &RowTable, places: Places, id: u64) -> bool {
+    let found = table.find_number(0, id, places);
+    if let Some(found) = found {
         assert_eq!(u64::from(found.row), id * 10, "the row of another id");
     }
+    found.is_some()
 }
 
 #[test]
@@ -30,10 +32,26 @@ fn a_reader_never_sees_the_row_of_another_id() {
     check(|| {
         let (table, places) = table();
         let other = Arc::clone(&table);
-        let writer = thread::spawn(move || keep(&other, places, 8));
-        look(&table, places, 8);
-        writer.join().unwrap();
-        look(&table, places, 8);
+        let reader = thread::spawn(move || {
+            look(&other, places, 8);
+        });
+        keep(&table, places, 8);
+        reader.join().unwrap();
+        assert!(look(&table, places, 8), "what nobody disturbed is kept");
+    });
+}
+
+#[test]
+fn a_line_that_was_written_twice_is_not_mixed() {
+    check(|| {
+        let (table, places) = table();
+        let other = Arc::clone(&table);
+        let reader = thread::spawn(move || {
+            look(&other, places, 7);
+        });
+        keep(&table, places, 8);
+        keep(&table, places, 7);
+        reader.join().unwrap();
     });
 }
 
@@ -45,8 +63,7 @@ fn two_writers_do_not_mix_their_words() {
         let writer = thread::spawn(move || keep(&other, places, 8));
         keep(&table, places, 9);
         writer.join().unwrap();
-        for id in [7, 8, 9] {
-            look(&table, places, id);
-        }
+        let known = [7, 8, 9].into_iter().filter(|id| look(&table, places, *id)).count();
+        assert_eq!(known, 1, "the line has room for one");
     });
 }
