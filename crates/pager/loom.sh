@@ -30,6 +30,7 @@ flight_unchecked|pager::single_flight|one load for two readers
 hit_unchecked|pager::whole_path|stale or foreign page
 orphan_leaks|pager::orphan|leaked
 trace_uncounted|trace::every_read_is_taken_or_counted|a read was lost uncounted
+slot_unchecked|slots::a_reader_sees_the_record_it_asked_for_or_none|a foreign record
 row_unlooked|row_table::a_reader_never_sees_the_row_of_another_id|the row of another id
 row_look_relaxed|row_table::a_line_that_was_written_twice_is_not_mixed|the row of another id
 row_publish_relaxed|row_table::a_line_that_was_written_twice_is_not_mixed|the row of another id

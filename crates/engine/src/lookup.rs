@@ -202,8 +202,10 @@ impl View<'_> {
         let mut pages: Vec<(&Arc<Segment>, u32)> = places
             .iter()
             .filter_map(|place| match place {
-                Place::Segment(segment, row) => Some((segment, segment.page_of(*row))),
-                Place::Memory(..) | Place::Absent => None,
+                Place::Segment(segment, row) if !segment.is_kept(*row) => {
+                    Some((segment, segment.page_of(*row)))
+                }
+                Place::Segment(..) | Place::Memory(..) | Place::Absent => None,
             })
             .collect();
         pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));

@@ -12,7 +12,7 @@ use nephrite_format::{
 };
 pub use nephrite_pager::{
     CachePolicy, PageRead, PagerError,
-    replay::{Footprint, Replay, Replayed, Retention},
+    replay::{Footprint, Replay, Replayed},
 };
 
 use crate::error::Error;

@@ -22,6 +22,9 @@ pub struct StoreStats {
     pub memory_limit_bytes: u64,
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
+    /// The part of the cache in which vectors lie without their pages, of which the rest was not
+    /// read.
+    pub cache_record_bytes: u64,
     pub cache_metadata_bytes: u64,
     /// First ids of id pages, kept in memory for every open database.
     pub fence_bytes: u64,
@@ -35,6 +38,8 @@ pub struct StoreStats {
     /// Buffers of the log.
     pub log_buffer_bytes: u64,
     pub cache_hits: u64,
+    /// Those of the hits that found a vector without its page.
+    pub cache_record_hits: u64,
     pub cache_misses: u64,
     pub cache_evictions: u64,
     pub cache_loads_failed: u64,
@@ -91,6 +96,7 @@ impl StoreStats {
             memory_limit_bytes: core.config.memory_limit,
             memtable_bytes: core.memory.bytes(),
             cache_bytes: pager.bytes_arena as u64,
+            cache_record_bytes: pager.bytes_slots as u64,
             cache_metadata_bytes: (pager.bytes_tables + pager.bytes_metadata) as u64,
             fence_bytes: core.read.metadata.fence_bytes(),
             filter_bytes: core.read.metadata.filter_bytes(),
@@ -98,6 +104,7 @@ impl StoreStats {
             work_bytes: core.read.work.bytes(),
             log_buffer_bytes: LOG_BUFFERS_BYTES,
             cache_hits: pager.hits,
+            cache_record_hits: pager.slot_hits,
             cache_misses: pager.misses,
             cache_evictions: pager.evictions,
             cache_loads_failed: pager.loads_failed,

@@ -1,5 +1,5 @@
 //! Hit shares of the policies, and of retention by record, on traces that are made here: the
-//! figures of `docs/design.md`, "Not decided by code yet".
+//! figures of `docs/design.md`, "Records outlive their pages".
 //!
 //! ```text
 //! cargo run --release -p nephrite-pager --example retention
@@ -11,7 +11,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "numbers of records are small")]
 #![expect(clippy::cast_precision_loss, reason = "shares, for people")]
 
-use nephrite_pager::replay::{Replay, Retention};
+use nephrite_pager::replay::Replay;
 use nephrite_pager::{CachePolicy, PageRead, PagerError};
 
 /// A factor that no number of records here has in common with it.
@@ -117,12 +117,8 @@ fn traces() -> Vec<(&'static str, Replay)> {
 }
 
 fn main() -> Result<(), PagerError> {
-    let choices = [(25, 1), (50, 1), (50, 2), (75, 1)];
-    print!("{:36} best: page record | by page: clock s3-fifo | retaining", "hits in percent");
-    for (policy, (percent, reads)) in both(&choices) {
-        print!("  {policy} {percent}/{reads}");
-    }
-    println!();
+    print!("{:36} best: page record | by page: clock s3-fifo", "hits in percent");
+    println!(" | retaining: clock slots s3-fifo slots");
     for (name, replay) in traces() {
         let footprint = replay.footprint();
         let memory = usize::try_from(footprint.page_bytes / 8).expect("it was made in memory");
@@ -131,22 +127,14 @@ fn main() -> Result<(), PagerError> {
         print!(" {:9.1}", share(replay.best_pages(memory)));
         print!(" {:6.1} |", share(replay.best_records(memory)));
         for policy in CachePolicy::ALL {
-            print!(" {:10.1}", 100.0 * replay.by_page(memory, policy)?.hit_ratio());
+            print!(" {:10.2}", 100.0 * replay.by_page(memory, policy)?.hit_ratio());
         }
         print!(" |         ");
-        for (policy, (slot_percent, reads_to_stay)) in both(&choices) {
-            let retention = Retention { slot_percent, reads_to_stay };
-            let outcome = replay.retaining(memory, policy, retention)?;
-            print!(" {:11.1}", 100.0 * outcome.hit_ratio());
+        for policy in CachePolicy::ALL {
+            let outcome = replay.retaining(memory, policy)?;
+            print!(" {:8.2} {:3}%", 100.0 * outcome.hit_ratio(), outcome.slot_percent);
         }
         println!();
     }
     Ok(())
-}
-
-fn both<T: Copy>(choices: &[T]) -> impl Iterator<Item = (CachePolicy, T)> {
-    let choices = choices.to_vec();
-    CachePolicy::ALL
-        .into_iter()
-        .flat_map(move |policy| choices.clone().into_iter().map(move |choice| (policy, choice)))
 }

@@ -3,16 +3,25 @@
 use std::sync::Arc;
 
 use crate::error::PagerError;
-use crate::extents::UNITS_MAX;
-use crate::frame::{Frame, UNIT_BYTES};
+use crate::extents::{EXTENT_UNITS, UNITS_MAX};
+use crate::frame::{Frame, Owner, UNIT_BYTES};
 use crate::policy::CachePolicy;
+use crate::slots::{SLOT_BYTES, size_for};
 use crate::trace::TraceRecorder;
 
 /// The default of [`PagerConfig::largest_page_bytes`], and the most it can be: 64 KiB.
 pub const LARGEST_PAGE_BYTES: u32 = 65_536;
 
-/// The largest cache: frame numbers are 32 bits, the last is kept to mean none.
-const UNITS_LIMIT: usize = u32::MAX as usize;
+/// The largest cache: frame numbers have 31 bits, and numbers of slots the one above.
+const UNITS_LIMIT: usize = 1 << 31;
+
+/// What retention needs for each 4096 bytes, at most: ghosts, directories, hands.
+const RETENTION_BYTES: usize = 6;
+/// Smaller caches are not shared with slots.
+const RETAINING_BYTES_MIN: usize = 4 << 20;
+
+/// The most parts of a page: as many bits has a state word for them.
+const PARTS_MAX: u32 = 8;
 
 /// How large the page cache is.
 #[derive(Debug, Clone)]
@@ -22,6 +31,9 @@ pub struct PagerConfig {
     pin_limit_bytes: Option<usize>,
     bypass_limit_bytes: usize,
     policy: CachePolicy,
+    retain_parts: bool,
+    /// As given to `within`.
+    total_bytes: Option<usize>,
     trace: Option<Arc<TraceRecorder>>,
 }
 
@@ -37,6 +49,8 @@ impl PagerConfig {
             pin_limit_bytes: None,
             bypass_limit_bytes: 0,
             policy: CachePolicy::default(),
+            retain_parts: false,
+            total_bytes: None,
             trace: None,
         }
     }
@@ -45,7 +59,21 @@ impl PagerConfig {
     /// as files are read (`PagerStats::bytes_tables`) and come on top.
     pub fn within(total_bytes: usize) -> Self {
         let described_bytes = UNIT_BYTES + size_of::<Frame>();
-        Self::new(total_bytes / described_bytes * UNIT_BYTES)
+        let fitting = Self::new(total_bytes / described_bytes * UNIT_BYTES);
+        Self { total_bytes: Some(total_bytes), ..fitting }
+    }
+
+    /// Keeps parts of pages that were read when their pages go, where that saves reads
+    /// ([`crate::Pager::open_file_of_records`]). Off by default; without room for reads past the
+    /// cache, or in a cache below 4 MiB, it has no effect.
+    #[must_use]
+    pub fn retain_parts(mut self) -> Self {
+        self.retain_parts = true;
+        if let Some(total_bytes) = self.total_bytes.filter(|_| self.is_shared_with_slots()) {
+            let described_bytes = UNIT_BYTES + size_of::<Frame>() + RETENTION_BYTES;
+            self.cache_bytes = total_bytes / described_bytes * UNIT_BYTES;
+        }
+        self
     }
 
     /// The largest page of any file, in bytes: a multiple of 4096 up to [`LARGEST_PAGE_BYTES`],
@@ -87,6 +115,10 @@ impl PagerConfig {
         self
     }
 
+    fn is_shared_with_slots(&self) -> bool {
+        self.retain_parts && RETAINING_BYTES_MIN <= self.cache_bytes
+    }
+
     /// The recorder of what is read.
     pub(crate) fn take_trace(&mut self) -> Option<Arc<TraceRecorder>> {
         self.trace.take()
@@ -105,7 +137,7 @@ impl PagerConfig {
             let maximum_bytes = (UNITS_LIMIT - 1).saturating_mul(UNIT_BYTES);
             PagerError::TooLarge { cache_bytes, maximum_bytes }
         };
-        let units = u32::try_from(units).ok().filter(|&units| units < u32::MAX);
+        let units = u32::try_from(units).ok().filter(|&units| (units as usize) < UNITS_LIMIT);
         let units = units.ok_or_else(too_large)?;
         let wanted = match self.pin_limit_bytes {
             Some(bytes) => bytes / UNIT_BYTES,
@@ -114,7 +146,9 @@ impl PagerConfig {
         let pin_limit = wanted.clamp(one_page, cache_bytes / UNIT_BYTES) as u64;
         let bypass_limit_units = self.bypass_limit_units(largest_units);
         let (pin_limit_units, policy) = (pin_limit, self.policy);
-        Ok(Sizes { units, largest_units, pin_limit_units, bypass_limit_units, policy })
+        let retains = self.is_shared_with_slots() && bypass_limit_units != 0;
+        let slot_blocks = if retains { (units / EXTENT_UNITS) as usize } else { 0 };
+        Ok(Sizes { units, largest_units, pin_limit_units, bypass_limit_units, policy, slot_blocks })
     }
 
     fn bypass_limit_units(&self, largest_units: u8) -> u64 {
@@ -122,6 +156,67 @@ impl PagerConfig {
             0 => 0,
             bytes => (bytes / UNIT_BYTES).max(usize::from(largest_units)) as u64,
         }
+    }
+}
+
+/// How the pages of a file are cut into parts that can be kept without the rest: each of some
+/// whole records. At most eight to a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileParts {
+    bytes: u16,
+    /// Of all records of a page; the last part may be shorter than the others.
+    all_bytes: u32,
+    count: u8,
+    size: u8,
+}
+
+impl FileParts {
+    /// For pages that begin with `records` records of `record_bytes` each. `None` when a page has
+    /// one record, or records are larger than slots, or the file has too many pages.
+    pub(crate) fn new(record_bytes: u32, records: u32, page_count: u32) -> Option<Self> {
+        let records_per_part = records.div_ceil(PARTS_MAX);
+        let bytes = record_bytes.checked_mul(records_per_part)?;
+        let count = records.div_ceil(records_per_part.max(1));
+        let size = size_for(bytes as usize)?;
+        page_count.checked_mul(count)?;
+        record_bytes.checked_mul(records)?;
+        let (bytes, count) = (u16::try_from(bytes).ok()?, u8::try_from(count).ok()?);
+        let cut = 1 < count && bytes != 0;
+        let all_bytes = record_bytes * records;
+        cut.then_some(Self { bytes, all_bytes, count, size: u8::try_from(size).ok()? })
+    }
+
+    /// Where in its page a part begins.
+    pub(crate) fn start_of(self, part: u32) -> u32 {
+        part * u32::from(self.bytes)
+    }
+
+    /// The bytes of a part.
+    pub(crate) fn length_of(self, part: u32) -> u32 {
+        u32::from(self.bytes).min(self.all_bytes - self.start_of(part))
+    }
+
+    pub(crate) fn count(self) -> u32 {
+        self.count.into()
+    }
+
+    /// The number of the slot size.
+    pub(crate) fn size(self) -> usize {
+        self.size.into()
+    }
+
+    pub(crate) fn slot_bytes(self) -> usize {
+        SLOT_BYTES[self.size()]
+    }
+
+    /// The part of a page in which this byte lies.
+    pub(crate) fn part_of(self, start: u32) -> u32 {
+        (start / u32::from(self.bytes)).min(self.count() - 1)
+    }
+
+    /// What a part of a page is called among slots.
+    pub(crate) fn record(self, page: Owner, part: u32) -> Owner {
+        Owner::new(page.key(), page.page() * self.count() + part)
     }
 }
 
@@ -133,6 +228,8 @@ pub(crate) struct Sizes {
     pub(crate) pin_limit_units: u64,
     pub(crate) bypass_limit_units: u64,
     pub(crate) policy: CachePolicy,
+    /// How many blocks of slots there may be.
+    pub(crate) slot_blocks: usize,
 }
 
 /// The units of a page, if it is a page size at all.
@@ -150,6 +247,8 @@ pub(crate) fn frame_units(page_bytes: u32, largest_bytes: u32) -> Result<u8, Pag
 #[cfg(not(loom))]
 mod tests {
     use super::*;
+    use crate::retention::Retention;
+    use crate::slots::Slots;
 
     #[test]
     fn the_minimum_is_one_largest_page() {
@@ -161,7 +260,14 @@ mod tests {
         let policy = CachePolicy::Clock;
         assert_eq!(
             one,
-            Sizes { units: 1, largest_units: 1, pin_limit_units: 1, bypass_limit_units: 0, policy }
+            Sizes {
+                units: 1,
+                largest_units: 1,
+                pin_limit_units: 1,
+                bypass_limit_units: 0,
+                policy,
+                slot_blocks: 0
+            }
         );
     }
 
@@ -183,6 +289,32 @@ mod tests {
             let taken = units * (UNIT_BYTES + size_of::<Frame>());
             assert!(taken <= total && total - taken < 2 * UNIT_BYTES, "{taken} of {total}");
         }
+    }
+
+    #[test]
+    fn what_retention_needs_fits_a_total_too() {
+        for total in [8 << 20, (1 << 30) + 12_345] {
+            let config = PagerConfig::within(total).retain_parts().bypass_limit_bytes(1);
+            let sizes = config.validate().unwrap();
+            let slots = Slots::new(sizes.slot_blocks);
+            let retention = Retention::new(sizes.units, &slots).unwrap();
+
+            let units = sizes.units as usize;
+            let taken = units * (UNIT_BYTES + size_of::<Frame>());
+            let taken = taken + retention.bytes() + slots.bytes();
+            assert!(taken <= total && total - taken < total / 512, "{taken} of {total}");
+        }
+    }
+
+    #[test]
+    fn small_caches_and_those_without_a_way_past_them_retain_nothing() {
+        let blocks = |bytes, bypass| {
+            let config = PagerConfig::within(bytes).retain_parts().bypass_limit_bytes(bypass);
+            config.validate().unwrap().slot_blocks
+        };
+
+        assert_eq!((blocks(2 << 20, 1), blocks(8 << 20, 0)), (0, 0));
+        assert_ne!(blocks(8 << 20, 1), 0);
     }
 
     #[test]

@@ -30,10 +30,13 @@ use crate::scan_queue::ScanQueue;
 pub(crate) const UNITS_MAX: u8 = 16;
 
 /// An extent in a cache that is large enough to have some.
-const EXTENT_UNITS: u32 = 64;
+pub(crate) const EXTENT_UNITS: u32 = 64;
 
 /// A cache has at least this many extents before they shrink below [`EXTENT_UNITS`].
 const EXTENTS_WANTED: u32 = 16;
+
+/// The `frame_units` of an extent that is cut into slots, or describes some (`retention.rs`).
+const SLOTS: u8 = u8::MAX;
 
 /// Among this many extents that could be taken from other classes the coldest one goes.
 const STEAL_CANDIDATES: usize = 8;
@@ -60,12 +63,14 @@ pub(crate) struct Extents {
 pub(crate) struct Demand {
     pub(crate) units: u8,
     pub(crate) page: Owner,
+    /// The part of it that is wanted (`retention.rs`).
+    pub(crate) part: u32,
     pub(crate) purpose: Use,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Extent {
-    /// The units of its frames; zero when unassigned.
+    /// The units of its frames; zero when unassigned, [`SLOTS`] when lent to slots.
     frame_units: u8,
     /// A bit for each frame that is free.
     free: u64,
@@ -79,6 +84,7 @@ struct Class {
     policy: AnyPolicy,
     scans: ScanQueue,
     evictions_since_growth: u32,
+    lend_hand: usize,
 }
 
 impl Class {
@@ -89,19 +95,29 @@ impl Class {
             policy: AnyPolicy::new(policy),
             scans: ScanQueue::default(),
             evictions_since_growth: 0,
+            lend_hand: 0,
         }
     }
 }
 
 /// What an allocation did.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Evicted {
     /// Pages that lost their frame.
     pub(crate) pages: u64,
     /// Units of the pin budget that came with them. The caller gives them back.
     pub(crate) charged_units: u64,
-    /// Which pages, if somebody wants to know.
-    named: Option<Vec<Owner>>,
+    /// Which pages, if somebody wants to know: while the lock is held their bytes are still there.
+    pub(crate) named: Option<Vec<Gone>>,
+}
+
+/// A page that lost its frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gone {
+    pub(crate) frame: FrameNo,
+    pub(crate) page: Owner,
+    /// The state word of the frame when it was claimed.
+    pub(crate) before: Word,
 }
 
 /// The state of one size class, for statistics.
@@ -189,6 +205,11 @@ impl Extents {
             counts.free += self.extents[extent as usize].free.count_ones() as usize;
         }
         counts
+    }
+
+    /// The number of extents of a class.
+    pub(crate) fn count_of(&self, frame_units: u8) -> usize {
+        self.classes[usize::from(frame_units) - 1].extents.len()
     }
 
     /// The number of extents that belong to no class.
@@ -303,7 +324,7 @@ impl Extents {
         }
         let reuse = |class: &mut Class, ring: &ClassRing<'_>| class.scans.reuse(ring);
         let (frame, before) = self.with_class(frames, demand.units, reuse)?;
-        evicted.count(&frames[frame.index()], before, demand.units);
+        evicted.count(frames, frame, before, demand.units);
         Some(frame)
     }
 
@@ -320,7 +341,7 @@ impl Extents {
             class.policy.victims(ring, wanted, &mut |frame, before| victims.push((frame, before)));
         });
         for &(frame, before) in &victims {
-            evicted.count(&frames[frame.index()], before, frame_units);
+            evicted.count(frames, frame, before, frame_units);
             self.class(frame_units).evictions_since_growth += 1;
             if frame != victims[0].0 {
                 self.free(frames, frame);
@@ -379,7 +400,7 @@ impl Extents {
         for _ in 0..self.extents.len() {
             self.hand = (self.hand + 1) % self.extents.len();
             let owner = self.extents[self.hand].frame_units;
-            if owner != 0 && owner != frame_units {
+            if owner != 0 && owner != frame_units && owner != SLOTS {
                 return u32::try_from(self.hand).ok();
             }
         }
@@ -415,40 +436,37 @@ impl Extents {
         if self.slots(extent, frame_units) == 0 {
             return None;
         }
+        self.clear(extent, frames, evicted)?;
+        self.adopt(extent, frame_units);
+        self.take_free(frame_units)
+    }
+
+    /// Evicts every frame of an extent and takes it from its class.
+    fn clear(&mut self, extent: u32, frames: &[Frame], evicted: &mut Evicted) -> Option<()> {
         let old_units = self.extents[extent as usize].frame_units;
         for slot in 0..self.slots(extent, old_units) {
             if self.extents[extent as usize].free & (1 << slot) != 0 {
                 continue;
             }
-            let frame = &frames[self.frame_no(extent, slot, old_units).index()];
-            let before = frame.state.claim()?;
-            evicted.count(frame, before, old_units);
-            frame.state.release();
+            let number = self.frame_no(extent, slot, old_units);
+            let state = &frames[number.index()].state;
+            let before = state.claim()?;
+            evicted.count(frames, number, before, old_units);
+            state.release();
             self.mark_free(extent, slot);
         }
         let old_class = self.class(old_units);
         old_class.extents.retain(|&other| other != extent);
         old_class.open.retain(|&other| other != extent);
-        self.adopt(extent, frame_units);
-        self.take_free(frame_units)
+        Some(())
     }
 }
 
 impl Evicted {
-    /// Nothing yet; what is evicted will be named.
-    pub(crate) fn naming_pages() -> Self {
-        Self { named: Some(Vec::new()), ..Self::default() }
-    }
-
-    /// What was evicted.
-    pub(crate) fn into_pages(self) -> Vec<Owner> {
-        self.named.unwrap_or_default()
-    }
-
-    fn count(&mut self, frame: &Frame, before: Word, units: u8) {
+    fn count(&mut self, frames: &[Frame], frame: FrameNo, before: Word, units: u8) {
         self.pages += 1;
         if let Some(named) = &mut self.named {
-            named.push(frame.owner());
+            named.push(Gone { frame, page: frames[frame.index()].owner(), before });
         }
         if before.is_charged() {
             self.charged_units += u64::from(units);
@@ -501,6 +519,7 @@ fn extent_units(units: u32, largest_units: u8) -> u32 {
     power.max(u32::from(largest_units)).min(units).max(1)
 }
 
+mod lend;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use nephrite_io::memory::prefetch_value;
 
 use crate::bypass::Bypass;
+use crate::config::FileParts;
 use crate::extents::Demand;
 use crate::frame::{Frame, FrameNo, Owner};
 use crate::frame_state::Word;
@@ -43,7 +44,17 @@ pub struct CachedFile {
     page_count: u32,
     page_bytes: u32,
     frame_units: u8,
+    pub(crate) parts: Option<FileParts>,
     trace: Option<FileTrace>,
+}
+
+/// The pages of a file: how many, of how many bytes and units, cut into which parts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pages {
+    pub(crate) count: u32,
+    pub(crate) bytes: u32,
+    pub(crate) units: u8,
+    pub(crate) parts: Option<FileParts>,
 }
 
 /// The recorder of reads, and the number that this file has there.
@@ -90,14 +101,13 @@ impl CachedFile {
         shared: Arc<Shared>,
         table: PageTable,
         key: u32,
-        page_count: u32,
-        page: (u32, u8),
+        pages: Pages,
         trace: Option<FileTrace>,
     ) -> Self {
-        let (page_bytes, frame_units) = page;
+        let Pages { count: page_count, bytes: page_bytes, units: frame_units, parts } = pages;
         let table_bytes = PageTable::directory_bytes(page_count) as u64;
         shared.counters.table_bytes.fetch_add(table_bytes, Relaxed);
-        Self { shared, table, key, page_count, page_bytes, frame_units, trace }
+        Self { shared, table, key, page_count, page_bytes, frame_units, parts, trace }
     }
 
     /// Looks a page up. Never blocks on I/O or on other users of the cache.
@@ -108,7 +118,7 @@ impl CachedFile {
     /// must be checked by the caller.
     #[inline]
     pub fn get(self: &StdArc<Self>, page: u32) -> Lookup {
-        self.look_up(page, Use::Point)
+        self.look_up(page, Use::Point, 0)
     }
 
     /// Looks a page up for a scan: like [`CachedFile::get`], but a hit does not count as a use, and
@@ -116,25 +126,25 @@ impl CachedFile {
     /// a scan neither keeps pages in the cache that point look-ups would let go, nor drives out
     /// what they use.
     pub fn get_for_scan(self: &StdArc<Self>, page: u32) -> Lookup {
-        self.look_up(page, Use::Scan)
+        self.look_up(page, Use::Scan, 0)
     }
 
     /// Starts the load of a page that is neither here nor on its way, if a frame can be had. Unlike
     /// [`CachedFile::get`] it asks for no notice when there is none.
     pub fn start_load(self: &StdArc<Self>, page: u32) -> Option<Load> {
-        self.start(page, Use::Point)
+        self.start(page, Use::Point, 0)
     }
 
     /// As [`CachedFile::start_load`], for a scan.
     pub fn start_load_for_scan(self: &StdArc<Self>, page: u32) -> Option<Load> {
-        self.start(page, Use::Scan)
+        self.start(page, Use::Scan, 0)
     }
 
-    fn start(self: &StdArc<Self>, page: u32, purpose: Use) -> Option<Load> {
+    pub(crate) fn start(self: &StdArc<Self>, page: u32, purpose: Use, start: u32) -> Option<Load> {
         if self.contains(page) {
             return None;
         }
-        match self.attempt(page, purpose)? {
+        match self.attempt(page, purpose, start)? {
             Lookup::Load(load) => Some(load),
             Lookup::Hit(_) | Lookup::Wait(_) | Lookup::Bypass(_) | Lookup::Full(_) => None,
         }
@@ -168,7 +178,7 @@ impl CachedFile {
             self.unpin(number);
             return None;
         }
-        let pin = self.counted(frame, number, before, Use::Point);
+        let pin = self.counted(frame, number, before, Use::Point, 0);
         // SAFETY: the pin made above, which saw our page.
         Some(unsafe { pin.guard() })
     }
@@ -185,10 +195,16 @@ impl CachedFile {
     #[inline(always)]
     pub fn try_hit(&self, page: u32, near: Range<u32>) -> Option<PageGuard> {
         let number = self.table.frame_of(page)?;
+        let start = near.start;
         self.shared.memory.prefetch(number, near);
-        let pin = self.try_pin_at(number, page, Use::Point);
+        let pin = self.try_pin_at(number, page, Use::Point, start);
         // SAFETY: `try_pin_at` or `try_pin_slow` made the pin for us.
-        pin.or_else(|| self.try_uncharged(number, page)).map(|pin| unsafe { pin.guard() })
+        pin.or_else(|| self.try_uncharged(number, page, start)).map(|pin| unsafe { pin.guard() })
+    }
+
+    #[inline]
+    pub(crate) fn part_of(&self, start: u32) -> u32 {
+        self.parts.map_or(0, |parts| parts.part_of(start))
     }
 
     /// Asks the processor for what the next steps towards a page need: of many pages first for all
@@ -265,37 +281,43 @@ impl CachedFile {
     }
 
     #[inline(always)]
-    fn look_up(self: &StdArc<Self>, page: u32, purpose: Use) -> Lookup {
+    pub(crate) fn look_up(self: &StdArc<Self>, page: u32, purpose: Use, start: u32) -> Lookup {
         assert!(page < self.page_count, "page {page} of a file of {} pages", self.page_count);
-        match self.table.frame_of(page).and_then(|number| self.try_pin_at(number, page, purpose)) {
+        let number = self.table.frame_of(page);
+        match number.and_then(|number| self.try_pin_at(number, page, purpose, start)) {
             // SAFETY: `try_pin_at` made the pin for us.
             Some(pin) => Lookup::Hit(unsafe { pin.guard() }),
-            None => self.look_up_slow(page, purpose),
+            None => self.look_up_slow(page, purpose, start),
         }
     }
 
     /// Tries, arms the waiters, tries again: room that appears in between is seen by one of them.
     #[cold]
-    fn look_up_slow(self: &StdArc<Self>, page: u32, purpose: Use) -> Lookup {
-        if let Some(answer) = self.attempt_or_bypass(page, purpose) {
+    fn look_up_slow(self: &StdArc<Self>, page: u32, purpose: Use, start: u32) -> Lookup {
+        if let Some(answer) = self.attempt_or_bypass(page, purpose, start) {
             return answer;
         }
         let wait = self.shared.arm();
-        self.attempt_or_bypass(page, purpose).unwrap_or_else(|| {
+        self.attempt_or_bypass(page, purpose, start).unwrap_or_else(|| {
             self.shared.counters.refusals.fetch_add(1, Relaxed);
             Lookup::Full(wait)
         })
     }
 
-    fn attempt_or_bypass(self: &StdArc<Self>, page: u32, purpose: Use) -> Option<Lookup> {
-        self.attempt(page, purpose)
+    fn attempt_or_bypass(
+        self: &StdArc<Self>,
+        page: u32,
+        purpose: Use,
+        start: u32,
+    ) -> Option<Lookup> {
+        self.attempt(page, purpose, start)
             .or_else(|| Bypass::take(&self.shared, self.frame_units).map(Lookup::Bypass))
     }
 
     /// Pins, joins, or starts a load. `None`: the budget or the frames are used up.
-    fn attempt(self: &StdArc<Self>, page: u32, purpose: Use) -> Option<Lookup> {
+    fn attempt(self: &StdArc<Self>, page: u32, purpose: Use, start: u32) -> Option<Lookup> {
         loop {
-            match self.try_pin(page, purpose) {
+            match self.try_pin(page, purpose, start) {
                 // SAFETY: `try_pin` made the pin for us.
                 Pinned::Yes(pin) => return Some(Lookup::Hit(unsafe { pin.guard() })),
                 Pinned::Refused => return None,
@@ -313,7 +335,8 @@ impl CachedFile {
                 continue;
             }
             let units = self.frame_units;
-            let demand = Demand { units, page: self.owner(page), purpose };
+            let part = self.part_of(start);
+            let demand = Demand { units, page: self.owner(page), part, purpose };
             let frame = self.shared.allocate(demand, &mut news)?;
             let cell = Arc::new(LoadCell::new());
             shard.insert(self.owner(page), Arc::clone(&cell));
@@ -332,7 +355,7 @@ impl CachedFile {
 
     /// Pins a frame that is charged and holds this page: the whole of a hit.
     #[inline(always)]
-    fn try_pin_at(&self, number: FrameNo, page: u32, purpose: Use) -> Option<FramePin> {
+    fn try_pin_at(&self, number: FrameNo, page: u32, purpose: Use, start: u32) -> Option<FramePin> {
         let frame = self.shared.frame(number);
         // A look before the pin: a stale entry or a used up budget then costs nobody a wake-up for
         // a pin that comes and goes. Only what the pin itself returns counts.
@@ -341,31 +364,31 @@ impl CachedFile {
         }
         let before = frame.state.pin();
         if before.is_plain_hit() && self.is_ours(frame, page) {
-            return Some(self.counted(frame, number, before, purpose));
+            return Some(self.counted(frame, number, before, purpose, start));
         }
         self.unpin(number);
         None
     }
 
-    fn try_pin(&self, page: u32, purpose: Use) -> Pinned {
+    fn try_pin(&self, page: u32, purpose: Use, start: u32) -> Pinned {
         let Some(number) = self.table.frame_of(page) else { return Pinned::No };
-        match self.try_pin_at(number, page, purpose) {
+        match self.try_pin_at(number, page, purpose, start) {
             Some(pin) => Pinned::Yes(pin),
-            None => self.try_pin_slow(number, page, purpose),
+            None => self.try_pin_slow(number, page, purpose, start),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn try_uncharged(&self, number: FrameNo, page: u32) -> Option<FramePin> {
-        match self.try_pin_slow(number, page, Use::Point) {
+    fn try_uncharged(&self, number: FrameNo, page: u32, start: u32) -> Option<FramePin> {
+        match self.try_pin_slow(number, page, Use::Point, start) {
             Pinned::Yes(pin) => Some(pin),
             Pinned::Refused | Pinned::No => None,
         }
     }
 
     /// Not a plain hit: it is another page, or the frame is not charged, or it was just taken.
-    fn try_pin_slow(&self, number: FrameNo, page: u32, purpose: Use) -> Pinned {
+    fn try_pin_slow(&self, number: FrameNo, page: u32, purpose: Use, start: u32) -> Pinned {
         let frame = self.shared.frame(number);
         let seen = frame.state.peek();
         if !seen.is_readable() || frame.owner() != self.owner(page) {
@@ -385,7 +408,7 @@ impl CachedFile {
             self.unpin(number);
             return Pinned::Refused;
         }
-        Pinned::Yes(self.counted(frame, number, before, purpose))
+        Pinned::Yes(self.counted(frame, number, before, purpose, start))
     }
 
     /// Charges a frame that the caller has pinned, with its credit if it has one; false when the
@@ -411,16 +434,23 @@ impl CachedFile {
 
     /// Drops a pin that this call has made.
     #[cold]
-    fn unpin(&self, number: FrameNo) {
+    pub(crate) fn unpin(&self, number: FrameNo) {
         // SAFETY: the caller's pin; the file owns `Shared`.
         unsafe { Shared::unpin(Shared::pointer(&self.shared), number) };
     }
 
     /// Counts a hit, and hands over the pin that it made. `before` is what the pin found.
     #[inline]
-    fn counted(&self, frame: &Frame, number: FrameNo, before: Word, purpose: Use) -> FramePin {
+    fn counted(
+        &self,
+        frame: &Frame,
+        number: FrameNo,
+        before: Word,
+        purpose: Use,
+        start: u32,
+    ) -> FramePin {
         if purpose == Use::Point {
-            frame.state.count_use(before);
+            frame.state.count_use(before, self.part_of(start));
         }
         self.shared.hits.count();
         // SAFETY: the caller's pin saw the frame resident with our page, which is so long.
@@ -440,6 +470,9 @@ impl Drop for CachedFile {
             } else {
                 self.unpin(number);
             }
+        }
+        if self.parts.is_some() {
+            Shared::drop_slots(&self.shared, self.key);
         }
         let bytes = PageTable::directory_bytes(self.page_count) + self.table.chunks_bytes();
         self.shared.counters.table_bytes.fetch_sub(bytes as u64, Relaxed);

@@ -53,6 +53,16 @@ impl Owner {
         Self(((file_key as u64) << 32) | page as u64)
     }
 
+    /// The key of the file.
+    pub(crate) fn key(self) -> u32 {
+        u32::try_from(self.0 >> 32).expect("32 bits")
+    }
+
+    /// The number of the page.
+    pub(crate) fn page(self) -> u32 {
+        u32::try_from(self.0 & 0xffff_ffff).expect("32 bits")
+    }
+
     /// A number to spread owners over large tables: all of its bits are mixed.
     pub(crate) fn wide_hash(self) -> u64 {
         let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);

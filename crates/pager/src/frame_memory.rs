@@ -98,6 +98,35 @@ impl FrameMemory {
         unsafe { self.start.add(frame.offset_bytes()) }
     }
 
+    /// Copies bytes of an evicted page into a slot.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns frame and slot: meanwhile nobody writes the one, nor touches the other. The
+    /// two do not overlap.
+    pub(crate) unsafe fn copy(&self, from: usize, to: usize, bytes: usize) {
+        let last = self.frame_bytes.checked_sub(bytes).expect("a part is smaller than the cache");
+        assert!(from <= last && to <= last, "{bytes} bytes from {from} to {to}");
+        // SAFETY: in the arena, as just checked.
+        let from = unsafe { self.start.add(from) };
+        // SAFETY: as above.
+        let to = unsafe { self.start.add(to) };
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), bytes) };
+    }
+
+    /// The address of a slot at this offset of the arena.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds a pin of the slot that saw it resident, and uses the address only while it
+    /// holds that pin, for as many bytes as the slot is long.
+    pub(crate) unsafe fn slot_bytes(&self, offset: usize) -> NonNull<u8> {
+        debug_assert!(offset < self.frame_bytes, "{offset} is not in this arena");
+        // SAFETY: slots lie in the arena.
+        unsafe { self.start.add(offset) }
+    }
+
     /// Asks the processor for bytes of a frame, whatever state it is in.
     #[inline]
     pub(crate) fn prefetch(&self, frame: FrameNo, near: Range<u32>) {

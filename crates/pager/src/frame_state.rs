@@ -1,7 +1,7 @@
 //! Frame state: one 64-bit word that says who may touch a frame.
 //!
 //! ```text
-//! [ flags: 8 | - : 2 | uses: 2 | units: 4 | version: 16 | pins: 32 ]
+//! [ flags: 8 | - : 2 | uses: 2 | units: 4 | parts: 8 | version: 8 | pins: 32 ]
 //!   flags = [ - | - | wanted | charged | orphan | phase: 3 ]
 //!
 //!            begin_load          finish_load               claim
@@ -25,8 +25,9 @@
 //! - *wanted*: somebody waits for a frame; whoever drops the last pin must look for waiters.
 //! - *orphan*: the file is gone; whoever drops the last pin frees the frame.
 //! - *uses*: hits since the load, up to three, as the eviction policy counts them; *units*: the
-//!   length of the frame. Both are here so that a hit looks at one cache line, and few of those:
-//!   a frame has sixteen bytes of description.
+//!   length of the frame; *parts*: which eighths of the page (or parts of that number) were read
+//!   since the load, for `retention.rs`. All are here so that a hit looks at one cache line, and
+//!   few of those: a frame has sixteen bytes of description.
 //! - *version* counts loads. It makes a compare-and-swap against a word read earlier fail when the
 //!   frame has been reused in between; memory safety does not depend on it (a pin does that).
 //!
@@ -44,7 +45,9 @@ use crate::sync::{AtomicU64, Ordering};
 
 const PINS: u64 = 0xffff_ffff;
 const VERSION_SHIFT: u32 = 32;
-const VERSION: u64 = 0xffff << VERSION_SHIFT;
+const VERSION: u64 = 0xff << VERSION_SHIFT;
+const PARTS_SHIFT: u32 = 40;
+const PARTS: u64 = 0xff << PARTS_SHIFT;
 const UNITS_SHIFT: u32 = 48;
 const UNITS: u64 = 0xf << UNITS_SHIFT;
 const USES_SHIFT: u32 = 52;
@@ -181,12 +184,31 @@ impl FrameState {
         None
     }
 
-    /// Counts one use, up to three. `before` is what `pin` returned. Only a hint for the policy:
-    /// when others come in between, the use is not counted. Relaxed: it orders nothing.
+    /// Counts one use, up to three, and notes that part number `part` (below eight) was read.
+    /// `before` is what `pin` returned. Only a hint for policy and retention: when others come in
+    /// between, the use is not counted. Relaxed: it orders nothing.
     #[inline]
-    pub(crate) fn count_use(&self, before: Word) {
-        if before.0 & USES != USES {
-            self.swap(Word(before.0 + 1), before.0 + 1 + ONE_USE, Ordering::Relaxed);
+    pub(crate) fn count_use(&self, before: Word, part: u32) {
+        let counted = before.0 & USES == USES;
+        let target = before.0 | (1 << PARTS_SHIFT) << part;
+        if !counted || target != before.0 {
+            let target = if counted { target } else { target + ONE_USE };
+            self.swap(Word(before.0 + 1), target + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a part was read. The caller holds a pin. Relaxed: a hint.
+    pub(crate) fn note_part(&self, part: u32) {
+        let bit = (1 << PARTS_SHIFT) << part;
+        if self.0.load(Ordering::Relaxed) & bit == 0 {
+            self.0.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a use without a pin, of a word seen readable. Relaxed: a hint.
+    pub(crate) fn use_again(&self, seen: Word) {
+        if seen.0 & USES != USES {
+            self.swap(seen, seen.0 + ONE_USE, Ordering::Relaxed);
         }
     }
 
@@ -318,13 +340,18 @@ impl Word {
         self.0 & PINS
     }
 
-    /// The number of the load, counted in sixteen bits.
-    pub(crate) fn version(self) -> u16 {
-        u16::try_from((self.0 & VERSION) >> VERSION_SHIFT).expect("sixteen bits")
+    /// The number of the load, counted in eight bits.
+    pub(crate) fn version(self) -> u8 {
+        u8::try_from((self.0 & VERSION) >> VERSION_SHIFT).expect("eight bits")
+    }
+
+    /// A bit for each part that was read since the load.
+    pub(crate) fn parts(self) -> u8 {
+        u8::try_from((self.0 & PARTS) >> PARTS_SHIFT).expect("eight bits")
     }
 
     /// The number that the next load will have.
-    pub(crate) fn next_version(self) -> u16 {
+    pub(crate) fn next_version(self) -> u8 {
         self.version().wrapping_add(1)
     }
 
@@ -425,14 +452,14 @@ mod tests {
         for expected in [0, 1, 2, 3, 3] {
             assert_eq!(state.peek().uses(), expected);
             let before = state.pin();
-            state.count_use(before);
+            state.count_use(before, 0);
             state.unpin().unwrap();
         }
 
         assert_eq!((state.age(), state.age(), state.age(), state.age()), (3, 2, 1, 0));
 
         let before = state.pin();
-        state.count_use(before);
+        state.count_use(before, 0);
         state.unpin().unwrap();
         state.claim().unwrap();
         state.begin_load(16);
@@ -445,7 +472,7 @@ mod tests {
         let before = state.pin();
         state.pin_again();
 
-        state.count_use(before);
+        state.count_use(before, 0);
 
         assert_eq!((state.peek().uses(), state.peek().pins()), (0, 2));
     }

@@ -15,7 +15,8 @@ use std::ptr::NonNull;
 use crate::frame::FrameNo;
 use crate::shared::Shared;
 
-/// A pinned page: dereferences to its bytes, which are 4096-aligned and `page_bytes` long.
+/// A pinned page: dereferences to its bytes, which are 4096-aligned and `page_bytes` long. Or a
+/// part of one that outlived its page ([`crate::CachedFile::part`]).
 ///
 /// Holding many guards for long makes the cache small for everybody else; when the pin budget is
 /// used up, look-ups answer with [`crate::Lookup::Full`]. A clone is another pin of the same frame.
@@ -49,6 +50,23 @@ impl FramePin {
 
     /// # Safety
     ///
+    /// The slot is resident and at least `length` bytes long, `offset` bytes into the arena, and
+    /// the caller owns the pin that this value stands for.
+    pub(crate) unsafe fn in_slot(
+        shared: NonNull<Shared>,
+        slot: FrameNo,
+        offset: usize,
+        length: u32,
+    ) -> Self {
+        // SAFETY: alive because of the pin.
+        let memory = unsafe { &(*shared.as_ptr()).memory };
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { memory.slot_bytes(offset) };
+        Self { shared, bytes, length, frame: slot }
+    }
+
+    /// # Safety
+    ///
     /// The caller owns the pin that this value stands for, and hands it over to the guard.
     #[inline]
     pub(crate) unsafe fn guard(self) -> PageGuard {
@@ -66,6 +84,13 @@ impl PageGuard {
     /// Whether both guards are of the same frame, and so of the same page.
     pub fn same_page(&self, other: &Self) -> bool {
         self.0.bytes == other.0.bytes
+    }
+
+    /// Notes that a part of the page was read: what was is kept longer than the rest.
+    pub(crate) fn note_part(&self, part: u32) {
+        // SAFETY: alive because of the pin.
+        let shared = unsafe { self.0.shared.as_ref() };
+        shared.entry(self.0.frame).state.note_part(part);
     }
 
     /// What the loader of the page wrote into the witness cell.
@@ -91,7 +116,7 @@ impl Clone for PageGuard {
     fn clone(&self) -> Self {
         // SAFETY: alive because of the pin.
         let shared = unsafe { self.0.shared.as_ref() };
-        shared.frame(self.0.frame).state.pin_again();
+        shared.entry(self.0.frame).state.pin_again();
         Self(self.0)
     }
 }

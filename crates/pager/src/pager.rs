@@ -3,14 +3,16 @@
 use std::sync::Arc as StdArc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::config::{PagerConfig, frame_units};
+use crate::config::{FileParts, PagerConfig, frame_units};
 use crate::error::PagerError;
 use crate::extents::UNITS_MAX;
-use crate::file::{CachedFile, FileTrace};
+use crate::file::{CachedFile, FileTrace, Pages};
 use crate::frame::UNIT_BYTES;
 use crate::frame_array::FrameArray;
+use crate::frame_state::Word;
 use crate::page_table::PageTable;
 use crate::shared::Shared;
+use crate::slots::BLOCK_BYTES;
 use crate::stats::{ClassStats, PagerStats};
 use crate::sync::{Arc, lock};
 use crate::trace::TraceRecorder;
@@ -49,6 +51,34 @@ impl Pager {
         page_bytes: u32,
         page_count: u32,
     ) -> Result<StdArc<CachedFile>, PagerError> {
+        self.open(page_bytes, page_count, None)
+    }
+
+    /// As [`Pager::open_file`], of pages that begin with `records` records of `record_bytes` each,
+    /// which are read one by one. Where the cache retains parts ([`PagerConfig::retain_parts`]),
+    /// records that were read may stay in memory without their page ([`CachedFile::part`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Pager::open_file`].
+    pub fn open_file_of_records(
+        self: &StdArc<Self>,
+        page_bytes: u32,
+        page_count: u32,
+        (record_bytes, records): (u32, u32),
+    ) -> Result<StdArc<CachedFile>, PagerError> {
+        let fits = u64::from(record_bytes) * u64::from(records) <= page_bytes.into();
+        let parts = FileParts::new(record_bytes, records, page_count);
+        self.open(page_bytes, page_count, parts.filter(|_| fits))
+    }
+
+    fn open(
+        self: &StdArc<Self>,
+        page_bytes: u32,
+        page_count: u32,
+        parts: Option<FileParts>,
+    ) -> Result<StdArc<CachedFile>, PagerError> {
+        let parts = parts.filter(|_| self.shared.sizes.slot_blocks != 0);
         let largest_bytes = u32::from(self.shared.sizes.largest_units) * 4096;
         let units = frame_units(page_bytes, largest_bytes)?;
         let bytes = PageTable::directory_bytes(page_count);
@@ -56,7 +86,11 @@ impl Pager {
         let key = lock(&self.shared.keys).take()?;
         let shared = Arc::clone(&self.shared);
         let trace = self.trace.as_ref().map(FileTrace::new);
-        let file = CachedFile::new(shared, table, key, page_count, (page_bytes, units), trace);
+        if let Some(parts) = parts {
+            shared.register(key, parts);
+        }
+        let pages = Pages { count: page_count, bytes: page_bytes, units, parts };
+        let file = CachedFile::new(shared, table, key, pages, trace);
         Ok(StdArc::new(file))
     }
 
@@ -82,6 +116,7 @@ impl Pager {
         stats.loads_failed = counters.loads_failed.load(Relaxed);
         stats.frames_lost = counters.frames_lost.load(Relaxed);
         stats.bypasses = counters.bypasses.load(Relaxed);
+        stats.slot_hits = shared.slot_hits.sum();
         stats.bytes_tables = usize::try_from(self.table_bytes())
             .expect("bytes that are allocated fit the address space");
         stats.bytes_pin_limit = shared.pin_limit_bytes();
@@ -89,8 +124,21 @@ impl Pager {
         stats.huge_pages = shared.memory.huge_pages();
         stats.files = lock(&shared.keys).in_use();
         self.count_frames(&mut stats);
+        self.count_slots(&mut stats);
         self.count_classes(&mut stats);
         stats
+    }
+
+    /// See [`Shared::lend_slots`].
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn lend_slots(&self, bytes: usize) {
+        self.shared.lend_slots(bytes);
+    }
+
+    /// As in the statistics, without a look at every frame.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn slot_hits(&self) -> u64 {
+        self.shared.slot_hits.sum()
     }
 
     fn count_frames(&self, stats: &mut PagerStats) {
@@ -106,8 +154,13 @@ impl Pager {
         }
     }
 
+    fn count_slots(&self, stats: &mut PagerStats) {
+        let resident = self.shared.slots.all().map(|(_, slot)| slot.state.peek());
+        stats.pins += resident.filter(|word| word.is_resident()).map(Word::pins).sum::<u64>();
+    }
+
     fn count_classes(&self, stats: &mut PagerStats) {
-        self.shared.with_extents(|extents| {
+        self.shared.with_books(|extents, retention| {
             for units in 1..=UNITS_MAX {
                 let counts = extents.counts(units);
                 if counts.extents == 0 {
@@ -123,9 +176,12 @@ impl Pager {
             stats.extents_unassigned = extents.unassigned();
             stats.bytes_extent = extents.extent_bytes();
             stats.bytes_metadata = extents.bytes();
+            let Some(retention) = retention else { return };
+            stats.bytes_metadata += retention.bytes() + self.shared.slots.bytes();
+            stats.bytes_slots = retention.blocks() * BLOCK_BYTES;
         });
         stats.bytes_metadata += FrameArray::bytes(self.shared.frames.len());
-        stats.bytes_metadata += self.shared.hits.bytes() + size_of::<Shared>();
+        stats.bytes_metadata += 2 * self.shared.hits.bytes() + size_of::<Shared>();
     }
 }
 

@@ -181,7 +181,7 @@ pub(crate) mod tests {
         pub(crate) fn hit(&self, number: usize) {
             let state = &self.0[number].state;
             let before = state.pin();
-            state.count_use(before);
+            state.count_use(before, 0);
             state.unpin().unwrap();
         }
 

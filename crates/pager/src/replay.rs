@@ -5,9 +5,7 @@
 //! page that is there counts a use; one of a page that is not there takes a frame.
 //!
 //! Beside the policies there are bounds: the best that any fixed choice of pages, or of records,
-//! could do. And there is *retention by record*, which the cache does not do: part of the memory is
-//! cut into slots of record size, and when a page goes, those of its records that were read at
-//! least so many times are copied to slots, where they are found when their page is not there.
+//! could do. Retention by record (`retention.rs`) runs as it ships, too, or is left out.
 //!
 //! Does not: know about time, pins, scans or failed loads. Reads are replayed one after another.
 //! Tested below on popularity after Zipf.
@@ -15,18 +13,14 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::config::PagerConfig;
+use crate::config::{FileParts, PagerConfig, Sizes};
 use crate::error::PagerError;
 use crate::extents::{Demand, Evicted, Extents};
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::policy::{CachePolicy, Use};
+use crate::retention::{Ground, Retention};
+use crate::slots::Slots;
 use crate::trace::{PageRead, TRACE_UNIT_BYTES};
-
-/// What describes a retained record, in bytes: its frame, and a place in a hash table.
-const SLOT_OVERHEAD_BYTES: usize = 32;
-
-/// A slot is so many units at most, as a frame is.
-const SLOT_UNITS: usize = 16;
 
 /// The reads of a trace.
 #[derive(Debug)]
@@ -60,16 +54,8 @@ pub struct Replayed {
     pub record_hits: u64,
     /// The rest.
     pub misses: u64,
-}
-
-/// How records are retained.
-#[expect(clippy::exhaustive_structs, reason = "the two numbers that there are to choose")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// The share of the memory that is slots, in percent.
+    /// The share of the memory that is slots for records in the end, in percent.
     pub slot_percent: u8,
-    /// Reads of a record, while its page is there, from which it is retained.
-    pub reads_to_stay: u8,
 }
 
 impl Replayed {
@@ -109,62 +95,46 @@ impl Replay {
         memory_bytes: usize,
         policy: CachePolicy,
     ) -> Result<Replayed, PagerError> {
-        self.retaining(memory_bytes, policy, Retention { slot_percent: 0, reads_to_stay: u8::MAX })
+        self.run(memory_bytes, policy, PagerConfig::within(memory_bytes))
     }
 
     /// The hits of a cache of so many bytes that retains records.
     ///
     /// # Errors
     ///
-    /// [`PagerError::TooSmall`] when what is left for pages holds none of the largest size.
+    /// As [`Replay::by_page`].
     pub fn retaining(
         &self,
         memory_bytes: usize,
         policy: CachePolicy,
-        retention: Retention,
     ) -> Result<Replayed, PagerError> {
-        let slot_bytes = memory_bytes / 100 * usize::from(retention.slot_percent.min(100));
-        let mut pages = self.page_cache(memory_bytes - slot_bytes, policy)?;
-        let mut slots = self.slot_cache(slot_bytes, policy);
-        let mut read_while_there: HashMap<Owner, Vec<(PageRead, u8)>> = HashMap::new();
-        let mut names: HashMap<(u64, u16), u32> = HashMap::new();
-        let mut outcome = Replayed::default();
-        for read in &self.reads {
-            let page = Owner::new(read.file, read.page);
-            let Some(slots) = &mut slots else {
-                let hit = pages.read(page, read.page_units).is_none();
-                *(if hit { &mut outcome.page_hits } else { &mut outcome.misses }) += 1;
-                continue;
-            };
-            let name = |read: &PageRead, names: &mut HashMap<_, u32>| {
-                let next = u32::try_from(names.len()).unwrap_or(u32::MAX);
-                Owner::new(0, *names.entry(record_of(read)).or_insert(next))
-            };
-            if !pages.touch(page) && slots.touch(name(read, &mut names)) {
-                outcome.record_hits += 1;
-                continue;
-            }
-            match pages.read_untouched(page, read.page_units) {
-                None => outcome.page_hits += 1,
-                Some(gone) => {
-                    outcome.misses += 1;
-                    let records = gone
-                        .into_iter()
-                        .filter_map(|gone| read_while_there.remove(&gone))
-                        .flatten();
-                    for (record, reads) in records {
-                        if retention.reads_to_stay <= reads && is_small(&record) {
-                            slots.read(name(&record, &mut names), slots.units_of(&record));
-                        }
-                    }
-                }
-            }
-            let there = read_while_there.entry(page).or_default();
-            match there.iter_mut().find(|(known, _)| known.start == read.start) {
-                Some((_, reads)) => *reads = reads.saturating_add(1),
-                None => there.push((*read, 1)),
-            }
+        let config = PagerConfig::within(memory_bytes).retain_parts().bypass_limit_bytes(1);
+        self.run(memory_bytes, policy, config)
+    }
+
+    fn run(
+        &self,
+        memory_bytes: usize,
+        policy: CachePolicy,
+        config: PagerConfig,
+    ) -> Result<Replayed, PagerError> {
+        let largest = self.reads.iter().map(|read| read.page_units).max().unwrap_or(1);
+        let minimum_bytes = usize::from(largest) * UNIT_BYTES;
+        let config = config.largest_page_bytes(u32::from(largest) * 4096).policy(policy);
+        let sizes = config.validate()?;
+        if (sizes.units as usize) < usize::from(largest) {
+            return Err(PagerError::TooSmall { cache_bytes: memory_bytes, minimum_bytes });
         }
+        let (mut cache, mut outcome) = (Books::new(&sizes), Replayed::default());
+        for read in &self.reads {
+            let place = cache.place(read);
+            *(match cache.read(&place) {
+                Found::Page => &mut outcome.page_hits,
+                Found::Record => &mut outcome.record_hits,
+                Found::Nothing => &mut outcome.misses,
+            }) += 1;
+        }
+        outcome.slot_percent = cache.slot_percent();
         Ok(outcome)
     }
 
@@ -178,88 +148,125 @@ impl Replay {
     pub fn best_records(&self, memory_bytes: usize) -> u64 {
         best(self.reads.iter().map(|read| (record_of(read), record_bytes(read))), memory_bytes)
     }
-
-    fn page_cache(&self, memory_bytes: usize, policy: CachePolicy) -> Result<Books, PagerError> {
-        let largest = self.reads.iter().map(|read| read.page_units).max().unwrap_or(1);
-        let largest_bytes = u32::from(largest) * 4096;
-        let config = PagerConfig::within(memory_bytes).largest_page_bytes(largest_bytes);
-        let sizes = config.validate()?;
-        Ok(Books::new(sizes.units, largest, policy, UNIT_BYTES))
-    }
-
-    /// `None` when there is no memory for a slot, or nothing to retain.
-    fn slot_cache(&self, slot_bytes: usize, policy: CachePolicy) -> Option<Books> {
-        let small = self.reads.iter().filter(|read| is_small(read));
-        let largest = small.map(record_bytes).max()?;
-        let unit_bytes = largest.div_ceil(SLOT_UNITS);
-        let units = slot_bytes / (largest + SLOT_OVERHEAD_BYTES) * SLOT_UNITS;
-        let units = u32::try_from(units).ok().filter(|units| *units != 0)?;
-        Some(Books::new(units, 16, policy, unit_bytes))
-    }
 }
 
 /// The frame books of a cache without bytes.
 struct Books {
     frames: Vec<Frame>,
     books: Extents,
+    slots: Slots,
+    retention: Option<Retention>,
     table: HashMap<Owner, FrameNo>,
-    unit_bytes: usize,
+    /// Files by their numbers in the trace.
+    files: HashMap<u32, (u32, Option<FileParts>)>,
+}
+
+/// What a read asks for.
+struct Place {
+    page: Owner,
+    units: u8,
+    parts: Option<FileParts>,
+    part: u32,
+}
+
+enum Found {
+    Page,
+    Record,
+    Nothing,
 }
 
 impl Books {
-    fn new(units: u32, largest: u8, policy: CachePolicy, unit_bytes: usize) -> Self {
+    fn new(sizes: &Sizes) -> Self {
+        let slots = Slots::new(sizes.slot_blocks);
         Self {
-            frames: (0..units).map(|_| Frame::new()).collect(),
-            books: Extents::new(units, largest, policy),
+            frames: (0..sizes.units).map(|_| Frame::new()).collect(),
+            books: Extents::new(sizes.units, sizes.largest_units, sizes.policy),
+            retention: Retention::new(sizes.units, &slots),
+            slots,
             table: HashMap::new(),
-            unit_bytes,
+            files: HashMap::new(),
         }
     }
 
-    fn units_of(&self, record: &PageRead) -> u8 {
-        let units = record_bytes(record).div_ceil(self.unit_bytes);
-        u8::try_from(units).expect("the largest record is sixteen units")
+    /// The records of a file are as long as the first that is read of it.
+    fn place(&mut self, read: &PageRead) -> Place {
+        let key = u32::try_from(self.files.len()).expect("a file of a trace has 32 bits");
+        let retention = &mut self.retention;
+        let (key, parts) = *self.files.entry(read.file).or_insert_with(|| {
+            let bytes = u32::try_from(record_bytes(read)).expect("at most 4 MiB");
+            let records = u32::from(read.page_units) * 4096 / bytes;
+            let parts = FileParts::new(bytes, records, 1).filter(|_| retention.is_some());
+            if let (Some(retention), Some(parts)) = (retention, parts) {
+                retention.register(key, parts);
+            }
+            (key, parts)
+        });
+        let part = parts.map_or(0, |parts| parts.part_of(u32::from(read.start) * TRACE_UNIT_BYTES));
+        Place { page: Owner::new(key, read.page), units: read.page_units, parts, part }
     }
 
-    /// A read: `None` for a hit, otherwise who was evicted.
-    fn read(&mut self, page: Owner, units: u8) -> Option<Vec<Owner>> {
-        self.touch(page);
-        self.read_untouched(page, units)
+    fn read(&mut self, place: &Place) -> Found {
+        if self.touch(place) {
+            return Found::Page;
+        }
+        if self.touch_slot(place) {
+            return Found::Record;
+        }
+        self.load(place);
+        Found::Nothing
     }
 
     /// Counts a use of a page, if it is there.
-    fn touch(&self, page: Owner) -> bool {
-        let Some(frame) = self.find(page) else { return false };
+    fn touch(&self, place: &Place) -> bool {
+        let Some(frame) = self.find(place.page) else { return false };
         let before = frame.state.pin();
-        frame.state.count_use(before);
+        frame.state.count_use(before, place.part);
         frame.state.unpin().expect("nobody waits");
         true
     }
 
-    fn read_untouched(&mut self, page: Owner, units: u8) -> Option<Vec<Owner>> {
-        if self.find(page).is_some() {
-            return None;
+    /// As [`Self::touch`], of a record.
+    fn touch_slot(&self, place: &Place) -> bool {
+        let Some(parts) = place.parts else { return false };
+        let record = parts.record(place.page, place.part);
+        let Some(pinned) = self.slots.pin(parts.size(), record) else { return false };
+        let (Ok(slot) | Err(slot)) = pinned;
+        self.slots.entry(slot).state.unpin().expect("nobody waits");
+        pinned.is_ok()
+    }
+
+    fn load(&mut self, place: &Place) {
+        let mut evicted = Evicted { named: Some(Vec::new()), ..Evicted::default() };
+        let Place { page, units, part, .. } = *place;
+        let demand = Demand { units, page, part, purpose: Use::Point };
+        let mut found = self.books.allocate(&self.frames, demand, &mut evicted);
+        if let Some(retention) = &mut self.retention {
+            retention.missed(page, part);
+            while found.is_none() && retention.yield_one(&self.slots, &mut self.books) {
+                found = self.books.allocate(&self.frames, demand, &mut evicted);
+            }
+            let ground = Ground { frames: &self.frames, slots: &self.slots, memory: None };
+            retention.settle(ground, &mut self.books, units, &mut evicted);
         }
-        let mut evicted = Evicted::naming_pages();
-        let demand = Demand { units, page, purpose: Use::Point };
-        let found = self.books.allocate(&self.frames, demand, &mut evicted);
         let number = found.expect("nothing is pinned, and the largest page fits");
         let frame = &self.frames[number.index()];
         frame.state.begin_load(units);
         frame.assign(page);
         frame.state.finish_load(0);
+        frame.state.note_part(part);
         frame.state.unpin().expect("nobody waits");
-        let gone = evicted.into_pages();
-        for page in &gone {
-            self.table.remove(page);
-        }
         self.table.insert(page, number);
-        Some(gone)
     }
 
     fn find(&self, page: Owner) -> Option<&Frame> {
         let frame = &self.frames[self.table.get(&page)?.index()];
         (frame.owner() == page && frame.state.peek().is_readable()).then_some(frame)
+    }
+
+    fn slot_percent(&self) -> u8 {
+        let blocks = self.retention.as_ref().map_or(0, Retention::blocks);
+        let percent = blocks * 100 / self.slots.block_count().max(1);
+        u8::try_from(percent).expect("at most a hundred")
     }
 }
 
@@ -277,11 +284,6 @@ fn page_bytes(read: &PageRead) -> usize {
 
 fn record_bytes(read: &PageRead) -> usize {
     usize::from(read.length.max(1)) * TRACE_UNIT_BYTES as usize
-}
-
-/// Whether a page has room for at least two such records.
-fn is_small(read: &PageRead) -> bool {
-    2 * record_bytes(read) <= page_bytes(read)
 }
 
 /// The reads and the length of each thing.

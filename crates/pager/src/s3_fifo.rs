@@ -51,7 +51,7 @@ pub(crate) struct S3Fifo {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     frame: FrameNo,
-    version: u16,
+    version: u8,
 }
 
 /// What became of an entry at the head of a queue.

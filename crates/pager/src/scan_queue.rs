@@ -22,7 +22,7 @@ const SCAN_FRAMES_MAX: usize = 256;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
-pub(crate) struct ScanQueue(VecDeque<(FrameNo, u16)>);
+pub(crate) struct ScanQueue(VecDeque<(FrameNo, u8)>);
 
 impl ScanQueue {
     /// A scan is about to load a page into this frame.
@@ -51,6 +51,6 @@ impl ScanQueue {
 
     /// The memory of the queue, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.capacity() * size_of::<(FrameNo, u16)>()
+        self.0.capacity() * size_of::<(FrameNo, u8)>()
     }
 }

@@ -11,7 +11,7 @@
 //! Charges: a frame is charged to the pin budget by the first who pins it and stays charged until
 //! it is evicted or until the budget runs dry, when the charges of unpinned frames are collected.
 //!
-//! Lock order: shard of `loads`, then cell of a load, then frame books (`extents`). The queue of
+//! Lock order: shard of `loads`, then cell of a load, then frame books (`books`). The queue of
 //! `waiters` and the list of `keys` are taken alone. No waker runs and no pin is dropped under any
 //! of them: dropping a pin may take them all.
 //! Checked by the loom model `whole_path`, the tests of `pager.rs`, and Miri.
@@ -21,15 +21,18 @@ use std::sync::atomic::AtomicU64 as Statistic;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::budget::PinBudget;
-use crate::config::Sizes;
+use crate::config::{FileParts, Sizes};
 use crate::error::PagerError;
-use crate::extents::{Demand, Evicted, Extents};
+use crate::extents::{Demand, Evicted, Extents, Gone};
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_array::FrameArray;
 use crate::frame_memory::FrameMemory;
 use crate::frame_wait::{FrameWait, FrameWaiters};
 use crate::hit_counter::HitCounter;
 use crate::load_table::LoadTable;
+use crate::policy::Use;
+use crate::retention::{Ground, Retention};
+use crate::slots::Slots;
 use crate::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Units that one collection of charges tries to gain, so that the next hits need none.
@@ -45,15 +48,27 @@ pub(crate) struct Shared {
     pub(crate) memory: FrameMemory,
     pub(crate) loads: LoadTable,
     pub(crate) hits: HitCounter,
+    /// Those of them that found a part in a slot.
+    pub(crate) slot_hits: HitCounter,
     pub(crate) counters: Counters,
     pub(crate) keys: Mutex<FileKeys>,
     pub(crate) sizes: Sizes,
-    extents: Mutex<Extents>,
+    pub(crate) slots: Slots,
+    books: Mutex<Books>,
     budget: PinBudget,
     /// Room for reads past the cache.
     pub(crate) bypass: PinBudget,
     waiters: Arc<FrameWaiters>,
     collect_hand: AtomicU32,
+}
+
+/// The frame books and what keeps parts of pages that go, under one lock.
+#[derive(Debug)]
+struct Books {
+    extents: Extents,
+    retention: Option<Retention>,
+    /// Of the allocation that is running; empty otherwise.
+    named: Vec<Gone>,
 }
 
 /// Counters off the path of hits. Relaxed: statistics.
@@ -94,15 +109,23 @@ pub(crate) struct News<'a> {
 impl Shared {
     pub(crate) fn new(sizes: Sizes) -> Result<Self, PagerError> {
         let (memory, frames) = FrameMemory::new(sizes.units)?;
+        let slots = Slots::new(sizes.slot_blocks);
+        let books = Books {
+            extents: Extents::new(sizes.units, sizes.largest_units, sizes.policy),
+            retention: Retention::new(sizes.units, &slots),
+            named: Vec::new(),
+        };
         Ok(Self {
             frames,
             memory,
             loads: LoadTable::new(),
             hits: HitCounter::new(),
+            slot_hits: HitCounter::new(),
             counters: Counters::default(),
             keys: Mutex::new(FileKeys::default()),
             sizes,
-            extents: Mutex::new(Extents::new(sizes.units, sizes.largest_units, sizes.policy)),
+            slots,
+            books: Mutex::new(books),
             budget: PinBudget::new(sizes.pin_limit_units),
             bypass: PinBudget::new(sizes.bypass_limit_units),
             waiters: Arc::new(FrameWaiters::new()),
@@ -113,6 +136,12 @@ impl Shared {
     #[inline]
     pub(crate) fn frame(&self, frame: FrameNo) -> &Frame {
         &self.frames[frame.index()]
+    }
+
+    /// What describes a frame or a slot.
+    #[inline]
+    pub(crate) fn entry(&self, number: FrameNo) -> &Frame {
+        if number.is_slot() { self.slots.entry(number) } else { self.frame(number) }
     }
 
     /// Takes units from the pin budget, collecting charges of unpinned frames if need be. No locks
@@ -183,30 +212,97 @@ impl Shared {
         if !self.has_room(units, news) {
             return None;
         }
+        let mut books = lock(&self.books);
         let mut evicted = Evicted::default();
-        let mut extents = lock(&self.extents);
-        let found = extents.allocate(&self.frames, demand, &mut evicted);
+        let found = self.find_frame(&mut books, demand, &mut evicted);
         self.budget.give(evicted.charged_units);
         let taken = found.filter(|_| self.budget.take(units));
         if let (Some(frame), None) = (found, taken) {
-            extents.put_back(&self.frames, frame);
+            books.extents.put_back(&self.frames, frame);
         }
-        drop(extents);
+        drop(books);
         let spent = taken.map_or(0, |_| u64::from(units));
         news.due |= spent < evicted.charged_units;
         self.counters.evictions.fetch_add(evicted.pages, Relaxed);
         taken
     }
 
+    /// Finds a frame; keeps parts of the pages that went for it.
+    fn find_frame(
+        &self,
+        books: &mut Books,
+        demand: Demand,
+        evicted: &mut Evicted,
+    ) -> Option<FrameNo> {
+        let Books { extents, retention, named } = books;
+        let Some(retention) = retention else {
+            return extents.allocate(&self.frames, demand, evicted);
+        };
+        if demand.purpose == Use::Point {
+            retention.missed(demand.page, demand.part);
+        }
+        evicted.named = Some(std::mem::take(named));
+        let mut found = extents.allocate(&self.frames, demand, evicted);
+        while found.is_none() && retention.yield_one(&self.slots, extents) {
+            found = extents.allocate(&self.frames, demand, evicted);
+        }
+        let memory = Some(&self.memory);
+        let ground = Ground { frames: &self.frames, slots: &self.slots, memory };
+        retention.settle(ground, extents, demand.units, evicted);
+        *named = evicted.named.take().unwrap_or_default();
+        found
+    }
+
+    /// Lets parts of a file be kept when their pages go.
+    pub(crate) fn register(&self, key: u32, parts: FileParts) {
+        if let Some(retention) = &mut lock(&self.books).retention {
+            retention.register(key, parts);
+        }
+    }
+
+    /// Makes a block of slots for parts of so many bytes, whoever votes for it.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn lend_slots(&self, bytes: usize) {
+        let size = crate::slots::size_for(bytes).expect("a part");
+        let Books { extents, retention, .. } = &mut *lock(&self.books);
+        let ground =
+            Ground { frames: &self.frames, slots: &self.slots, memory: Some(&self.memory) };
+        let retention = retention.as_mut().expect("a cache that retains");
+        retention.grow(ground, extents, (size, 1), &mut Evicted::default());
+    }
+
+    /// Drops what slots hold of a file that is being dropped and has no frames any more.
+    pub(crate) fn drop_slots(this: &Arc<Self>, key: u32) {
+        // From here on nothing of the file comes to slots: it does so under this lock.
+        let kept = lock(&this.books).retention.as_mut().is_some_and(|it| it.forget(key));
+        if !kept {
+            return;
+        }
+        for (slot, entry) in this.slots.all() {
+            if entry.owner().key() != key {
+                continue;
+            }
+            let before = entry.state.pin();
+            if before.is_readable() && entry.owner().key() == key {
+                // SAFETY: our pin, which saw a part of a page of this file.
+                unsafe { Self::orphan(this, slot) };
+            } else {
+                // SAFETY: our pin; the caller owns a handle.
+                unsafe { Self::unpin(Self::pointer(this), slot) };
+            }
+        }
+    }
+
     /// Takes back a frame of a failed load (state evicting, charge passed on) and tells waiters.
     pub(crate) fn free(&self, frame: FrameNo) {
-        let units = lock(&self.extents).free(&self.frames, frame);
+        let units = lock(&self.books).extents.free(&self.frames, frame);
         self.give(u64::from(units));
     }
 
     /// Runs `look` on the frame books.
-    pub(crate) fn with_extents<R>(&self, look: impl FnOnce(&Extents) -> R) -> R {
-        look(&lock(&self.extents))
+    pub(crate) fn with_books<R>(&self, look: impl FnOnce(&Extents, Option<&Retention>) -> R) -> R {
+        let books = lock(&self.books);
+        look(&books.extents, books.retention.as_ref())
     }
 
     /// Drops a pin. After this call the thread may use `shared` only if it owns it in another way.
@@ -219,7 +315,7 @@ impl Shared {
     pub(crate) unsafe fn unpin(shared: NonNull<Self>, frame: FrameNo) {
         // SAFETY: alive until the pin is gone. This borrow ends with the call of `unpin`, whose
         // argument is one atomic: the memory may be freed as soon as the pin is dropped in there.
-        let state = unsafe { &(&(*shared.as_ptr()).frames)[frame.index()].state };
+        let state = unsafe { &(*shared.as_ptr()).entry(frame).state };
         if state.unpin().is_err() {
             // SAFETY: nothing was dropped: the caller's promise holds on.
             unsafe { Self::unpin_flagged(shared, frame) };
@@ -235,7 +331,7 @@ impl Shared {
         unsafe { Arc::increment_strong_count(shared.as_ptr()) };
         // SAFETY: this takes over the count added just now.
         let this = unsafe { Arc::from_raw(shared.as_ptr().cast_const()) };
-        let before = this.frame(frame).state.unpin_flagged();
+        let before = this.entry(frame).state.unpin_flagged();
         if before.pins() != 1 {
             return;
         }
@@ -243,7 +339,7 @@ impl Shared {
             Self::free_orphan(&this, frame);
         }
         if before.is_wanted() {
-            this.settle(this.frame(frame));
+            this.settle(this.entry(frame));
             this.waiters.notify();
         }
     }
@@ -258,7 +354,7 @@ impl Shared {
             // SAFETY: the pointer is this `Arc`'s, which is alive. The count belongs to the orphan.
             unsafe { Arc::increment_strong_count(Arc::as_ptr(this)) };
         }
-        this.frame(frame).state.orphan();
+        this.entry(frame).state.orphan();
         // SAFETY: the caller's pin.
         unsafe { Self::unpin(Self::pointer(this), frame) };
     }
@@ -271,9 +367,13 @@ impl Shared {
 
     /// Frees an unpinned orphan, if no other thread was faster or pins it in passing.
     fn free_orphan(this: &Arc<Self>, frame: FrameNo) {
-        let Some(before) = this.frame(frame).state.claim_orphan() else { return };
-        let units = lock(&this.extents).free(&this.frames, frame);
-        this.give(if before.is_charged() { u64::from(units) } else { 0 });
+        let Some(before) = this.entry(frame).state.claim_orphan() else { return };
+        if frame.is_slot() {
+            this.entry(frame).state.release();
+        } else {
+            let units = lock(&this.books).extents.free(&this.frames, frame);
+            this.give(if before.is_charged() { u64::from(units) } else { 0 });
+        }
         if cfg!(planted_bug = "orphan_leaks") {
             return;
         }

@@ -9,6 +9,8 @@
 pub struct PagerStats {
     /// Look-ups answered with a resident page.
     pub hits: u64,
+    /// Those of the hits that found a part whose page had gone.
+    pub slot_hits: u64,
     /// Look-ups that started a load.
     pub misses: u64,
     /// Look-ups that joined a load already running.
@@ -41,6 +43,8 @@ pub struct PagerStats {
     pub bytes_pin_limit: u64,
     /// Memory of the frames, reserved once.
     pub bytes_arena: usize,
+    /// That part of it in which records lie without their pages.
+    pub bytes_slots: usize,
     /// Memory of the page tables of the open files.
     pub bytes_tables: usize,
     /// Memory of what describes the frames and of the hit counters.

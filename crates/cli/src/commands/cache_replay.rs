@@ -1,8 +1,8 @@
 //! `cache-replay`: what a trace of reads says about memory and cache policies.
 //!
 //! For each size of memory it prints the share of reads that would have been hits under each
-//! policy, the same with records retained (which the cache does not do), and the bounds: the best
-//! that any fixed choice of pages, or of records, could do. Reads the trace only; needs no store.
+//! policy by page alone, the same with records retained as the cache does it, and the bounds: the
+//! best that any fixed choice of pages, or of records, could do. Reads the trace only, no store.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nephrite::CachePolicy;
-use nephrite::replay::{Footprint, Replay, Replayed, Retention, Trace};
+use nephrite::replay::{Footprint, Replay, Replayed, Trace};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -24,9 +24,6 @@ or with Config::record_trace in a program.
 JSON: {"reads","dropped","cut_off","pages","page_bytes","records","record_bytes",
        "memory":[{"bytes","policies":[{"policy","hit_ratio","retaining_hit_ratio"}],
        "best_pages","best_records"}]}; hit ratios are shares of the reads, from 0 to 1"#;
-
-/// Part of the memory that is slots when records are retained, and reads that make a record stay.
-const RETENTION: Retention = Retention { slot_percent: 75, reads_to_stay: 1 };
 
 /// Parts of what the trace touches that are tried as memory when no size is given.
 const MEMORY_PARTS: [u64; 5] = [32, 16, 8, 4, 2];
@@ -129,8 +126,7 @@ fn memory(
         .map_err(|_| Failure::Usage(format!("{bytes} bytes are more than can be addressed")))?;
     let ratios = policies.iter().map(|policy| {
         let pages = replay.by_page(limit, *policy).map_err(Failure::error)?;
-        // What is left for pages may hold none of the largest size: then nothing is retained.
-        let retaining = replay.retaining(limit, *policy, RETENTION).unwrap_or(pages);
+        let retaining = replay.retaining(limit, *policy).map_err(Failure::error)?;
         Ok(Ratios {
             policy: policy.name(),
             hit_ratio: Replayed::hit_ratio(&pages),

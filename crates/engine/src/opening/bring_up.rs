@@ -370,6 +370,7 @@ impl Opening {
         };
         let mut cache = PagerConfig::within(cache_bytes)
             .bypass_limit_bytes((cache_bytes / BYPASS_SHARE).max(1))
+            .retain_parts()
             .policy(self.config.cache_policy);
         if let Some(tracing) = &tracing {
             cache = cache.trace(Arc::clone(&tracing.recorder));

@@ -168,7 +168,7 @@ impl Segment {
     ) -> Result<Page, Error> {
         let (wanted, mut means) = (Wanted { kind, page, part }, None);
         loop {
-            let duty = match self.look_up(kind, page) {
+            let duty = match self.look_up(&wanted) {
                 Lookup::Hit(guard) => return Ok(Page::Pinned(guard)),
                 Lookup::Full(full) => {
                     drop(means.take()); // nobody waits for room while holding a file
@@ -222,11 +222,12 @@ impl Segment {
         Ok(Means { check, file })
     }
 
-    fn look_up(&self, kind: Kind, page: u32) -> Lookup {
-        let (cached, number) = self.cached(kind, page);
-        match kind {
+    fn look_up(&self, wanted: &Wanted) -> Lookup {
+        let (cached, number) = self.cached(wanted.kind, wanted.page);
+        match wanted.kind {
             Kind::Scanned => cached.get_for_scan(number),
-            Kind::Vector | Kind::Id | Kind::Table => cached.get(number),
+            Kind::Vector => cached.get_record(number, near(wanted.part.start, 0).start),
+            Kind::Id | Kind::Table => cached.get(number),
         }
     }
 

@@ -121,7 +121,10 @@ impl Segment {
         let vector_pages = page_count(&footer, SectionKind::VectorPages);
         let small_pages = page_count(&footer, SectionKind::IdPages)
             + page_count(&footer, SectionKind::ChecksumTable);
-        let vectors = context.pager.open_file(identity.layout.page_bytes(), vector_pages)?;
+        let layout = &identity.layout;
+        let rows = (layout.stride_bytes(), layout.rows_per_page());
+        let vectors =
+            context.pager.open_file_of_records(layout.page_bytes(), vector_pages, rows)?;
         let block = u32::try_from(BLOCK_BYTES).expect("4096");
         let small = context.pager.open_file(block, small_pages)?;
         let name = segment_name(meta.file).into();

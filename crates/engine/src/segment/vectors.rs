@@ -52,12 +52,15 @@ impl Segment {
 
     /// The vector of a row.
     pub(crate) async fn vector(&self, context: &ReadContext, row: Row) -> Result<VectorRef, Error> {
+        if let Some(vector) = self.kept_traced(row) {
+            return Ok(vector);
+        }
         let part = self.bytes_of(row);
         let kind = Purpose::Point.kind();
         let page = self.part_of_page(context, kind, self.page_of(row), part).await?;
         self.trace_vector(row);
         Ok(match page {
-            Page::Pinned(guard) => self.vector_in(guard, row),
+            Page::Pinned(guard) => self.vector_in(guard, row, Purpose::Point),
             Page::Copied(bytes) => VectorRef::copied(&bytes),
         })
     }
@@ -78,8 +81,12 @@ impl Segment {
             return Ok(VectorRef::copied(&bytes[self.bytes_of(row)]));
         }
         last.0 = None;
+        // Looked at before the page is asked for: else a page would be read that is not needed.
+        if let Some(vector) = self.kept_vector(row) {
+            return Ok(vector);
+        }
         match self.page(context, purpose.kind(), page).await? {
-            Page::Pinned(guard) => Ok(self.vector_in(guard, row)),
+            Page::Pinned(guard) => Ok(self.vector_in(guard, row, purpose)),
             Page::Copied(bytes) => {
                 let vector = VectorRef::copied(&bytes[self.bytes_of(row)]);
                 let _held = context.work.hold(bytes.len() as u64);
@@ -90,8 +97,11 @@ impl Segment {
     }
 
     /// The vector of a row in its pinned page.
-    fn vector_in(&self, page: PageGuard, row: Row) -> VectorRef {
+    fn vector_in(&self, page: PageGuard, row: Row, purpose: Purpose) -> VectorRef {
         let part = self.bytes_of(row);
+        if purpose == Purpose::Point {
+            self.vectors.note_read(&page, near(part.start, part.len()).start);
+        }
         VectorRef::in_page(page, part.start, part.len())
     }
 
@@ -107,9 +117,32 @@ impl Segment {
         let layout = &self.identity.layout;
         let place = layout.page_of(row);
         let near = near(place.offset, layout.vector_bytes());
-        let guard = self.vectors.try_hit(place.page, near.clone())?;
+        let Some(guard) = self.vectors.try_hit(place.page, near.clone()) else {
+            return self.kept_traced(row);
+        };
         self.vectors.trace_read(place.page, near);
         Some(VectorRef::in_page(guard, place.offset, layout.vector_bytes()))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn kept_traced(&self, row: Row) -> Option<VectorRef> {
+        let vector = self.kept_vector(row)?;
+        self.trace_vector(row);
+        Some(vector)
+    }
+
+    /// The vector of a row that stayed in memory when its page went.
+    fn kept_vector(&self, row: Row) -> Option<VectorRef> {
+        let Range { start, end } = self.bytes_of(row);
+        let (part, first) = self.vectors.part(self.page_of(row), near(start, 0).start)?;
+        Some(VectorRef::in_page(part, start - first as usize, end - start))
+    }
+
+    /// Whether the vector of a row is in memory without its page: a hint.
+    pub(crate) fn is_kept(&self, row: Row) -> bool {
+        let start = near(self.bytes_of(row).start, 0).start;
+        self.vectors.has_part(self.page_of(row), start)
     }
 
     /// Asks the processor for what [`Self::resident_vector`] needs first.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::frame::Owner;
 
-const ONE_UNIT: Demand = Demand { units: 1, page: Owner::new(7, 7), purpose: Use::Point };
+const ONE_UNIT: Demand = Demand { units: 1, page: Owner::new(7, 7), part: 0, purpose: Use::Point };
 
 struct Cache {
     frames: Vec<Frame>,
@@ -26,7 +26,7 @@ impl Cache {
     }
 
     fn load_for(&mut self, units: u8, purpose: Use) -> Option<FrameNo> {
-        let demand = Demand { units, page: Owner::new(7, 7), purpose };
+        let demand = Demand { units, page: Owner::new(7, 7), part: 0, purpose };
         let number = self.books.allocate(&self.frames, demand, &mut self.evicted)?;
         let frame = &self.frames[number.index()];
         frame.state.begin_load(units);
@@ -43,7 +43,7 @@ impl Cache {
 
 fn hit(frame: &Frame) {
     let before = frame.state.pin();
-    frame.state.count_use(before);
+    frame.state.count_use(before, 0);
     frame.state.unpin().unwrap();
 }
 
@@ -108,7 +108,7 @@ fn eviction_tells_what_was_charged() {
 
     cache.load(3).unwrap();
 
-    assert_eq!(cache.evicted, Evicted { pages: 1, charged_units: 3, named: None });
+    assert_eq!((cache.evicted.pages, cache.evicted.charged_units), (1, 3));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn an_extent_changes_its_class_only_without_pins() {
     cache.frames[frames[9].index()].state.unpin().unwrap();
 
     assert_eq!(cache.load(16), Some(FrameNo(0)));
-    assert_eq!(cache.evicted, Evicted { pages: 16, charged_units: 16, named: None });
+    assert_eq!((cache.evicted.pages, cache.evicted.charged_units), (16, 16));
     assert_eq!((cache.books.counts(1).extents, cache.books.counts(16).frames), (0, 1));
 }
 

@@ -9,7 +9,7 @@ use crate::frame::{Frame, FrameNo, Owner};
 use crate::policy::{CachePolicy, Use};
 use crate::sync::lock;
 
-const ANY_PAGE: Demand = Demand { units: 1, page: Owner::new(0, 0), purpose: Use::Point };
+const ANY_PAGE: Demand = Demand { units: 1, page: Owner::new(0, 0), part: 0, purpose: Use::Point };
 
 struct Books {
     frames: Vec<Frame>,

@@ -25,6 +25,7 @@
 //! | `orphan` | `orphan_leaks` |
 //! | `snapshot_cell` | `snapshot_early` |
 //! | `trace` | `trace_uncounted` |
+//! | `slots` | `slot_unchecked` |
 //! | `row_table` | `row_unlooked` `row_look_relaxed` `row_publish_relaxed` `row_two_writers` |
 //!
 //! One more, `orphan_uncounted`, is a use after free: Miri catches it (`crates/pager/miri.sh`).
@@ -37,6 +38,7 @@ mod free_list;
 mod pager;
 mod pin_budget;
 mod row_table;
+mod slots;
 mod snapshot_cell;
 mod trace;
 
