@@ -3,6 +3,8 @@
 //! Both sides keep the same number of reads in flight: the engine as that many tasks on two
 //! threads that each `get` one vector after the other, the device through the I/O trait alone,
 //! one page at a time. The order alternates. `get_many` is one task that asks for as many ids.
+//! Ids are uniform, or popular after Zipf and scattered over the pages; then a round that is not
+//! counted warms the cache.
 
 use clap::Args;
 use nephrite::{Database, DatabaseOptions, IdRef};
@@ -16,6 +18,7 @@ use crate::{
     report::Figure,
     rows::{IdForm, Random, RowIds, Rows},
     tasks,
+    zipf::Zipf,
 };
 
 #[derive(Debug, Args)]
@@ -32,6 +35,9 @@ pub(crate) struct ColdArguments {
     /// Memory limit of the store, MiB; half of it is cache
     #[arg(long, default_value_t = 64)]
     memory: u64,
+    /// Popularity of the ids: uniform, or after Zipf with exponent 0.99
+    #[arg(long)]
+    zipf: bool,
     /// Reads in flight
     #[arg(long, default_value_t = 64)]
     depth: usize,
@@ -43,8 +49,25 @@ pub(crate) struct ColdArguments {
     rounds: usize,
 }
 
+/// What is read: the ids, and how popular each is.
+struct Wanted {
+    ids: RowIds,
+    rows: usize,
+    zipf: Option<Zipf>,
+}
+
+impl Wanted {
+    fn draw(&self, random: &mut Random) -> IdRef<'_> {
+        let row = match &self.zipf {
+            Some(zipf) => usize::try_from(zipf.draw(random)).expect("below the number of rows"),
+            None => random.below(self.rows),
+        };
+        self.ids.get(row)
+    }
+}
+
 pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figure>> {
-    let ids = build(place, arguments)?;
+    let wanted = build(place, arguments)?;
     let store =
         nephrite::blocking::Store::open(place.join("store"), place.config(arguments.memory << 20))?;
     let blocking = store.database("vectors")?;
@@ -59,7 +82,11 @@ pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figur
     let mut get = Figure::new(format!("get, {} tasks", arguments.depth), "vectors/s");
     let mut get_many = Figure::new(format!("get_many({})", arguments.depth), "vectors/s");
     let mut misses = Figure::new("reads from disk per get", "reads");
+    let mut kept = Figure::new("cache that holds vectors without their pages", "percent");
     let reads = arguments.reads as f64;
+    if arguments.zipf {
+        read_each(&database, &wanted, arguments, u64::from(u32::MAX))?;
+    }
     for round in 0..arguments.rounds as u64 {
         let mut measure_limit = || -> Outcome<()> {
             let (count, depth) = (arguments.reads as u64, arguments.depth);
@@ -72,9 +99,11 @@ pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figur
             measure_limit()?;
         }
         let before = store.stats().io.reads;
-        get.push(reads / read_each(&database, &ids, arguments, round)?);
+        get.push(reads / read_each(&database, &wanted, arguments, round)?);
         misses.push((store.stats().io.reads - before) as f64 / reads);
-        get_many.push(reads / block_on(read_many(&database, &ids, arguments, round))?);
+        let stats = store.stats();
+        kept.push(stats.cache_record_bytes as f64 * 100.0 / stats.cache_bytes as f64);
+        get_many.push(reads / block_on(read_many(&database, &wanted, arguments, round))?);
         if round % 2 == 1 {
             measure_limit()?;
         }
@@ -85,24 +114,25 @@ pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figur
         get.ratio_to(&limit, "get / raw reads"),
         get_many.ratio_to(&limit, "get_many / raw reads"),
     ];
-    Ok([limit, get, get_many, misses].into_iter().chain(ratios).collect())
+    Ok([limit, get, get_many, misses, kept].into_iter().chain(ratios).collect())
 }
 
-/// Makes the store; its ids.
-fn build(place: &Place, arguments: &ColdArguments) -> Outcome<RowIds> {
+/// Makes the store; what is read of it.
+fn build(place: &Place, arguments: &ColdArguments) -> Outcome<Wanted> {
     let rows = Rows::generate(arguments.vectors, arguments.dim, arguments.ids_form);
     let store = place.fresh_store("store", 256 << 20)?;
     let options = DatabaseOptions::new(rows.dimension).id_kind(arguments.ids_form.kind());
     let database = store.create_database("vectors", options)?;
     rows.put_into(&database, 1000)?;
     store.close()?;
-    Ok(rows.ids)
+    let zipf = arguments.zipf.then(|| Zipf::new(arguments.vectors as u64));
+    Ok(Wanted { ids: rows.ids, rows: arguments.vectors, zipf })
 }
 
 /// Reads from `depth` tasks; seconds taken.
 fn read_each(
     database: &Database,
-    ids: &RowIds,
+    wanted: &Wanted,
     arguments: &ColdArguments,
     seed: u64,
 ) -> Outcome<f64> {
@@ -112,7 +142,7 @@ fn read_each(
         .map(|task| {
             let reads = arguments.reads / depth + usize::from(task < arguments.reads % depth);
             let random = Random::new(seed << 32 | task as u64);
-            read_some(database, ids, arguments.vectors, reads, random)
+            read_some(database, wanted, reads, random)
         })
         .collect();
     tasks::run(readers)?;
@@ -121,13 +151,12 @@ fn read_each(
 
 async fn read_some(
     database: &Database,
-    ids: &RowIds,
-    vectors: usize,
+    wanted: &Wanted,
     reads: usize,
     mut random: Random,
 ) -> Outcome<()> {
     for _ in 0..reads {
-        let vector = database.get(ids.get(random.below(vectors))).await?;
+        let vector = database.get(wanted.draw(&mut random)).await?;
         std::hint::black_box(vector.ok_or("a stored vector is missing")?[0]);
     }
     Ok(())
@@ -136,7 +165,7 @@ async fn read_some(
 /// Reads `depth` ids at a time from one task; seconds taken.
 async fn read_many(
     database: &Database,
-    ids: &RowIds,
+    wanted: &Wanted,
     arguments: &ColdArguments,
     seed: u64,
 ) -> Outcome<f64> {
@@ -145,9 +174,8 @@ async fn read_many(
     let mut left = arguments.reads;
     while 0 < left {
         let count = left.min(arguments.depth);
-        let wanted: Vec<IdRef<'_>> =
-            (0..count).map(|_| ids.get(random.below(arguments.vectors))).collect();
-        for vector in database.get_many(&wanted).await? {
+        let ids: Vec<IdRef<'_>> = (0..count).map(|_| wanted.draw(&mut random)).collect();
+        for vector in database.get_many(&ids).await? {
             std::hint::black_box(vector.ok_or("a stored vector is missing")?[0]);
         }
         left -= count;

@@ -21,6 +21,7 @@ mod synced;
 mod table;
 pub mod targets;
 mod tasks;
+mod zipf;
 
 /// A benchmark ends with the first thing that goes wrong.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -3,13 +3,13 @@
 use super::{
     limit::Limit,
     rival::{Kind, Open, Rival, Shape, Wait},
-    zipf::Zipf,
 };
 use crate::{
     Outcome,
     clock::{Stopwatch, cpu_seconds},
     place::{Place, disk_bytes, evict},
     rows::{Random, shuffle},
+    zipf::Zipf,
 };
 
 /// Names and units; a sample names its workload by its place here.

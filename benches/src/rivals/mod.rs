@@ -28,7 +28,6 @@ mod rival;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
 mod tokio_fs;
-mod zipf;
 
 use std::{io::Write, process::ExitCode};
 
@@ -37,13 +36,13 @@ use clap::Parser;
 use self::{
     cycle::{Cycle, WORKLOADS},
     rival::{Kind, Shape},
-    zipf::Zipf,
 };
 use crate::{
     Outcome, machine,
     place::{Place, PlaceArguments},
     report::{Figure, Report},
     table::Table,
+    zipf::Zipf,
 };
 
 /// Measure Nephrite beside other stores

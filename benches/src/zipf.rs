@@ -7,7 +7,7 @@ const EXPONENT: f64 = 0.99;
 
 /// Draws ranks with probability proportional to `1 / rank^0.99`, and scatters them.
 #[derive(Debug)]
-pub(super) struct Zipf {
+pub(crate) struct Zipf {
     /// Of the ranks up to each, as a share of all.
     shares: Vec<f64>,
     /// The id of each rank.
@@ -15,7 +15,7 @@ pub(super) struct Zipf {
 }
 
 impl Zipf {
-    pub(super) fn new(ids: u64) -> Self {
+    pub(crate) fn new(ids: u64) -> Self {
         let mut sum = 0.0;
         let mut shares: Vec<f64> = (1..=ids)
             .map(|rank| {
@@ -29,7 +29,7 @@ impl Zipf {
         Self { shares, ids: of_ranks }
     }
 
-    pub(super) fn draw(&self, random: &mut Random) -> u64 {
+    pub(crate) fn draw(&self, random: &mut Random) -> u64 {
         let share = random.next_share();
         let rank = self.shares.partition_point(|of_rank| *of_rank < share);
         self.ids[rank.min(self.ids.len() - 1)]
