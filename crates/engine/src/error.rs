@@ -264,3 +264,106 @@ impl From<LoadError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nephrite_format::FileKind;
+
+    use super::*;
+
+    #[test]
+    fn each_message_has_what_it_was_given_and_says_what_to_do() {
+        let (name, path) = ("vectors".to_owned(), PathBuf::from("place"));
+        let cases = [
+            (Error::corrupt("f.seg", 812, "bad"), &["f.seg", "812", "bad", "`verify`"][..]),
+            (Error::poisoned_by(&Error::Closed), &["is closed", "open it again"]),
+            (Error::Closed, &["open it again"]),
+            (
+                Error::VersionUnsupported { file: "f.seg".to_owned(), found: 9, newest: 1 },
+                &["f.seg", "9", "up to 1", "newer"],
+            ),
+            (Error::DatabaseNotFound { name: name.clone() }, &["\"vectors\"", "`list`"]),
+            (Error::DatabaseExists { name: name.clone() }, &["\"vectors\"", "choose another"]),
+            (Error::InvalidName { name, reason: "too long" }, &["\"vectors\"", "too long"]),
+            (
+                Error::NotAStore { path: path.clone(), reason: "no manifest".to_owned() },
+                &["place", "no manifest"],
+            ),
+            (Error::StoreExists { path: path.clone() }, &["place", "open it instead"]),
+            (Error::Locked { path }, &["place", "close it there first"]),
+            (Error::Dimension { expected: 4, found: 3 }, &["3 elements", "stores 4"]),
+            (Error::InvalidId { reason: "empty".to_owned() }, &["empty"]),
+            (Error::WrongIdKind { expected: IdKind::Bytes }, &["this database has"]),
+            (Error::NotFound { id: Id::U64(7) }, &["id 7", "`put` inserts"]),
+            (Error::BatchTooLarge { bytes: 9, limit: 8 }, &["9 bytes", "8 is", "split it"]),
+            (Error::Cache { reason: "full".into() }, &["full", "`memory_limit`"]),
+        ];
+        for (error, parts) in cases {
+            let text = error.to_string();
+            for part in parts {
+                assert!(text.contains(part), "{part:?} is not in: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_that_the_format_finds_keeps_its_file_and_its_place() {
+        let file = || "f.seg".to_owned();
+        let (expected, found) = (FileKind::Segment, FileKind::Manifest);
+        let cases = [
+            (FormatError::Corrupt { file: file(), offset: 8, what: "bad".to_owned() }, 8, "bad"),
+            (
+                FormatError::FeatureUnsupported { file: file(), offset: 8, what: "x".to_owned() },
+                8,
+                "does not have x",
+            ),
+            (FormatError::NotNephrite { file: file() }, 0, "does not begin"),
+            (FormatError::WrongKind { file: file(), expected, found }, 0, "belongs"),
+            (FormatError::WrongIdentity { file: file(), what: "store".to_owned() }, 0, "store"),
+        ];
+        for (error, place, said) in cases {
+            let error = Error::from(error);
+            let Error::Corrupt { file, offset, what } = &error else { panic!("{error:?}") };
+            assert_eq!((file.as_str(), *offset), ("f.seg", place), "{what}");
+            assert!(what.contains(said) && error.is_corrupt(), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_damage_is_not_taken_for_it() {
+        let newer = FormatError::VersionUnsupported { file: "f".to_owned(), found: 2, newest: 1 };
+        assert!(matches!(
+            Error::from(newer),
+            Error::VersionUnsupported { found: 2, newest: 1, .. }
+        ));
+        let layout = FormatError::InvalidLayout { field: "dimension", reason: "0".to_owned() };
+        assert!(matches!(Error::from(layout), Error::InvalidConfig { field: "dimension", .. }));
+        let cache = Error::from(PagerError::TooManyFiles);
+        assert!(matches!(cache, Error::Cache { .. }) && !cache.is_corrupt());
+    }
+
+    #[test]
+    fn an_error_comes_through_the_cache_as_it_was_and_others_as_the_caches() {
+        let ours = LoadError::new(Error::corrupt("f.seg", 4096, "bad"));
+        assert!(matches!(Error::from(ours.clone()), Error::Corrupt { offset: 4096, .. }));
+        assert!(matches!(Error::from(ours), Error::Corrupt { .. }), "to each who waited");
+
+        let other = Error::from(LoadError::abandoned());
+        assert!(matches!(other, Error::Cache { .. }), "{other:?}");
+        assert!(other.to_string().contains("abandoned"), "{other}");
+    }
+
+    #[test]
+    fn only_a_full_disk_is_one_and_the_cause_of_an_io_error_is_kept() {
+        let failed = |kind: std::io::ErrorKind| {
+            let (path, source) = (std::path::Path::new("f.seg"), std::io::Error::from(kind));
+            Error::from(IoError::new(nephrite_io::IoOperation::Write, path, source))
+        };
+        let full = failed(std::io::ErrorKind::StorageFull);
+        assert!(full.is_disk_full() && !full.is_corrupt(), "{full}");
+        assert!(error::Error::source(&full).is_some(), "the cause is kept");
+
+        assert!(!failed(std::io::ErrorKind::PermissionDenied).is_disk_full());
+        assert!(!Error::Closed.is_disk_full() && error::Error::source(&Error::Closed).is_none());
+    }
+}

@@ -166,9 +166,40 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_way_out() {
-        let error = PagerError::TooSmall { cache_bytes: 100, minimum_bytes: 65_536 };
+    fn messages_name_the_bound_and_the_way_out() {
+        let (page_bytes, largest_bytes) = (5000, 65_536);
+        let cases = [
+            (
+                PagerError::TooSmall { cache_bytes: 100, minimum_bytes: 65_536 },
+                &["100 bytes", "at least 65536 bytes"][..],
+            ),
+            (
+                PagerError::TooLarge { cache_bytes: 900, maximum_bytes: 800 },
+                &["900 bytes", "the most is 800"],
+            ),
+            (
+                PagerError::PageBytes { page_bytes, largest_bytes },
+                &["5000 bytes", "a multiple of 4096 up to 65536"],
+            ),
+            (PagerError::TableMemory { bytes: 77 }, &["77 bytes", "free memory"]),
+            (PagerError::TooManyFiles, &["close some"]),
+        ];
+        for (error, parts) in cases {
+            let text = error.to_string();
+            for part in parts {
+                assert!(text.contains(part), "{part:?} is not in: {text}");
+            }
+            assert!(error.source().is_none(), "{text}");
+        }
+    }
 
-        assert!(error.to_string().contains("at least 65536 bytes"));
+    #[test]
+    fn a_load_that_nobody_finished_says_what_to_do_and_has_no_cause() {
+        let (abandoned, foreign) = (LoadError::abandoned(), LoadError::foreign_buffer());
+
+        assert!(abandoned.to_string().contains("look the page up again"), "{abandoned}");
+        assert!(foreign.to_string().contains("the buffer of another load"), "{foreign}");
+        assert!(abandoned.source().is_none() && foreign.source().is_none());
+        assert!(!foreign.is_abandoned());
     }
 }

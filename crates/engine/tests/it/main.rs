@@ -9,6 +9,7 @@ mod known_rows;
 mod lifecycle;
 mod pins;
 mod recovery;
+mod refusals;
 mod repair;
 mod scans;
 #[cfg(all(unix, feature = "signals"))]
