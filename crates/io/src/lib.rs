@@ -69,7 +69,8 @@ mod mapping;
 mod metadata;
 mod metadata_lane;
 mod options;
-mod planted;
+#[doc(hidden)]
+pub mod planted;
 mod pool;
 mod positional;
 mod probe;
