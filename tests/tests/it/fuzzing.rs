@@ -4,27 +4,18 @@
 //! broke a promise, under names that say what. Decoders are replayed by `nephrite-format`, foreign
 //! files by the program's own tests. `docs/fuzzing.md` tells how to add one.
 
-use std::{fs, path::PathBuf};
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+
+use std::path::Path;
 
 use nephrite_tests::fuzzing::TARGETS;
-
-fn folder(kind: &str, target: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(kind).join(target)
-}
 
 #[test]
 fn every_input_that_was_kept_runs_through() {
     for (target, driver) in TARGETS {
-        let mut seeds = 0;
-        for kind in ["corpus", "findings"] {
-            let Ok(entries) = fs::read_dir(folder(kind, target)) else { continue };
-            for entry in entries {
-                let path = entry.expect(target).path();
-                eprintln!("{}", path.display());
-                driver(&fs::read(&path).expect(target));
-                seeds += usize::from(kind == "corpus");
-            }
-        }
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+        let seeds = replay::replay(&folder, target, driver);
         assert!(3 <= seeds, "{target} has a corpus of {seeds} files");
     }
 }

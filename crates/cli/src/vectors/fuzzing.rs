@@ -78,23 +78,18 @@ fn with_file(name: &str, data: &[u8], read: impl FnOnce(&Path)) {
 }
 
 #[cfg(test)]
+#[path = "../../../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_input_that_was_kept_is_read_to_its_end_or_refused() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
         for (target, driver) in TARGETS {
-            let mut seeds = 0;
-            for kind in ["corpus", "findings"] {
-                let Ok(entries) = fs::read_dir(root.join(kind).join(target)) else { continue };
-                for entry in entries {
-                    let path = entry.expect(target).path();
-                    eprintln!("{}", path.display());
-                    driver(&fs::read(&path).expect(target));
-                    seeds += usize::from(kind == "corpus");
-                }
-            }
+            let seeds = replay::replay(&folder, target, driver);
             assert!(3 <= seeds, "{target} has a corpus of {seeds} files");
         }
     }
