@@ -1,13 +1,14 @@
 //! `import`: how fast a bulk load becomes durable.
 //!
-//! One round loads all rows with `put_many` into an empty store, `Buffered`, and flushes; the clock
-//! runs from the first batch to the end of the flush. Beside it the same number of bytes is
-//! written in order with direct I/O and synced. Which of the two comes first alternates.
+//! One round loads all rows with `put_many` into an empty store, `Buffered` (with `--synced` each
+//! batch is durable before the next), and flushes; the clock runs from the first batch to the end
+//! of the flush. Beside it the same number of bytes is written in order with direct I/O and synced.
+//! Which of the two comes first alternates.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use nephrite::DatabaseOptions;
+use nephrite::{DatabaseOptions, Durability};
 
 use crate::{
     Outcome,
@@ -38,6 +39,9 @@ pub(crate) struct ImportArguments {
     /// Vectors per `put_many`
     #[arg(long, default_value_t = 1000)]
     batch: usize,
+    /// Make every batch durable before the next
+    #[arg(long)]
+    synced: bool,
     /// Rounds
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -90,9 +94,10 @@ fn load(place: &Place, arguments: &ImportArguments, rows: &Rows, copies: u64) ->
     let databases: Vec<_> = (0..copies)
         .map(|copy| store.create_database(&format!("copy-{copy}"), options.clone()))
         .collect::<Result<_, _>>()?;
+    let durability = if arguments.synced { Durability::Synced } else { Durability::Buffered };
     let watch = Stopwatch::start();
     for database in &databases {
-        rows.put_into(database, arguments.batch)?;
+        rows.put_into_with(database, arguments.batch, durability)?;
     }
     store.flush()?;
     let seconds = watch.seconds();

@@ -23,6 +23,11 @@ impl Figure {
         self.samples.push(sample);
     }
 
+    /// Whether nothing was measured.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
     /// Sample by sample, this divided by `baseline`: each pair was measured side by side.
     pub(crate) fn ratio_to(&self, baseline: &Self, name: impl Into<String>) -> Self {
         let pairs = self.samples.iter().zip(&baseline.samples);

@@ -73,17 +73,27 @@ impl Rows {
 
     /// Stores all rows, `Buffered`, this many per call.
     pub(crate) fn put_into(&self, database: &blocking::Database, batch: usize) -> Outcome<()> {
+        self.put_into_with(database, batch, Durability::Buffered)
+    }
+
+    /// Stores all rows, this many per call.
+    pub(crate) fn put_into_with(
+        &self,
+        database: &blocking::Database,
+        batch: usize,
+        durability: Durability,
+    ) -> Outcome<()> {
         let dimension = self.dimension as usize;
         for start in (0..self.len()).step_by(batch.max(1)) {
             let end = self.len().min(start + batch.max(1));
             let vectors = &self.vectors[start * dimension..end * dimension];
             match &self.ids {
                 RowIds::U64(ids) => {
-                    database.put_many(Ids::U64(&ids[start..end]), vectors, Durability::Buffered)?;
+                    database.put_many(Ids::U64(&ids[start..end]), vectors, durability)?;
                 }
                 RowIds::Bytes(ids) => {
                     let ids: Vec<&[u8]> = ids[start..end].iter().map(|id| &**id).collect();
-                    database.put_many(Ids::Bytes(&ids), vectors, Durability::Buffered)?;
+                    database.put_many(Ids::Bytes(&ids), vectors, durability)?;
                 }
             }
         }

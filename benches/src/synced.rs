@@ -85,7 +85,10 @@ pub(crate) fn run(place: &Place, arguments: &SyncedArguments) -> Outcome<Vec<Fig
 }
 
 fn figures(written: Figure, growing: Figure, series: Vec<Series>) -> Vec<Figure> {
-    let mut figures = Vec::new();
+    let mut figures: Vec<Figure> = series
+        .iter()
+        .map(|it| it.rate.ratio_to(&growing, format!("{} writers / raw append + sync", it.writers)))
+        .collect();
     if let Some(first) = series.first() {
         let name = format!("{} writers / raw over written blocks", first.writers);
         figures.push(first.rate.ratio_to(&written, name));

@@ -13,9 +13,10 @@ use crate::{
 };
 
 /// Names and units; a sample names its workload by its place here.
-pub(super) const WORKLOADS: [(&str, &str); 15] = [
+pub(super) const WORKLOADS: [(&str, &str); 16] = [
     ("load ascending", "vectors/s"),
     ("load shuffled", "vectors/s"),
+    ("load, a sync per batch", "vectors/s"),
     ("space", "x vectors"),
     ("open to first get", "ms"),
     ("scan", "vectors/s"),
@@ -31,18 +32,19 @@ pub(super) const WORKLOADS: [(&str, &str); 15] = [
     ("64 writers", "updates/s"),
 ];
 pub(super) const LOAD: usize = 0;
-const SHUFFLED: usize = 1;
-const SPACE: usize = 2;
-const OPEN: usize = 3;
-pub(super) const SCAN: usize = 4;
-const HOT: usize = 5;
-const HOT_MANY: usize = 6;
-pub(super) const COLD: usize = 7;
-pub(super) const COLD_P99: usize = 8;
-pub(super) const COLD_CPU: usize = 9;
-const ZIPF: usize = 10;
-pub(super) const MANY: usize = 11;
-pub(super) const UPDATES: [(usize, usize); 3] = [(12, 1), (13, 16), (14, 64)];
+pub(super) const SHUFFLED: usize = 1;
+pub(super) const LOAD_SYNCED: usize = 2;
+pub(super) const SPACE: usize = 3;
+pub(super) const OPEN: usize = 4;
+pub(super) const SCAN: usize = 5;
+pub(super) const HOT: usize = 6;
+pub(super) const HOT_MANY: usize = 7;
+pub(super) const COLD: usize = 8;
+pub(super) const COLD_P99: usize = 9;
+pub(super) const COLD_CPU: usize = 10;
+pub(super) const ZIPF: usize = 11;
+pub(super) const MANY: usize = 12;
+pub(super) const UPDATES: [(usize, usize); 3] = [(13, 1), (14, 16), (15, 64)];
 
 /// Vectors per batch of a load.
 const BATCH: usize = 1000;
@@ -67,9 +69,14 @@ pub(super) type Samples = Vec<(usize, f64)>;
 
 impl Cycle<'_> {
     pub(super) fn run(&self, open: Open) -> Outcome<Samples> {
-        let mut samples = vec![(SHUFFLED, self.load(open, "shuffled", true)?.1)];
+        let mut samples = vec![(SHUFFLED, self.load(open, "shuffled", true, Wait::Accepted)?.1)];
         self.place.remove("shuffled")?;
-        let (rival, rate) = self.load(open, "store", false)?;
+        if self.kind.persists {
+            let rate = self.load(open, "synced", false, Wait::Durable)?.1;
+            samples.push((LOAD_SYNCED, rate));
+            self.place.remove("synced")?;
+        }
+        let (rival, rate) = self.load(open, "store", false, Wait::Accepted)?;
         samples.push((LOAD, rate));
         self.hot(&*rival, &mut samples)?;
         drop(rival);
@@ -81,8 +88,14 @@ impl Cycle<'_> {
     }
 
     /// A store with all vectors, opened with room for them; vectors per second until all are
-    /// durable. Making the vectors is not counted.
-    fn load(&self, open: Open, name: &str, shuffled: bool) -> Outcome<(Box<dyn Rival>, f64)> {
+    /// durable. Each batch waits as it is told to. Making the vectors is not counted.
+    fn load(
+        &self,
+        open: Open,
+        name: &str,
+        shuffled: bool,
+        wait: Wait,
+    ) -> Outcome<(Box<dyn Rival>, f64)> {
         let mut ids: Vec<u64> = (0..self.shape.vectors).collect();
         if shuffled {
             shuffle(&mut ids, &mut Random::new(2));
@@ -96,7 +109,7 @@ impl Cycle<'_> {
             vectors.clear();
             batch.iter().for_each(|id| self.shape.make(*id, &mut vectors));
             let watch = Stopwatch::start();
-            rival.put(batch, &vectors, Wait::Accepted)?;
+            rival.put(batch, &vectors, wait)?;
             seconds += watch.seconds();
         }
         let watch = Stopwatch::start();

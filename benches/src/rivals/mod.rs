@@ -16,6 +16,7 @@ mod cycle;
 #[cfg(feature = "rivals")]
 mod fjall;
 mod flat;
+mod goals;
 mod limit;
 #[cfg(feature = "rivals")]
 mod lmdb;
@@ -174,7 +175,7 @@ fn figures(kind: &Kind) -> Vec<Figure> {
 /// Tables narrow enough to read; a cell is a median and its range.
 fn tables(arguments: &Arguments, shape: &Shape, rivals: &[(Kind, Vec<Figure>)]) -> Vec<Table> {
     const GROUPS: [(&str, std::ops::Range<usize>); 3] =
-        [("load, space, open, scan", 0..5), ("reads", 5..12), ("durable updates", 12..15)];
+        [("load, space, open, scan", 0..6), ("reads", 6..13), ("durable updates", 13..16)];
     let table = |(title, workloads): (&str, std::ops::Range<usize>)| {
         let title = format!(
             "{title}: {} vectors of {} values, {} MiB of memory when cold, {} rounds",
@@ -196,7 +197,7 @@ fn tables(arguments: &Arguments, shape: &Shape, rivals: &[(Kind, Vec<Figure>)]) 
         }
         table
     };
-    GROUPS.map(table).into()
+    GROUPS.map(table).into_iter().chain(goals::table(shape, rivals)).collect()
 }
 
 /// Today, as the system says it.

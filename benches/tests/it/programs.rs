@@ -30,7 +30,13 @@ fn rivals_go_through_all_workloads() {
     let size = ["--vectors", "2000", "--dim", "16", "--reads", "640", "--updates", "2"];
     let report = report_of(env!("CARGO_BIN_EXE_rivals"), &[&size[..], &["--rounds", "1"]].concat());
     for rival in ["nephrite", "mmap + index", "pread + index", "tokio::fs + index"] {
-        for workload in ["load shuffled", "scan", "hot get, 1 thread", "cold get_many(100)"] {
+        for workload in [
+            "load shuffled",
+            "load, a sync per batch",
+            "scan",
+            "hot get, 1 thread",
+            "cold get_many(100)",
+        ] {
             assert!(0.0 < median_of(&report, &format!("{rival}: {workload}")), "{workload}");
         }
         assert!(1.0 <= median_of(&report, &format!("{rival}: space")), "{rival}");
