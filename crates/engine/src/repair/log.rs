@@ -4,6 +4,8 @@
 //! the file. Frames of earlier lives are kept apart: their records are in segments, and they serve
 //! only to find again what a segment has lost.
 
+mod lives;
+
 use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileDetail, FileId, FileKind, Generation, Id, Lsn, PageIdentity,
     frame::{FRAME_HEADER_BYTES, FrameError, FrameKind, FrameView, decode_frame, peek_frame_bytes},
@@ -135,8 +137,7 @@ pub(super) async fn read(
         }
     }
     log.find_cut_ends();
-    log.frames.sort_by_key(|frame| (frame.first_lsn, frame.sequence));
-    log.frames.dedup_by_key(|frame| (frame.first_lsn, frame.sequence));
+    lives::keep_latest(&mut log.frames);
     Ok(log)
 }
 
@@ -402,6 +403,8 @@ impl LogFile {
         };
         self.position = Some(position);
         match self.named {
+            // Position 0 is that of a file which was made and never was a segment of the log.
+            None if position == 0 => Ok(problem.map(|what| Problem::new(0, what, Extent::Whole))),
             _ if bytes != segment_bytes && self.counts(known) => {
                 let what = format!("it has {bytes} bytes where its header says {segment_bytes}");
                 Ok(Some(Problem::new(bytes.min(segment_bytes), what, Extent::Missing)))
