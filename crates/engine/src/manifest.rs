@@ -75,7 +75,8 @@ pub(crate) struct Loaded {
     capacity: u64,
     next_sequence: FrameSequence,
     /// No mark says that the last frame was synced. If a sync failed, the frame can be read as
-    /// long as the machine runs, and no later sync makes it durable: nothing may follow it.
+    /// long as the machine runs, and no later sync makes it durable: nothing may follow it, and
+    /// nothing may rely on it ([`Manifest::make_sure`]).
     unsure: bool,
 }
 
@@ -106,6 +107,19 @@ impl Manifest {
         Self { disk, paths, store, next_file, inner: AsyncMutex::new(inner) }
     }
 
+    /// Goes on in a new file if the last change in this one may not be on disk. Before that nothing
+    /// may be done that relies on the change: no file that it freed be written or removed.
+    ///
+    /// # Errors
+    /// Why the new file cannot be written.
+    pub(crate) async fn make_sure(&self) -> Result<(), Error> {
+        let mut inner = self.inner.lock().await;
+        if inner.unsure && !planted("unsure_frame_followed") {
+            self.rotate(&mut inner, &[]).await?;
+        }
+        Ok(())
+    }
+
     /// Makes a change durable. `edits` is asked under the manifest's lock, so it sees every
     /// earlier change.
     ///
@@ -123,7 +137,7 @@ impl Manifest {
         inner.state.check(&edits);
         let (payload, count) = ManifestEdit::encode_all(&edits);
         let end = inner.offset + frame_bytes(payload.len()) as u64;
-        if inner.unsure && !planted("unsure_frame_followed") || inner.capacity < end {
+        if inner.capacity < end {
             self.rotate(&mut inner, &edits).await?;
             return Ok(result);
         }

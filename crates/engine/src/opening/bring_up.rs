@@ -297,27 +297,25 @@ impl Opening {
             Error::corrupt(crate::paths::manifest_name(newest), 0, what)
         })?;
         let next_file = Arc::new(AtomicU64::new(next_file));
-        let source = recovery::Source {
-            disk: &self.disk,
-            paths: &self.paths,
-            store,
-            manifest: &loaded.state,
-        };
+        let state = loaded.state.clone();
+        let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
+        let manifest = Manifest::resume(disk, paths, Arc::clone(&next_file), loaded);
+        self.remove_temporaries(&found).await?;
+        // Everything below goes by this state, and removes what it does not name.
+        manifest.make_sure().await?;
+        let source =
+            recovery::Source { disk: &self.disk, paths: &self.paths, store, manifest: &state };
         let log = recovery::scan_log(source).await?;
-        let catalog = loaded
-            .state
+        let catalog = state
             .databases
             .values()
             .map(|record| (record.meta.name.clone(), Entry::new(record.meta.clone())));
         let catalog: BTreeMap<_, _> = catalog.collect();
-        let next_database = next_database(&loaded.state);
+        let next_database = next_database(&state);
         for old in older {
             self.disk.remove_file(&self.paths.manifest(*old)).await?;
         }
-        self.remove_temporaries(&found).await?;
         let context = self.wal_context(store, &next_file);
-        let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
-        let manifest = Manifest::resume(disk, paths, Arc::clone(&next_file), loaded);
         self.start(lock, store, manifest, next_file, context, log, catalog, next_database).await
     }
 

@@ -12,8 +12,8 @@
 //! disk: then it was never acknowledged. Otherwise it is damage, and the open fails naming file
 //! and offset. One log segment is open and in memory at a time.
 //!
-//! Nothing on disk changes until the memtables are flushed, so a crash during recovery starts it
-//! over from the same state.
+//! Nothing on disk changes until the memtables are flushed (a manifest of unknown state was written
+//! anew before), so a crash during recovery starts it over from the same state.
 //! A database whose own segments are damaged does not stop the others: its records stay in the
 //! log until it can be opened.
 
