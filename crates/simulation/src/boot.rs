@@ -17,6 +17,7 @@ pub(crate) struct Boot {
 impl Drop for Boot {
     fn drop(&mut self) {
         self.runtime.kill();
+        self.disk.switch_off();
     }
 }
 

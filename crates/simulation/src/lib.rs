@@ -21,7 +21,7 @@
 //! | `abandon` | writes whose futures are dropped |
 //! | `inspect` | a whole store, read in every way there is |
 //! | `shape` | what a seed chooses: sizes, limits, faults |
-//! | `run`, `mending` | one run: lives, crashes, restarts, repairs |
+//! | `run`, `life`, `mending` | one run: lives, crashes, restarts, repairs |
 //! | `boot`, `scenario` | short scripts on a machine of their own |
 //! | `exhaustive` | every script, every crash, every image |
 //! | `failing` | every call that may fail |
@@ -35,6 +35,7 @@ mod exhaustive;
 mod failing;
 mod history;
 mod inspect;
+mod life;
 mod mending;
 mod options;
 mod record;

@@ -10,8 +10,9 @@ use nephrite::{
 
 use crate::{
     inspect::{Trouble, read_store},
+    life::{Fork, Life},
     options::Profile,
-    run::{Fork, Life, Run, open},
+    run::{Run, open},
     runtime::Ended,
 };
 

@@ -20,6 +20,7 @@ use nephrite_io::sim::{FaultPlan, Image, SimDisk, SimOptions, SimRandom, TraceEv
 use crate::{
     history::{DatabaseHistory, Existence, History},
     inspect::{Trouble, read_store},
+    life::{Fork, Life},
     options::{Options, Profile},
     runtime::{Ended, SimRuntime},
     shape::Shape,
@@ -83,13 +84,6 @@ enum Start {
     Machine(SimDisk),
 }
 
-/// How a life of the store ended.
-pub(crate) enum Fork {
-    Crashed,
-    Restart,
-    Over,
-}
-
 pub(crate) struct Run {
     options: Options,
     pub(crate) random: SimRandom,
@@ -100,20 +94,6 @@ pub(crate) struct Run {
     failed_opens: u32,
     /// Counters of the present machine that are in the report already.
     counted: (u64, u64),
-}
-
-/// One life of a store.
-pub(crate) struct Life {
-    disk: SimDisk,
-    pub(crate) runtime: SimRuntime,
-    /// The machine was off before: everything on disk is durable.
-    pub(crate) cold: bool,
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.runtime.kill();
-    }
 }
 
 impl Run {
@@ -145,7 +125,7 @@ impl Run {
         image.create_dir(Path::new("/sim"));
         let mut start = Start::Image(image);
         loop {
-            let life = self.begin(start);
+            let mut life = self.begin(start);
             let fork = self.live(&life);
             self.count(&life.disk);
             if fork.is_err() {
@@ -153,7 +133,10 @@ impl Run {
             }
             start = match fork? {
                 Fork::Over => return Ok(()),
-                Fork::Restart if !life.disk.has_lost_names() => Start::Machine(life.disk.reopen()),
+                Fork::Restart if !life.disk.has_lost_names() => {
+                    life.goes_on = true;
+                    Start::Machine(life.disk.reopen())
+                }
                 Fork::Crashed | Fork::Restart => {
                     self.report.crashes += 1;
                     let state = life.disk.crash();
@@ -172,7 +155,7 @@ impl Run {
             }
         };
         let runtime = SimRuntime::new(self.random.next_u64(), disk.clone());
-        Life { disk, runtime, cold }
+        Life { disk, runtime, cold, goes_on: false }
     }
 
     fn machine(&mut self, image: Image) -> SimDisk {

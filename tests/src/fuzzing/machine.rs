@@ -18,6 +18,7 @@ pub(super) struct Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.runtime.kill();
+        self.disk.switch_off();
     }
 }
 

@@ -105,7 +105,7 @@ impl SimDisk {
         }
     }
 
-    fn machine(&self) -> std::sync::MutexGuard<'_, Machine> {
+    pub(super) fn machine(&self) -> std::sync::MutexGuard<'_, Machine> {
         lock(&self.shared.machine)
     }
 

@@ -43,6 +43,7 @@ mod disk;
 mod fault;
 mod image;
 mod machine;
+mod off;
 mod options;
 mod random;
 mod storage;

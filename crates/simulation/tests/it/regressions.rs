@@ -189,8 +189,8 @@ fn directories_that_a_failed_attempt_left_are_made_durable_by_the_next() {
     assert_opens("/sim/a/b/c/store", crash.image(&[]));
 }
 
-/// Seeds 141, 391 and 2526 (`--faults failures`): a change of the manifest whose sync had failed was
-/// believed by the next process. It took a log file that the change had freed, gave it another
+/// Seeds 141, 391 and 2526 (`--faults failures`): a change of the manifest whose sync had failed
+/// was believed by the next process. It took a log file that the change had freed, gave it another
 /// header or removed it, and only then wrote the manifest anew: a power cut in between left a
 /// manifest that named the file as it had been. Seeds 698, 1683 and 2104: databases were there
 /// in that process, and gone after the cut.
