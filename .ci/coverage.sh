@@ -1,24 +1,29 @@
 #!/usr/bin/env bash
-# Line coverage of format, pager, io and engine by the tests of the workspace at their small scale.
+# Line coverage of format, pager, io and engine by their own tests at small scale, or by all.
 #
 #   .ci/coverage.sh           runs the tests, prints each crate's coverage and its least covered files
+#   .ci/coverage.sh --all     with the simulation and the integration tests, which takes much longer
 #   .ci/coverage.sh --report  prints it again for the last run
 #
 # Fails when a crate is at 85 % or below. Not counted: code of tests (`tests.rs`, folders of tests,
 # `mod tests` at the end of a file), loom models, planted bugs, and what only other systems compile.
 # What only a child process that is killed or has no rights runs is not seen: it counts as missed.
-# Needs cargo-llvm-cov and llvm-tools, which it installs. Takes about ten minutes on two cores.
+# Needs cargo-llvm-cov and llvm-tools, which it installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0 LC_ALL=C
 export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
 measured=(format pager io engine)
-tested=(-p nephrite-format -p nephrite-io -p nephrite-pager -p nephrite -p nephrite-simulation
-    -p nephrite-tests)
+tested=(-p nephrite-format -p nephrite-io -p nephrite-pager -p nephrite)
 list="${CARGO_TARGET_DIR:-target}/coverage.lcov"
 
 command -v cargo-llvm-cov >/dev/null || cargo install -q --locked cargo-llvm-cov
 rustup component add llvm-tools >/dev/null 2>&1
+case "${1:-}" in
+    '' | --report) ;;
+    --all) tested+=(-p nephrite-simulation -p nephrite-tests) ;;
+    *) sed -n '2,/^set/p' "$0" | grep '^#'; exit 64 ;;
+esac
 if [ "${1:-}" != --report ]; then
     cargo llvm-cov clean --workspace
     # A test that fails is for `cargo test` to tell; what it ran counts all the same.
