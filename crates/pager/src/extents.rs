@@ -21,6 +21,7 @@
 //! All methods run under one lock, taken for misses and for frames freed, never for hits.
 //! Tested below; the loom model `free_list` runs two allocators and one that frees.
 
+use self::class_ring::ClassRing;
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_state::Word;
 use crate::policy::{AnyPolicy, BATCH_MAX, CachePolicy, Policy, Ring, Use, batch_of, is_cold};
@@ -474,43 +475,6 @@ impl Evicted {
     }
 }
 
-/// The frames of one class in the order of their extents.
-struct ClassRing<'a> {
-    books: &'a Extents,
-    extents: &'a [u32],
-    frames: &'a [Frame],
-    frame_units: u8,
-}
-
-impl ClassRing<'_> {
-    fn slots_per_extent(&self) -> usize {
-        (self.books.extent_units / u32::from(self.frame_units)) as usize
-    }
-}
-
-impl Ring for ClassRing<'_> {
-    fn positions(&self) -> usize {
-        self.extents.len() * self.slots_per_extent()
-    }
-
-    fn frame_at(&self, position: usize) -> Option<(FrameNo, &Frame)> {
-        let extent = self.extents[position / self.slots_per_extent()];
-        let slot = u32::try_from(position % self.slots_per_extent()).ok()?;
-        if self.books.slots(extent, self.frame_units) <= slot {
-            return None;
-        }
-        let number = self.books.frame_no(extent, slot, self.frame_units);
-        Some((number, &self.frames[number.index()]))
-    }
-
-    fn frame_of(&self, number: FrameNo) -> Option<&Frame> {
-        let extent = self.books.extents.get((number.0 / self.books.extent_units) as usize)?;
-        let first = (number.0 % self.books.extent_units).is_multiple_of(self.frame_units.into());
-        let ours = extent.frame_units == self.frame_units && first;
-        ours.then(|| &self.frames[number.index()])
-    }
-}
-
 /// 256 KiB, or the largest power of two that still cuts a small arena into [`EXTENTS_WANTED`], but
 /// never less than the largest frame nor more than the arena.
 fn extent_units(units: u32, largest_units: u8) -> u32 {
@@ -519,6 +483,7 @@ fn extent_units(units: u32, largest_units: u8) -> u32 {
     power.max(u32::from(largest_units)).min(units).max(1)
 }
 
+mod class_ring;
 mod lend;
 #[cfg(test)]
 #[cfg(not(loom))]

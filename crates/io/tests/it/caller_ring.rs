@@ -1,5 +1,7 @@
 //! Rings that the calling thread drives: for blocking calls (`drive`) and as an object for hosts.
 
+mod closing;
+
 use std::future::Future;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
@@ -345,73 +347,6 @@ fn no_ring_for_callers_where_none_is_wanted() {
 
     assert_eq!((bench.disk.stats().caller_driven, bench.disk.stats().caller_parks), (0, 1));
     assert_eq!(refused.kind(), IoErrorKind::Unsupported);
-}
-
-#[test]
-fn a_closed_disk_refuses_a_driven_future() {
-    let Some(bench) = ring(DiskOptions::new()) else { return };
-    let file = blocks(&bench);
-    let one = || async { read(&*bench.disk, &file, 0, buffer(4096)).await };
-    drive(&*bench.disk, one()).unwrap();
-
-    drive(&*bench.disk, bench.disk.shutdown()).unwrap();
-
-    assert_eq!(drive(&*bench.disk, one()).unwrap_err().kind(), IoErrorKind::Closed);
-    let inside = drive(&*bench.disk, async { one().await.unwrap_err().kind() });
-    assert_eq!(inside, IoErrorKind::Closed);
-    assert_balanced(bench.disk.stats());
-}
-
-#[test]
-fn a_shutdown_waits_for_what_a_caller_has_in_flight() {
-    let Some(bench) = ring(DiskOptions::new()) else { return };
-    let (reader, mut writer) = pipe(&bench, "pipe");
-    let (started, has_started) = mpsc::channel();
-
-    std::thread::scope(|scope| {
-        let caller = scope.spawn(|| {
-            drive(&*bench.disk, async {
-                let read = read(&*bench.disk, &reader, 0, buffer(4096));
-                started.send(()).unwrap();
-                read.await
-            })
-        });
-        has_started.recv().unwrap();
-        let mut shutdown = bench.disk.shutdown();
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(shutdown.as_mut().poll(&mut context).is_pending());
-        std::io::Write::write_all(&mut writer, &[8; 4096]).unwrap();
-
-        block_on(shutdown).unwrap();
-        assert_balanced(bench.disk.stats());
-        assert_eq!(caller.join().unwrap().unwrap().as_slice(), [8; 4096]);
-    });
-}
-
-#[test]
-fn a_caller_whose_device_is_stuck_is_told_at_shutdown() {
-    let options = DiskOptions::new().drain_timeout(Duration::from_millis(50));
-    let Some(bench) = ring(options) else { return };
-    let (reader, _writer) = pipe(&bench, "pipe");
-    let (started, has_started) = mpsc::channel();
-
-    std::thread::scope(|scope| {
-        let caller = scope.spawn(|| {
-            drive(&*bench.disk, async {
-                let read = read(&*bench.disk, &reader, 0, buffer(4096));
-                started.send(()).unwrap();
-                read.await
-            })
-        });
-        has_started.recv().unwrap();
-
-        let error = block_on(bench.disk.shutdown()).unwrap_err();
-
-        assert!(error.to_string().contains("1 operations did not come back"), "{error}");
-        let told = caller.join().unwrap().unwrap_err();
-        assert!(told.to_string().contains("drain timeout"), "{told}");
-    });
-    assert_eq!(bench.disk.stats().leaked, 1);
 }
 
 pub(crate) fn is_readable(descriptor: RawFd, milliseconds: i32) -> bool {
