@@ -223,7 +223,8 @@ fn device(place: &Place, options: &str) -> Vec<Value> {
 #[test]
 fn the_drive_is_measured_at_every_size_and_depth() {
     let place = Place::new();
-    let rows = device(&place, "--direct 0 --duration 0.02 --bs 4KiB,16KiB --iodepth 1,8");
+    let rows =
+        device(&place, "--direct 0 --duration 0.02 --ramp-time 0.01 --bs 4KiB,16KiB --iodepth 1,8");
     let of = |access: &str| rows.iter().filter(|row| row["access"] == access).count();
     assert_eq!((of("randread"), of("randwrite"), of("fdatasync")), (4, 4, 2));
     assert_eq!((of("read"), of("write")), (1, 1));
@@ -231,7 +232,10 @@ fn the_drive_is_measured_at_every_size_and_depth() {
         assert!(0.0 < row["operations_per_second"].as_f64().unwrap(), "{row}");
         assert_eq!(row["latency_ns"]["count"], row["operations"]);
     }
-    let rows = device(&place, "--direct 0 --duration 0.02 --rw randread --iodepth 4 --fixedbufs");
+    let rows = device(
+        &place,
+        "--direct 0 --duration 0.02 --ramp-time 0.01 --rw randread --iodepth 4 --fixedbufs",
+    );
     assert_eq!(rows.len(), 3, "by the caller, by the disk, and with registered buffers");
     let left = std::fs::read_dir(place.path(".")).unwrap().count();
     assert_eq!(left, 0, "the file is removed");
@@ -243,7 +247,7 @@ fn fio(place: &Place, depth: u32, seconds: &str) -> Option<f64> {
         .current_dir(place.path("."))
         .args(["--name=yardstick", "--filename=fio-file", "--size=32M", "--rw=randread"])
         .args(["--bs=4k", "--ioengine=io_uring", "--direct=1", "--thread", "--time_based"])
-        .args(["--norandommap", "--output-format=json"])
+        .args(["--norandommap", "--output-format=json", "--ramp_time=500ms"])
         .arg(format!("--iodepth={depth}"))
         .arg(format!("--runtime={seconds}"))
         .output()

@@ -20,6 +20,8 @@ const FILE_BYTES_MIN: u64 = 16 << 20;
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Time of one measurement.
 const SECONDS: f64 = 0.5;
+/// The longest ramp before a measurement.
+const RAMP: Duration = Duration::from_millis(100);
 /// Sequential transfers that reach the bandwidth.
 const SEQUENTIAL_BYTES: u64 = 1 << 20;
 const SEQUENTIAL_DEPTH: usize = 8;
@@ -119,8 +121,9 @@ impl Samples {
         };
         let seconds = duration.map_or(SECONDS, |it| it.as_secs_f64().min(SECONDS));
         let duration = Duration::from_secs_f64(seconds);
-        let job =
-            Job { access, block_bytes, depth, duration, submitter: Submitter::Caller, seed: 0 };
+        let ramp = duration.min(RAMP);
+        let submitter = Submitter::Caller;
+        let job = Job { access, block_bytes, depth, ramp, duration, submitter, seed: 0 };
         Self { job, measured: Vec::new() }
     }
 

@@ -68,6 +68,10 @@ pub(crate) struct DeviceArguments {
     /// Seconds for each measurement
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "2")]
     duration: Duration,
+    /// Seconds of transfers before each measurement that are not counted: a drive is not what it is
+    /// while it still writes what the file was filled with
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "0.5")]
+    ramp_time: Duration,
     /// Measure random transfers also through the disk's own threads, with buffers registered with
     /// the kernel and without
     #[arg(long)]
@@ -177,6 +181,7 @@ fn jobs(arguments: &DeviceArguments) -> Vec<Job> {
                     access: *access,
                     block_bytes: *block_bytes,
                     depth: usize::from(*depth),
+                    ramp: arguments.ramp_time,
                     duration: arguments.duration,
                     submitter: *submitter,
                     seed: arguments.seed,

@@ -72,6 +72,8 @@ pub(in super::super) struct Job {
     pub(in super::super) access: Access,
     pub(in super::super) block_bytes: u64,
     pub(in super::super) depth: usize,
+    /// Transfers of this long before the measurement are not counted.
+    pub(in super::super) ramp: Duration,
     pub(in super::super) duration: Duration,
     pub(in super::super) submitter: Submitter,
     pub(in super::super) seed: u64,
@@ -101,7 +103,7 @@ pub(in super::super) struct Measured {
 /// Ends a measurement early by a failure, as a signal does.
 pub(in super::super) type Interrupt<'a> = &'a dyn Fn() -> Result<(), Failure>;
 
-/// Keeps blocks in flight until the time is over.
+/// Keeps blocks in flight until the time is over; what a ramp moves is not counted.
 pub(in super::super) fn run(
     target: &Target,
     job: &Job,
@@ -117,12 +119,14 @@ pub(in super::super) fn run(
         ring: ring.as_ref(),
         arrivals: Arc::default(),
         idle: buffers(target, job)?,
+        offsets: Offsets::new(target.bytes, job),
         started: vec![Stopwatch::start(); job.depth],
         in_flight: 0,
     };
+    flight.run(job.ramp, interrupt)?;
     let cpu = cpu_seconds();
     let watch = Stopwatch::start();
-    let latencies = flight.run(watch, interrupt)?;
+    let latencies = flight.run(job.duration, interrupt)?;
     let seconds = watch.seconds();
     let used = cpu_seconds().zip(cpu).map(|(after, before)| after - before);
     let operations = latencies.len();
@@ -218,6 +222,7 @@ struct Flight<'a> {
     ring: Option<&'a CallerRing>,
     arrivals: Arc<Arrivals>,
     idle: Vec<(usize, IoBuffer)>,
+    offsets: Offsets,
     started: Vec<Stopwatch>,
     in_flight: usize,
 }
@@ -225,15 +230,16 @@ struct Flight<'a> {
 impl Flight<'_> {
     fn run(
         &mut self,
-        watch: Stopwatch,
+        duration: Duration,
         interrupt: Interrupt<'_>,
     ) -> Result<Histogram<u32>, Failure> {
         let mut latencies = Histogram::new(3).map_err(Failure::error)?;
-        let mut offsets = Offsets::new(self.target.bytes, self.job);
+        let watch = Stopwatch::start();
         loop {
-            let more = watch.elapsed() < self.job.duration;
+            let more = watch.elapsed() < duration;
             while more && let Some((slot, buffer)) = self.idle.pop() {
-                self.submit(slot, buffer, offsets.next());
+                let offset = self.offsets.next();
+                self.submit(slot, buffer, offset);
             }
             if self.in_flight == 0 {
                 return Ok(latencies);
