@@ -45,6 +45,8 @@ pub struct CachedFile {
     page_bytes: u32,
     frame_units: u8,
     pub(crate) parts: Option<FileParts>,
+    /// See [`FileParts::scale`]; zero without parts.
+    part_scale: u64,
     trace: Option<FileTrace>,
 }
 
@@ -105,9 +107,10 @@ impl CachedFile {
         trace: Option<FileTrace>,
     ) -> Self {
         let Pages { count: page_count, bytes: page_bytes, units: frame_units, parts } = pages;
+        let part_scale = parts.map_or(0, FileParts::scale);
         let table_bytes = PageTable::directory_bytes(page_count) as u64;
         shared.counters.table_bytes.fetch_add(table_bytes, Relaxed);
-        Self { shared, table, key, page_count, page_bytes, frame_units, parts, trace }
+        Self { shared, table, key, page_count, page_bytes, frame_units, parts, part_scale, trace }
     }
 
     /// Looks a page up. Never blocks on I/O or on other users of the cache.
@@ -204,7 +207,7 @@ impl CachedFile {
 
     #[inline]
     pub(crate) fn part_of(&self, start: u32) -> u32 {
-        self.parts.map_or(0, |parts| parts.part_of(start))
+        FileParts::scaled(start, self.part_scale)
     }
 
     /// Asks the processor for what the next steps towards a page need: of many pages first for all
