@@ -4,7 +4,7 @@
 //! recorder that is one branch. With one, a read goes into a buffer that somebody else empties with
 //! [`TraceRecorder::take`].
 //!
-//! Guarantee: a reader never waits. A buffer that is full, or that another thread has just locked,
+//! Guarantee: a reader never waits. A buffer that is full, or all being locked by other threads,
 //! drops the read and counts it: each read is taken once or counted as dropped once. Memory is
 //! bounded by the capacity. Reads of one thread are taken in their order, and those of several in
 //! the order in which they drew their numbers.
@@ -81,15 +81,20 @@ impl TraceRecorder {
     }
 
     pub(crate) fn record(&self, read: PageRead) {
-        let shard = &self.shards[thread_number().unwrap_or(0) % self.shards.len()];
-        if let Ok(mut reads) = shard.try_lock() {
-            if reads.len() < self.shard_capacity {
-                // Relaxed: numbers only sort; each is drawn once.
-                let number = self.next_read.fetch_add(1, Ordering::Relaxed);
-                reads.push((number, read));
-                return;
+        let first = thread_number().unwrap_or(0) % self.shards.len();
+        let (before, after) = self.shards.split_at(first);
+        // The next one when its buffer is being emptied just now.
+        for shard in after.iter().chain(before) {
+            let Ok(mut reads) = shard.try_lock() else { continue };
+            if self.shard_capacity <= reads.len() {
+                break;
             }
-        } else if cfg!(planted_bug = "trace_uncounted") {
+            // Relaxed: numbers only sort; each is drawn once.
+            let number = self.next_read.fetch_add(1, Ordering::Relaxed);
+            reads.push((number, read));
+            return;
+        }
+        if cfg!(planted_bug = "trace_uncounted") {
             return;
         }
         self.dropped.fetch_add(1, Ordering::Relaxed);
