@@ -11,6 +11,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod kept;
 #[cfg(target_arch = "x86_64")]
 mod steps;
 
