@@ -1,8 +1,10 @@
 //! `open`: from a cold start to the first vector.
 //!
 //! The store was closed and its files were dropped from the system's cache. The clock runs over
-//! `Store::open`, `database` and one `get` of a random id. Beside it: what choosing the I/O backend
-//! costs (part of every open), and one direct read of a block.
+//! `Store::open`, `database` and one `get` of a random id. With `--beside` a second store of another
+//! size is opened in turn with the first, and the ratio of both is printed: what an open costs must
+//! not depend on how many vectors there are. Beside it: what choosing the I/O backend costs (part of
+//! every open), and one direct read of a block.
 
 use std::{fs, path::Path};
 
@@ -24,6 +26,12 @@ pub(crate) struct OpenArguments {
     /// Vectors in the store
     #[arg(long, default_value_t = 1_000_000)]
     vectors: usize,
+    /// A second store with this many vectors, opened in turn with the first
+    #[arg(long)]
+    beside: Option<usize>,
+    /// Only ids of this form; without it all forms, one after the other
+    #[arg(long)]
+    form: Option<IdForm>,
     /// Values per vector
     #[arg(long, default_value_t = 128)]
     dim: u32,
@@ -37,35 +45,81 @@ pub(crate) struct OpenArguments {
 
 const MEMORY_BYTES: u64 = 256 << 20;
 
-pub(crate) fn run(place: &Place, arguments: &OpenArguments) -> Outcome<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for form in [IdForm::Dense, IdForm::Shuffled, IdForm::Strings] {
-        let rows = Rows::generate(arguments.vectors, arguments.dim, form);
-        build(place, arguments, &rows)?;
-        let figure = |what, unit| Figure::new(format!("{}: {what}", form.name()), unit);
-        let mut parts = [
+const FORMS: [IdForm; 3] = [IdForm::Dense, IdForm::Shuffled, IdForm::Strings];
+
+/// A store to be opened, and what its opens took.
+struct Opened {
+    name: String,
+    rows: Rows,
+    /// Open, database, first get, total; megabytes read.
+    parts: [Figure; 5],
+}
+
+impl Opened {
+    fn build(
+        place: &Place,
+        arguments: &OpenArguments,
+        form: IdForm,
+        vectors: usize,
+    ) -> Outcome<Self> {
+        let rows = Rows::generate(vectors, arguments.dim, form);
+        let name = format!("store-{vectors}");
+        build(place, arguments, &name, &rows)?;
+        let figure = |what, unit| Figure::new(format!("{} {vectors}: {what}", form.name()), unit);
+        let parts = [
             figure("open", "ms"),
             figure("database", "ms"),
             figure("first get", "ms"),
             figure("total", "ms"),
             figure("read from disk", "MB"),
         ];
+        Ok(Self { name, rows, parts })
+    }
+
+    fn measure(
+        &mut self,
+        place: &Place,
+        arguments: &OpenArguments,
+        random: &mut Random,
+    ) -> Outcome<()> {
+        let row = random.below(self.rows.len());
+        let found = open_and_read(place, arguments, self, row)?;
+        self.parts.iter_mut().zip(found).for_each(|(part, found)| part.push(found));
+        Ok(())
+    }
+
+    fn total(&self) -> &Figure {
+        &self.parts[3]
+    }
+}
+
+pub(crate) fn run(place: &Place, arguments: &OpenArguments) -> Outcome<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for form in arguments.form.map_or(FORMS.to_vec(), |form| vec![form]) {
+        let sizes = [Some(arguments.vectors), arguments.beside];
+        let mut stores = Vec::new();
+        for vectors in sizes.into_iter().flatten() {
+            stores.push(Opened::build(place, arguments, form, vectors)?);
+        }
         let mut random = Random::new(4);
         for _ in 0..arguments.rounds {
-            let row = random.below(rows.len());
-            let found = open_and_read(place, arguments, &rows, row)?;
-            parts.iter_mut().zip(found).for_each(|(part, found)| part.push(found));
+            stores.iter_mut().try_for_each(|it| it.measure(place, arguments, &mut random))?;
         }
-        figures.extend(parts);
+        if let [one, other] = stores.as_slice() {
+            let (few, many) = (one.rows.len(), other.rows.len());
+            let name = format!("{}: total of {many} / of {few}", form.name());
+            figures.push(other.total().ratio_to(one.total(), name));
+        }
+        figures.extend(stores.into_iter().flat_map(|store| store.parts));
     }
-    figures.extend(baselines(place, arguments.rounds)?);
+    figures.extend(baselines(place, arguments)?);
     Ok(figures)
 }
 
-fn build(place: &Place, arguments: &OpenArguments, rows: &Rows) -> Outcome<()> {
-    place.remove("store")?;
+fn build(place: &Place, arguments: &OpenArguments, name: &str, rows: &Rows) -> Outcome<()> {
+    place.remove(name)?;
     let config = place.config(MEMORY_BYTES).wal_segment_bytes(arguments.wal << 20);
-    let store = Store::create(place.join("store"), config)?;
+    let store = Store::create(place.join(name), config)?;
     let options = DatabaseOptions::new(rows.dimension).id_kind(rows.ids.kind());
     let database = store.create_database("vectors", options)?;
     rows.put_into(&database, 1000)?;
@@ -76,10 +130,10 @@ fn build(place: &Place, arguments: &OpenArguments, rows: &Rows) -> Outcome<()> {
 fn open_and_read(
     place: &Place,
     arguments: &OpenArguments,
-    rows: &Rows,
+    opened: &Opened,
     row: usize,
 ) -> Outcome<[f64; 5]> {
-    let path = place.join("store");
+    let (path, rows) = (place.join(&opened.name), &opened.rows);
     let config = place.config(MEMORY_BYTES).wal_segment_bytes(arguments.wal << 20);
     evict(&path)?;
     let watch = Stopwatch::start();
@@ -99,12 +153,13 @@ fn open_and_read(
 }
 
 /// What an open cannot avoid.
-fn baselines(place: &Place, rounds: usize) -> Outcome<Vec<Figure>> {
+fn baselines(place: &Place, arguments: &OpenArguments) -> Outcome<Vec<Figure>> {
     let mut probe = Figure::new("raw: choosing the I/O backend", "ms");
     let mut read = Figure::new("raw: one direct read of 4 KiB", "ms");
-    let segment = a_segment(&place.join("store").join("segments"))?;
+    let store = format!("store-{}", arguments.vectors);
+    let segment = a_segment(&place.join(&store).join("segments"))?;
     let file = block_on(place.disk.open(&segment, OpenOptions::read_only()))?;
-    for round in 0..rounds {
+    for round in 0..arguments.rounds {
         let watch = Stopwatch::start();
         let disk = open_disk(DiskOptions::new(), place.path())?;
         probe.push(watch.seconds() * 1e3);
