@@ -139,3 +139,74 @@ fn an_interrupted_measurement_of_a_drive_leaves_no_file() {
     assert_eq!(code, Some(143), "{stderr}");
     assert_eq!(std::fs::read_dir(place.path(".")).unwrap().count(), 0, "{stderr}");
 }
+
+/// The threads of the command tell when it recovers; only Linux lets others see them.
+#[cfg(target_os = "linux")]
+mod in_recovery {
+    use nephrite::blocking::Store;
+    use nephrite::{Config, DatabaseOptions, Durability, Ids};
+
+    use super::{Child, Place, end, signal, start};
+
+    /// Vectors in the log that a crash leaves, none of them in a segment.
+    const LOGGED: u64 = 60_000;
+
+    /// What is on disk while a store with a long log is open: what a crash would leave.
+    fn leave_long_log(place: &Place, name: &str) {
+        let config = Config::new().memory_limit(1 << 30).memtable_bytes(256 << 20);
+        let store = Store::create(place.path("live"), config).unwrap();
+        let database = store.create_database("d", DatabaseOptions::new(64)).unwrap();
+        let rows = vec![0.25; 64 * 200];
+        for first in (0..LOGGED).step_by(200) {
+            let last = LOGGED <= first + 200;
+            let durability = if last { Durability::Synced } else { Durability::Buffered };
+            database.put_many(Ids::Consecutive(first), &rows, durability).unwrap();
+        }
+        copy(&place.path("live"), &place.path(name));
+        store.close().unwrap();
+    }
+
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().flatten() {
+            let (path, target) = (entry.path(), to.join(entry.file_name()));
+            if path.is_dir() {
+                copy(&path, &target);
+            } else {
+                std::fs::copy(path, target).unwrap();
+            }
+        }
+    }
+
+    /// Until the engine replays the log: its first task is there, and the last is not yet.
+    fn wait_for_recovery(child: &mut Child) {
+        let tasks = format!("/proc/{}/task", child.id());
+        let has_begun = || {
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let names =
+                tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+            names.into_iter().any(|name| name.trim_end() == "nephrite-wal")
+        };
+        while !has_begun() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was interrupted");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_signal_in_a_long_recovery_ends_the_command_and_loses_nothing() {
+        let place = Place::new();
+        leave_long_log(&place, "s");
+        // It would wait for its input for ever once the store is open.
+        let mut child = start(&place, "put s d");
+        let input = child.stdin.take().unwrap();
+        wait_for_recovery(&mut child);
+        signal(&child, "TERM");
+        let (code, stderr) = end(child);
+        drop(input);
+        assert_eq!(code, Some(143), "{stderr}");
+        assert!(stderr.contains("stopped by SIGTERM"), "{stderr}");
+        assert_eq!(place.json("stats s d")["vectors"].as_u64(), Some(LOGGED));
+        assert_eq!(place.run("verify s").code, 0);
+    }
+}
