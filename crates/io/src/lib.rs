@@ -73,6 +73,7 @@ mod options;
 pub mod planted;
 mod pool;
 mod positional;
+mod priority;
 mod probe;
 mod report;
 mod request;
@@ -110,6 +111,7 @@ pub use options::{
     DEFAULT_CALLER_RINGS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_REGISTERED_BUFFERS, DEFAULT_RING_ENTRIES,
     DEFAULT_RING_THREADS, DiskOptions,
 };
+pub use priority::give_way;
 pub use probe::PROBE_PREFIX;
 pub use report::{BackendChoice, BackendReport, LimitsReport, MappingReport, UnknownBackend};
 pub use request::{Completed, IoBuffer, OnComplete, Operation, Request};
