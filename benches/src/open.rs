@@ -1,10 +1,10 @@
 //! `open`: from a cold start to the first vector.
 //!
 //! The store was closed and its files were dropped from the system's cache. The clock runs over
-//! `Store::open`, `database` and one `get` of a random id. With `--beside` a second store of another
-//! size is opened in turn with the first, and the ratio of both is printed: what an open costs must
-//! not depend on how many vectors there are. Beside it: what choosing the I/O backend costs (part of
-//! every open), and one direct read of a block.
+//! `Store::open`, `database` and one `get` of a random id. With `--beside` a second store of
+//! another size is opened in turn with the first, and the ratio of both is printed: what an open
+//! costs must not depend on how many vectors there are. Beside it: what choosing the I/O backend
+//! costs (part of every open), and one direct read of a block.
 
 use std::{fs, path::Path};
 

@@ -72,6 +72,9 @@ pub(crate) struct Core {
     /// Held while the segments of databases change, from the manifest to the version: so who holds
     /// it sees both alike.
     pub(crate) swaps: AsyncMutex<()>,
+    /// Held by a round of flushes from its look at the segments to the end of its swap, and by a
+    /// compaction that looks at memtables. Taken before `swaps`.
+    pub(crate) flushing: AsyncMutex<()>,
     pub(crate) counters: Counters,
     pub(crate) closing: AtomicBool,
     /// The outcome of the close, for everyone who asks for it.
@@ -304,6 +307,11 @@ impl Core {
         share.saturating_sub(others).max(share / 2).max(self.config.memtable_limit())
     }
 
+    /// Tells those who write in the background how urgent it is.
+    pub(crate) fn note_fill(&self) {
+        self.read.traffic.note_fill(self.memory.bytes(), self.memtable_room());
+    }
+
     pub(crate) fn identity(&self, database: &DatabaseCore, file: FileId) -> Identity {
         Identity {
             store: self.store,
@@ -315,9 +323,8 @@ impl Core {
     }
 
     pub(crate) fn new_sink(&self) -> Arc<SegmentSink> {
-        let (files, work) = (&self.read.files, &self.read.work);
         let in_flight_max = self.config.in_flight_limit();
-        Arc::new(SegmentSink::new(self.allocate_file(), files, work, in_flight_max))
+        Arc::new(SegmentSink::new(self.allocate_file(), &self.read, in_flight_max))
     }
 
     /// An empty memtable.
@@ -470,6 +477,7 @@ impl Core {
             reserve,
             snapshots: Snapshots::default(),
             swaps: AsyncMutex::new(()),
+            flushing: AsyncMutex::new(()),
             counters: Counters::default(),
             closing: AtomicBool::new(false),
             closed: Reply::default(),

@@ -358,10 +358,7 @@ impl Database {
     /// The compaction goes on.
     pub async fn compact(&self) -> Result<(), Error> {
         self.check(&[])?;
-        let flushed = self.handle.core().ask_flush(&self.core).await;
-        // On a full disk this may be what makes room for the flush.
-        let compacted = self.handle.core().ask_compact(&self.core).await;
-        flushed.and(compacted)
+        self.handle.core().ask_compact(&self.core).await
     }
 
     /// What this database holds.

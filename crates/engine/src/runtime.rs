@@ -41,6 +41,14 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// The operating system's refusal to start a thread.
     fn spawn(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>>;
 
+    /// The same for a task that others should go before when processors are short.
+    ///
+    /// # Errors
+    /// As [`Runtime::spawn`].
+    fn spawn_behind(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
+        self.spawn(name, task)
+    }
+
     /// Runs what the last handle of a store leaves to be done, when it is dropped without a close:
     /// until its end, on the calling thread, or where this runtime runs its tasks.
     fn finish(&self, last: BoxFuture<()>);
@@ -97,6 +105,15 @@ impl Runtime for OsRuntime {
             // panic, and a panic before them does not get here.
             let _ = handle.join();
         }))
+    }
+
+    fn spawn_behind(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
+        // The thread is the task's own.
+        let behind = async move {
+            nephrite_io::give_way();
+            task.await;
+        };
+        self.spawn(name, Box::pin(behind))
     }
 
     fn finish(&self, last: BoxFuture<()>) {

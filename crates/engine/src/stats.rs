@@ -71,6 +71,8 @@ pub struct StoreStats {
     pub write_stalls: u64,
     /// Flushes that waited for compactions to catch up.
     pub flush_stalls: u64,
+    /// Pieces of flushes and compactions that waited because readers needed the disk.
+    pub writes_paced: u64,
     /// Calls that wait for the flush task; flushes of the same thing count once.
     pub jobs_waiting: u64,
     pub wal_frames: u64,
@@ -127,6 +129,7 @@ impl StoreStats {
             snapshot_age_max_micros: oldest_snapshot_micros(core),
             write_stalls: get(&core.counters.write_stalls),
             flush_stalls: get(&core.counters.flush_stalls),
+            writes_paced: get(&core.read.traffic.paced),
             jobs_waiting: core.jobs.len() as u64,
             wal_frames: get(&wal.frames),
             wal_records: get(&wal.records),

@@ -114,7 +114,12 @@ impl Version {
     }
 
     /// `inputs` became `output`, which takes their place (or left nothing behind).
-    pub(crate) fn compacted(&self, inputs: &[Arc<Segment>], output: Option<Arc<Segment>>) -> Self {
+    pub(crate) fn compacted(
+        &self,
+        inputs: &[Arc<Segment>],
+        output: Option<Arc<Segment>>,
+        live_records: u64,
+    ) -> Self {
         let is_input =
             |segment: &Arc<Segment>| inputs.iter().any(|input| Arc::ptr_eq(input, segment));
         let place = self.segments.iter().position(is_input).unwrap_or(0);
@@ -130,7 +135,7 @@ impl Version {
             known: KnownRows::of(&segments, directory.prefix()),
             directory,
             segments,
-            live_records: self.live_records,
+            live_records,
             flushes: self.flushes,
         }
     }

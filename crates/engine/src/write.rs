@@ -35,8 +35,11 @@ use crate::{
     error::Error,
     memtable::Memtable,
     version::Version,
-    wal::{Record, Refusal, Staged},
+    wal::{Claim, Record, Refusal, Staged},
 };
+
+/// Share of the memtables' memory that deletes have beyond it at the least.
+const KEPT_SHARE: u64 = 16;
 
 /// What must still hold when the change is staged.
 #[derive(Clone, Copy)]
@@ -65,6 +68,29 @@ impl Core {
     /// Cancel safety: dropped early, the change is applied as a whole or not at all.
     pub(crate) async fn write(
         &self,
+        database: &Arc<DatabaseCore>,
+        change: Change<'_>,
+        durability: Durability,
+        condition: Condition,
+    ) -> Result<bool, Error> {
+        let mut tried = false;
+        loop {
+            match self.write_once(database, change, durability, condition).await {
+                // Nothing was staged. Deletes are what makes room, as long as they do; and what
+                // was in the way may be gone after a flush.
+                Err(error) if error.is_disk_full() && change.claim() == Claim::Kept => {
+                    if !self.relieve(database).await && tried {
+                        return Err(error);
+                    }
+                    tried = true;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn write_once(
+        &self,
         database: &DatabaseCore,
         change: Change<'_>,
         durability: Durability,
@@ -77,12 +103,12 @@ impl Core {
             self.prepare_sync().await?;
         }
         let (staged, memtable) = loop {
-            self.admit().await?;
+            self.admit(change.claim()).await?;
             match self.stage(database, change, durability, condition, bytes)? {
                 Attempt::Staged(staged, memtable) => break (Some(staged), memtable),
                 Attempt::Done(memtable) => break (None, memtable),
                 Attempt::ConditionFailed => return Ok(false),
-                Attempt::NoRoom => self.wal.wait_for_room(bytes).await?,
+                Attempt::NoRoom => self.wal.wait_for_room(bytes, change.claim()).await?,
             }
         };
         if let Some(memtable) = memtable {
@@ -136,9 +162,15 @@ impl Core {
         Ok(())
     }
 
-    /// Waits while the memtables together hold as much as they may.
-    async fn admit(&self) -> Result<(), Error> {
-        let limit = self.memtable_room();
+    /// Waits while the memtables together hold as much as they may. Deletes may take what others
+    /// leave of the share, however much work goes on: on a full disk nothing is flushed before they
+    /// have made room.
+    async fn admit(&self, claim: Claim) -> Result<(), Error> {
+        let room = self.memtable_room();
+        let limit = match claim {
+            Claim::Common => room,
+            Claim::Kept => self.config.memtables_total_limit().max(room + room / KEPT_SHARE),
+        };
         if self.memory.bytes() < limit {
             return Ok(());
         }
@@ -181,7 +213,7 @@ impl Core {
                 return Ok(Attempt::ConditionFailed);
             }
         }
-        match self.wal.has_room(bytes) {
+        match self.wal.has_room(bytes, change.claim()) {
             Ok(()) => {}
             Err(Refusal::NoRoom) => return Ok(Attempt::NoRoom),
             Err(Refusal::Failed(error)) => return Err(error),
@@ -257,6 +289,7 @@ impl Core {
         let record = Record {
             bytes,
             synced,
+            claim: change.claim(),
             waiting: waits.then_some(&database.visibility),
             bulk: bulk.then_some(memtable),
         };

@@ -43,6 +43,9 @@ pub(super) enum Reason {
     Urgent,
     /// Somebody waits for it.
     Asked,
+    /// The disk is full: as fast as it goes, and without the rows that memtables hide, which can be
+    /// flushed only when there is room.
+    Full,
 }
 
 /// What to compact.
@@ -184,6 +187,11 @@ pub(super) fn pieces_worth(version: &Version, garbage_percent: u32) -> Vec<Choic
 
 fn rewritten_bytes(segment: &Segment) -> u64 {
     segment.file_bytes().saturating_sub(dead_bytes(segment))
+}
+
+/// One segment, to give back room on a full disk.
+pub(super) fn alone(segment: &Arc<Segment>) -> Choice {
+    Choice { inputs: vec![Arc::clone(segment)], reason: Reason::Full }
 }
 
 /// Whether the garbage of a database that is not open is due, by what the manifest says.

@@ -5,10 +5,11 @@
 //! other inputs are, if they are worth it.
 //!
 //! On a full disk every compaction goes down the same ladder: all its inputs; then single segments
-//! with garbage, those with the fewest live bytes first, for each rewrite gives back more than it
-//! took, and one without live rows takes nothing; when not even the smallest fits, the reserve
-//! gives its room back, and they go on. Tested in `tests/it/compaction.rs` of this crate and in
-//! `surroundings` of the workspace's tests.
+//! with rows that memtables hide (`hidden`), so that what was deleted goes without a flush, for
+//! which there is no room; then those with garbage, those with the fewest live bytes first, for
+//! each rewrite gives back more than it took, and one without live rows takes nothing; when not
+//! even the smallest fits, the reserve gives its room back, and they go on. Tested in
+//! `tests/it/compaction.rs` of this crate and in `surroundings` of the workspace's tests.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +18,10 @@ use std::{
 
 use nephrite_format::{DatabaseId, FileId};
 
-use super::choice::{self, Choice};
+use super::{
+    Goal, Wish,
+    choice::{self, Choice},
+};
 use crate::{
     core::{Core, DatabaseCore, Entry},
     error::Error,
@@ -45,8 +49,11 @@ impl Cold {
 impl Core {
     /// Does one compaction that is asked for or due; `false` when there is none.
     pub(crate) async fn compact_once(&self) -> bool {
-        if let Some((database, reply)) = self.compactions.next_asked() {
-            reply.set(self.compact_all(&database).await);
+        if let Some(Wish { database, goal, reply }) = self.compactions.next_asked() {
+            reply.set(match goal {
+                Goal::Merge => self.compact_all(&database).await,
+                Goal::Room => self.make_room(&database).await,
+            });
             return true;
         }
         for database in self.open_databases() {
@@ -149,9 +156,23 @@ impl Core {
         }
     }
 
-    /// Rewrites segments with garbage one by one, the smallest first, as long as they fit; on a
-    /// disk without any room with that of the reserve. Whether some room came back.
-    async fn compact_pieces(&self, database: &DatabaseCore) -> bool {
+    /// Rewrites segments one by one, as long as they fit; on a disk without any room with that of
+    /// the reserve. Whether some room came back.
+    pub(super) async fn compact_pieces(&self, database: &DatabaseCore) -> bool {
+        let mut freed = false;
+        // What goes in one step may be what a tombstone of the other was kept for.
+        loop {
+            let hidden = self.compact_hidden(database).await;
+            let dead = self.compact_dead(database).await;
+            if !hidden && !dead {
+                return freed;
+            }
+            freed = true;
+        }
+    }
+
+    /// Of segments with garbage, the smallest first.
+    async fn compact_dead(&self, database: &DatabaseCore) -> bool {
         let mut freed = false;
         while let Some(piece) = choice::smallest(&database.version.load()) {
             match self.try_compact(database, &piece).await {
@@ -164,7 +185,11 @@ impl Core {
     }
 
     /// A compaction whose outcome is counted and, when it fails, remembered.
-    async fn try_compact(&self, database: &DatabaseCore, choice: &Choice) -> Result<(), Error> {
+    pub(super) async fn try_compact(
+        &self,
+        database: &DatabaseCore,
+        choice: &Choice,
+    ) -> Result<(), Error> {
         let outcome = self.compact(database, choice).await;
         self.compactions.note(outcome.is_ok());
         if let Err(error) = &outcome {

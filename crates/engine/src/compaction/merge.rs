@@ -16,7 +16,7 @@ use super::pace::Pace;
 use crate::{
     error::Error,
     planted::planted,
-    segment::{ReadContext, Segment},
+    segment::{ReadContext, Segment, traffic::PIECE_BYTES},
 };
 
 /// Entries of a segment of consecutive ids that are listed at a time.
@@ -40,6 +40,7 @@ pub(super) struct Cursor {
 impl Cursor {
     /// From the first page on that can hold `from`.
     pub(super) fn new(segment: &Arc<Segment>, from: IdRef<'_>, bytes: usize) -> Self {
+        let bytes = bytes.min(PIECE_BYTES);
         let pages_at_once = u32::try_from(bytes / BLOCK_BYTES).unwrap_or(u32::MAX).max(1);
         Self {
             segment: Arc::clone(segment),
@@ -57,6 +58,11 @@ impl Cursor {
         let end = *self.ends.get(self.at)?;
         let start = if self.at == 0 { 0 } else { self.ends[self.at - 1] };
         Some(&self.keys[start..end])
+    }
+
+    /// The beginning of the key as a number that sorts like it; the largest one at the end.
+    fn head(&self) -> u64 {
+        self.key().map_or(u64::MAX, beginning)
     }
 
     /// Lists more entries when none are left; none after that is the end. What is read is paid for.
@@ -133,6 +139,17 @@ impl Cursor {
     }
 }
 
+/// The first bytes of a key, as a number that sorts like them.
+#[expect(clippy::big_endian_bytes, reason = "byte order that sorts, in memory only")]
+fn beginning(key: &[u8]) -> u64 {
+    if let Some(first) = key.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut padded = [0; 8];
+    padded[..key.len()].copy_from_slice(key);
+    u64::from_be_bytes(padded)
+}
+
 /// A number as bytes that sort like it.
 #[expect(clippy::big_endian_bytes, reason = "byte order that sorts, in memory only")]
 fn order_key(id: u64) -> [u8; 8] {
@@ -154,6 +171,12 @@ pub(super) struct Merge<'a> {
     kind: IdKind,
     /// Newest first: first the shadows, then the inputs.
     cursors: Vec<Cursor>,
+    /// Where the keys of the cursors begin: most of them need not be looked at further.
+    heads: Vec<u64>,
+    /// Cursors that must list more entries before the next id is known.
+    drained: Vec<usize>,
+    /// Inputs with entries left.
+    inputs_left: usize,
     shadows: usize,
     key: Vec<u8>,
 }
@@ -172,17 +195,26 @@ impl<'a> Merge<'a> {
         let first = first.expect("a compaction has inputs").to_id();
         let each = bytes / (shadows.len() + inputs.len());
         let cursor = |segment| Cursor::new(segment, first.as_id_ref(), each);
-        let cursors = shadows.iter().chain(inputs).map(cursor).collect();
-        Self { context, kind, cursors, shadows: shadows.len(), key: Vec::new() }
+        let cursors: Vec<Cursor> = shadows.iter().chain(inputs).map(cursor).collect();
+        Self {
+            context,
+            kind,
+            heads: vec![u64::MAX; cursors.len()],
+            drained: (0..cursors.len()).collect(),
+            inputs_left: inputs.len(),
+            cursors,
+            shadows: shadows.len(),
+            key: Vec::new(),
+        }
     }
 
     /// The next id that an input has and no shadow; its entry. The id is in [`Self::id`].
     pub(super) async fn next(&mut self, pace: &mut Pace<'_>) -> Result<Option<Entry>, Error> {
         loop {
-            for cursor in &mut self.cursors {
-                cursor.fill(self.context, pace).await?;
+            if !self.drained.is_empty() {
+                self.refill(pace).await?;
             }
-            if self.cursors[self.shadows..].iter().all(|cursor| cursor.key().is_none()) {
+            if self.inputs_left == 0 {
                 return Ok(None);
             }
             let Some((newest, row)) = self.take_smallest() else { return Ok(None) };
@@ -192,10 +224,27 @@ impl<'a> Merge<'a> {
         }
     }
 
+    /// Lists more entries where none are left.
+    async fn refill(&mut self, pace: &mut Pace<'_>) -> Result<(), Error> {
+        while let Some(position) = self.drained.pop() {
+            let cursor = &mut self.cursors[position];
+            cursor.fill(self.context, pace).await?;
+            self.heads[position] = cursor.head();
+            if cursor.key().is_none() && self.shadows <= position {
+                self.inputs_left -= 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the smallest id from every cursor that has it; the newest one says where it is.
     fn take_smallest(&mut self) -> Option<(usize, Row)> {
+        let head = *self.heads.iter().min()?;
         let mut smallest: Option<(usize, &[u8])> = None;
         for (position, cursor) in self.cursors.iter().enumerate() {
+            if self.heads[position] != head {
+                continue;
+            }
             let Some(key) = cursor.key() else { continue };
             let older = planted("oldest_version_kept");
             if smallest.is_none_or(|(_, known)| key < known || older && key == known) {
@@ -207,9 +256,13 @@ impl<'a> Merge<'a> {
         self.key.extend_from_slice(key);
         let row = self.cursors[newest].rows[self.cursors[newest].at];
         let first = if planted("oldest_version_kept") { 0 } else { newest };
-        for cursor in &mut self.cursors[first..] {
-            if cursor.key() == Some(&self.key) {
+        for (position, cursor) in self.cursors.iter_mut().enumerate().skip(first) {
+            if self.heads[position] == head && cursor.key() == Some(&self.key) {
                 cursor.at += 1;
+                self.heads[position] = cursor.head();
+                if cursor.key().is_none() {
+                    self.drained.push(position);
+                }
             }
         }
         Some((newest, row))

@@ -6,6 +6,7 @@
 //! | `due` | what the task does next, and what on a full disk |
 //! | `refused` | what failed and is not tried again at once |
 //! | `merge` | the ids of several segments in one order |
+//! | `hidden` | rows that only memtables hide, on a full disk |
 //! | `live_set` | which rows live on, and where they go |
 //! | `rewrite` | the output: rows, ids, tail |
 //! | `pace` | the bandwidth budget |
@@ -21,6 +22,7 @@
 
 mod choice;
 mod due;
+mod hidden;
 mod live_set;
 mod merge;
 mod pace;
@@ -43,6 +45,7 @@ pub(crate) use self::choice::garbage_bytes;
 use self::{
     choice::{Choice, Reason},
     due::Cold,
+    hidden::Hidden,
     pace::Pace,
     refused::Refused,
     rewrite::Plan,
@@ -90,8 +93,25 @@ pub(crate) struct Compactions {
 
 #[derive(Debug, Default)]
 struct Asked {
-    waiting: VecDeque<(Arc<DatabaseCore>, Arc<Reply<()>>)>,
+    waiting: VecDeque<Wish>,
     closed: bool,
+}
+
+/// What a caller wants of the task.
+#[derive(Debug)]
+struct Wish {
+    database: Arc<DatabaseCore>,
+    goal: Goal,
+    reply: Arc<Reply<()>>,
+}
+
+/// See [`Wish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// Everything in one segment without garbage.
+    Merge,
+    /// Room on a full disk.
+    Room,
 }
 
 impl Compactions {
@@ -100,24 +120,29 @@ impl Compactions {
     }
 
     /// The answer to a request; one that waits for the same database is shared. None: no room.
-    fn ask(&self, database: &Arc<DatabaseCore>) -> Result<Option<Arc<Reply<()>>>, Error> {
+    fn ask(
+        &self,
+        database: &Arc<DatabaseCore>,
+        goal: Goal,
+    ) -> Result<Option<Arc<Reply<()>>>, Error> {
         let mut asked = self.asked();
         if asked.closed {
             return Err(Error::Closed);
         }
-        let same = asked.waiting.iter().find(|(other, _)| Arc::ptr_eq(other, database));
-        if let Some((_, reply)) = same {
-            return Ok(Some(Arc::clone(reply)));
+        let is_same = |wish: &&Wish| Arc::ptr_eq(&wish.database, database) && wish.goal == goal;
+        if let Some(same) = asked.waiting.iter().find(is_same) {
+            return Ok(Some(Arc::clone(&same.reply)));
         }
         if ASKED_MAX <= asked.waiting.len() {
             return Ok(None);
         }
         let reply = Reply::new();
-        asked.waiting.push_back((Arc::clone(database), Arc::clone(&reply)));
+        let wish = Wish { database: Arc::clone(database), goal, reply: Arc::clone(&reply) };
+        asked.waiting.push_back(wish);
         Ok(Some(reply))
     }
 
-    fn next_asked(&self) -> Option<(Arc<DatabaseCore>, Arc<Reply<()>>)> {
+    fn next_asked(&self) -> Option<Wish> {
         let next = self.asked().waiting.pop_front();
         self.taken.notify(1);
         next
@@ -166,9 +191,17 @@ impl Compactions {
             asked.closed = true;
             std::mem::take(&mut asked.waiting)
         };
-        waiting.into_iter().for_each(|(_, reply)| reply.set(Err(Error::Closed)));
+        waiting.into_iter().for_each(|wish| wish.reply.set(Err(Error::Closed)));
         self.taken.notify(usize::MAX);
     }
+}
+
+/// What an output holds.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    rows: u32,
+    /// Rows that were left out because memtables hide them.
+    hidden: u32,
 }
 
 /// A flush that waits, counted.
@@ -188,12 +221,29 @@ impl Drop for Stalled<'_> {
 }
 
 impl Core {
-    /// Merges everything a database has in segments into one without garbage. The work is done by
-    /// the compaction task, as fast as it goes.
+    /// Flushes a database and merges its segments into one without garbage. On a full disk the
+    /// compaction may be what makes room for the flush, so both are tried once more.
     pub(crate) async fn ask_compact(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
+        let flushed = self.ask_flush(database).await;
+        let merged = self.ask_merge(database).await;
+        match flushed {
+            Err(error) if error.is_disk_full() && merged.is_ok() => {
+                self.ask_flush(database).await?;
+                self.ask_merge(database).await
+            }
+            flushed => flushed.and(merged),
+        }
+    }
+
+    /// The work is done by the compaction task, as fast as it goes.
+    async fn ask_merge(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
+        self.ask_task(database, Goal::Merge).await
+    }
+
+    async fn ask_task(&self, database: &Arc<DatabaseCore>, goal: Goal) -> Result<(), Error> {
         loop {
             let taken = self.compactions.taken.listen();
-            if let Some(reply) = self.compactions.ask(database)? {
+            if let Some(reply) = self.compactions.ask(database, goal)? {
                 self.compaction_wanted.notify(usize::MAX);
                 return reply.wait().await;
             }
@@ -230,18 +280,23 @@ impl Core {
         let (plan, live_before) = {
             // Version and live rows of one moment.
             let _swap = self.swaps.lock().await;
-            let Some(plan) = self.plan(&database.version.load(), choice) else { return Ok(()) };
+            let version = database.version.load();
+            let Some(mut plan) = self.plan(&version, choice) else { return Ok(()) };
+            if choice.reason == Reason::Full {
+                // No flush runs meanwhile: see there.
+                plan.hidden = Some(Hidden::new(database, version));
+            }
             let live = plan.inputs.iter().map(|input| u64::from(input.live_rows())).sum();
             (plan, live)
         };
         let limit = match choice.reason {
             Reason::Due => self.config.compaction_bytes_per_second,
-            Reason::Urgent | Reason::Asked => None,
+            Reason::Urgent | Reason::Asked | Reason::Full => None,
         };
         let mut pace = Pace::new(self, limit);
-        let _held = self.read.work.hold(plan.work_bytes());
+        let _held = self.read.work.hold(plan.work_bytes(&database.layout));
         let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
-        let (rows, is_empty) = (survey.rows, survey.is_empty());
+        let (rows, hidden, is_empty) = (survey.rows, survey.hidden, survey.is_empty());
         let lost_before = self.read.files.names_lost();
         let output = match is_empty {
             true => None,
@@ -255,7 +310,12 @@ impl Core {
             output.set_obsolete(&self.garbage); // nothing names it
             return Err(error);
         }
-        self.swap(database, &plan.inputs, output, live_before, rows).await?;
+        if let Some(hidden) = &plan.hidden
+            && !planted("hidden_unsynced")
+        {
+            self.keep_in_log(hidden).await?;
+        }
+        self.swap(database, &plan.inputs, output, live_before, Kept { rows, hidden }).await?;
         drop(plan); // the last reader of the inputs, unless a snapshot has them
         self.remove_garbage().await;
         self.reserve.restore().await;
@@ -286,6 +346,7 @@ impl Core {
             inputs: choice.inputs.clone(),
             shadows: segments[..at].iter().filter(meets).cloned().collect(),
             older: segments[end..].iter().filter(meets).cloned().collect(),
+            hidden: None,
             merge_bytes: usize::try_from(bytes).expect("at most 4 MiB"),
         })
     }
@@ -303,7 +364,7 @@ impl Core {
         inputs: &[Arc<Segment>],
         output: Option<Arc<Segment>>,
         live_before: u64,
-        rows: u32,
+        kept: Kept,
     ) -> Result<(), Error> {
         let swap = self.swaps.lock().await;
         // Rows that flushes buried in the inputs since they were merged. None is counted between
@@ -311,7 +372,7 @@ impl Core {
         let live_now: u64 = inputs.iter().map(|input| u64::from(input.live_rows())).sum();
         let missed = u32::try_from(live_before.saturating_sub(live_now)).unwrap_or(u32::MAX);
         if let Some(output) = &output {
-            output.live().set(rows.saturating_sub(missed));
+            output.live().set(kept.rows.saturating_sub(missed));
         }
         if planted("inputs_removed_early") {
             for input in inputs {
@@ -325,7 +386,7 @@ impl Core {
             let edit = FlushEdit {
                 database: database.id,
                 flushed_lsn: record.flushed_lsn,
-                live_records: record.live_records,
+                live_records: record.live_records.saturating_sub(u64::from(kept.hidden)),
                 added: output.iter().map(|segment| segment.meta()).collect(),
                 removed: inputs.iter().map(|segment| segment.file()).collect(),
             };
@@ -346,7 +407,9 @@ impl Core {
             return Ok(());
         }
         let version = database.version.load();
-        database.publish(&mut side, version.compacted(inputs, output.clone()));
+        let live_records = version.live_records.saturating_sub(u64::from(kept.hidden));
+        let version = version.compacted(inputs, output.clone(), live_records);
+        database.publish(&mut side, version);
         drop(side);
         if let Some(output) = &output {
             inputs.iter().for_each(|input| input.live().forward_to(output.live()));

@@ -29,6 +29,7 @@ impl<'a> Pace<'a> {
     /// `Closed` when the store is being closed.
     pub(super) async fn pay(&mut self, bytes: u64) -> Result<(), Error> {
         self.bytes += bytes;
+        self.core.note_fill();
         // What was dropped meanwhile gives its space back before a long compaction ends.
         self.core.remove_garbage().await;
         let Some(per_second) = self.bytes_per_second else { return self.core.check_open() };

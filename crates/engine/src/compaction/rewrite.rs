@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use nephrite_format::{
-    Id, IdKind, Lsn, Row,
+    Id, IdKind, Lsn, Row, VectorLayout,
     id_run::{IdIndex, IdRunBuilder},
     segment::RowOrder,
 };
 use nephrite_io::{IoBuffer, memory::AlignedBuf};
 
-use super::{live_set::LiveSet, merge::Merge, pace::Pace};
+use super::{hidden::Hidden, live_set::LiveSet, merge::Merge, pace::Pace};
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
@@ -24,11 +24,14 @@ use crate::{
         id_pages::{ID_BYTES, IdPageWriter},
         seal::{Identity, Outline, TailPages, seal_tail},
         sink::SegmentSink,
+        traffic::PIECE_BYTES,
     },
 };
 
-/// Bytes read or written at once.
-const TRANSFER_BYTES: usize = 1 << 20;
+/// Pages read or written at once: a piece, or the one page that is larger.
+fn pages_at_once(layout: &VectorLayout) -> u32 {
+    (PIECE_BYTES / layout.page_bytes() as usize).max(1).try_into().expect("at most 64 pages")
+}
 
 /// What is merged.
 pub(super) struct Plan {
@@ -38,6 +41,8 @@ pub(super) struct Plan {
     pub(super) shadows: Vec<Arc<Segment>>,
     /// Older segments: a tombstone stays when one of them can have its id.
     pub(super) older: Vec<Arc<Segment>>,
+    /// What memtables say of the inputs' ids, where rows that they hide go as well.
+    pub(super) hidden: Option<Hidden>,
     /// Bytes of memory for pieces of id runs.
     pub(super) merge_bytes: usize,
 }
@@ -48,9 +53,15 @@ impl Plan {
     }
 
     /// Bytes that carrying it out holds, beside what is in flight.
-    pub(super) fn work_bytes(&self) -> u64 {
+    pub(super) fn work_bytes(&self, layout: &VectorLayout) -> u64 {
+        let page_bytes = layout.page_bytes() as usize;
         let rows: u64 = self.inputs.iter().map(|input| u64::from(input.row_count())).sum();
-        (self.merge_bytes + 2 * TRANSFER_BYTES + ID_BYTES) as u64 + rows / 8
+        (self.merge_bytes + 2 * PIECE_BYTES.max(page_bytes) + ID_BYTES) as u64 + rows / 8
+    }
+
+    /// Whether a memtable has something newer of the id that was merged last.
+    fn is_hidden(&self, merge: &Merge<'_>) -> bool {
+        self.hidden.as_ref().is_some_and(|hidden| hidden.hides(merge.id()))
     }
 
     fn keeps_tombstone(&self, merge: &Merge<'_>) -> bool {
@@ -66,6 +77,8 @@ pub(super) struct Survey {
     pub(super) rows: u32,
     entries: u32,
     tombstones: u32,
+    /// Rows that only memtables hide: until now records of the segments.
+    pub(super) hidden: u32,
     range: Option<(Id, Id)>,
     /// The ids are consecutive numbers, without tombstones.
     consecutive: bool,
@@ -113,6 +126,7 @@ pub(super) async fn survey(
         rows: 0,
         entries: 0,
         tombstones: 0,
+        hidden: 0,
         range: None,
         consecutive: true,
         ascending: true,
@@ -120,7 +134,9 @@ pub(super) async fn survey(
     let mut merge = plan.merge(core, kind);
     let (mut last_number, mut last_place) = (None, None);
     while let Some(entry) = merge.next(pace).await? {
-        if entry.row.is_tombstone() {
+        let is_hidden = !entry.row.is_tombstone() && plan.is_hidden(&merge);
+        survey.hidden += u32::from(is_hidden);
+        if entry.row.is_tombstone() || is_hidden {
             if plan.keeps_tombstone(&merge) {
                 survey.note(&merge, &mut last_number);
                 survey.tombstones += 1;
@@ -226,14 +242,16 @@ async fn write_ids(
     let mut filter = metadata.new_filter(survey.entries);
     let mut merge = plan.merge(core, identity.id_kind);
     while let Some(entry) = merge.next(pace).await? {
-        if entry.row.is_tombstone() {
+        let live = &survey.live[entry.input];
+        // What the first pass found hidden is; a memtable may hide more by now.
+        let is_hidden = || plan.hidden.is_some() && !live.contains(entry.row);
+        if entry.row.is_tombstone() || is_hidden() {
             if plan.keeps_tombstone(&merge) {
                 builder.push(merge.id(), Row::TOMBSTONE);
                 filter.iter_mut().for_each(|filter| filter.insert(merge.id()));
             }
             continue;
         }
-        let live = &survey.live[entry.input];
         assert!(live.contains(entry.row), "both passes see the same files");
         builder.push(merge.id(), live.new_row(entry.row));
         filter.iter_mut().for_each(|filter| filter.insert(merge.id()));
@@ -254,7 +272,7 @@ async fn write(
 ) -> Result<(), Error> {
     let bytes = buffer.len() as u64;
     let file = sink.file().await?;
-    sink.make_room().await?;
+    sink.make_room(buffer.len()).await?;
     sink.submit(&file, vec![(offset, buffer)]);
     drop(file); // nobody waits while holding a file
     pace.pay(bytes).await
@@ -282,8 +300,7 @@ impl RowReader {
         let holds =
             self.loaded.is_some_and(|(first, count)| (first..first + count).contains(&place.page));
         if !holds {
-            let pages = u32::try_from(TRANSFER_BYTES).expect("1 MiB") / layout.page_bytes();
-            let count = pages.min(segment.vector_pages() - place.page);
+            let count = pages_at_once(layout).min(segment.vector_pages() - place.page);
             self.buffer = Some(segment.read_vector_pages(&core.read, place.page, count).await?);
             self.loaded = Some((place.page, count));
             pace.pay(u64::from(count) * u64::from(layout.page_bytes())).await?;
@@ -312,7 +329,7 @@ impl<'a> RowWriter<'a> {
     }
 
     fn pages_per_buffer(&self) -> u32 {
-        u32::try_from(TRANSFER_BYTES).expect("1 MiB") / self.identity.layout.page_bytes()
+        pages_at_once(&self.identity.layout)
     }
 
     async fn push(&mut self, row: &[u8], pace: &mut Pace<'_>) -> Result<(), Error> {

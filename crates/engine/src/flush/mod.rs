@@ -142,6 +142,9 @@ impl Core {
     /// Flushes the oldest frozen memtable of each database: written at the same time, named by one
     /// change of the manifest.
     async fn flush_group(&self, group: &[Arc<DatabaseCore>]) -> Vec<Result<bool, Error>> {
+        all(group.iter().map(|database| self.wait_for_compactions(database))).await;
+        // The compactions that were waited for may need it.
+        let _alone = self.flushing.lock().await;
         let prepared = all(group.iter().map(|database| self.prepare(database))).await;
         let mut outcomes: Vec<Result<bool, Error>> = Vec::with_capacity(group.len());
         let mut whole = Vec::with_capacity(group.len());
@@ -196,7 +199,6 @@ impl Core {
         &self,
         database: &'a Arc<DatabaseCore>,
     ) -> Result<Option<Prepared<'a>>, Error> {
-        self.wait_for_compactions(database).await;
         let version = database.version.load();
         let Some(memtable) = version.frozen.last().map(Arc::clone) else { return Ok(None) };
         if database.check().is_err() {

@@ -31,6 +31,7 @@ impl Core {
         ids: &Listing,
     ) -> Result<Arc<Segment>, Error> {
         memtable.close_page();
+        self.note_fill();
         memtable.write_pages().await?;
         let sink = memtable.sink();
         let identity = self.identity(database, sink.id());

@@ -33,7 +33,11 @@ pub(crate) use self::{
     index::{MemIndex, Version},
     listing::{Listing, Place},
 };
-use crate::{error::Error, planted::planted, segment::sink::SegmentSink};
+use crate::{
+    error::Error,
+    planted::planted,
+    segment::{sink::SegmentSink, traffic::PIECE_BYTES},
+};
 
 /// Largest chunk: one sequential write of this size reaches the device's bandwidth.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -309,7 +313,7 @@ impl Memtable {
             Err(_) if self.sealed.load(Ordering::Acquire) => return Ok(()),
             Err(error) => return Err(error),
         };
-        sink.make_room().await?;
+        sink.make_room(CHUNK_BYTES_MAX).await?;
         let mut written = lock(&self.written);
         if sink.id() != self.sink().id() {
             return Ok(());
@@ -367,14 +371,14 @@ impl Memtable {
         }
         let file = sink.file().await?;
         loop {
-            sink.make_room().await?;
+            sink.make_room(PIECE_BYTES).await?;
             let mut written = lock(&self.written);
             if sink.id() != self.sink().id() {
                 // The flush goes on in another file, because a write to this one failed.
                 drop(written);
                 return sink.drain().await;
             }
-            let step = target.min(written.bytes + CHUNK_BYTES_MAX as u64);
+            let step = target.min(written.bytes + PIECE_BYTES as u64);
             let writes = self.unwritten(&mut written, step);
             sink.claim(&writes);
             let done = target <= written.bytes;

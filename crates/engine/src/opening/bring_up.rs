@@ -382,7 +382,8 @@ impl Opening {
         let rows_limit = self.config.row_table_limit();
         let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit(), rows_limit));
         let work = Arc::default();
-        let read = ReadContext { store, disk, files, pager, pinned_max, metadata, work };
+        let traffic = Arc::default();
+        let read = ReadContext { store, disk, files, pager, pinned_max, metadata, work, traffic };
         let (recovered, spares) = log.hand_over();
         // Files of another size come from a former configuration.
         let (spares, others): (Vec<_>, Vec<_>) =
@@ -423,7 +424,7 @@ impl Opening {
         if let Some(tracing) = tracing {
             core.spawn("nephrite-trace", tracing.run(Arc::clone(&core))).await?;
         }
-        core.spawn("nephrite-compact", Arc::clone(&core).run_compactions()).await?;
+        core.spawn_behind("nephrite-compact", Arc::clone(&core).run_compactions()).await?;
         Ok(core)
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     error::Error,
     paths::parse_segment,
     recovery::{self, RecoveredLog},
+    runtime::BoxFuture,
 };
 
 impl Core {
@@ -22,7 +23,20 @@ impl Core {
         name: &str,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
-        match self.runtime.spawn(name, Box::pin(task)) {
+        self.keep(self.runtime.spawn(name, Box::pin(task))).await
+    }
+
+    /// A task that others go before.
+    pub(super) async fn spawn_behind(
+        &self,
+        name: &str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        self.keep(self.runtime.spawn_behind(name, Box::pin(task))).await
+    }
+
+    async fn keep(&self, spawned: std::io::Result<BoxFuture<()>>) -> Result<(), Error> {
+        match spawned {
             Ok(joined) => {
                 self.tasks.lock().await.push(joined);
                 Ok(())

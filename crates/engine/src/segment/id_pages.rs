@@ -52,7 +52,7 @@ impl<'a> IdPageWriter<'a> {
         let mut buffer = aligned(pages.len())?;
         buffer.copy_from_slice(pages);
         let file = self.sink.file().await?;
-        self.sink.make_room().await?;
+        self.sink.make_room(ID_BYTES).await?;
         self.sink.submit(&file, vec![(offset, IoBuffer::Owned(buffer))]);
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! | `id_pages` | the id pages while they are being written |
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
 //! | `memory_index` | fences and filters, and the memory they take |
+//! | `traffic` | how much of that may be in flight while readers wait for the disk |
 //! | `work_memory` | what flushes and compactions hold while they run |
 //! | `reader` | an open segment: from ids to rows |
 //! | `live_rows` | how many of its rows are not garbage |
@@ -23,6 +24,7 @@ mod pages;
 pub(crate) mod reader;
 pub(crate) mod seal;
 pub(crate) mod sink;
+pub(crate) mod traffic;
 mod vectors;
 pub(crate) mod work_memory;
 

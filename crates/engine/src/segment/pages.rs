@@ -21,6 +21,7 @@ use nephrite_pager::{Bypass, CachedFile, Load, LoadError, LoadWait, Lookup, Page
 use super::{
     bypass::{Page, Wanted},
     reader::{ReadContext, Segment},
+    traffic::Traffic,
 };
 use crate::{error::Error, log_file::aligned};
 
@@ -134,6 +135,7 @@ impl Segment {
     /// `None` when the page is there or on its way, or no frame is free.
     fn begin_load(
         &self,
+        traffic: &Arc<Traffic>,
         file: &FileHandle,
         kind: Kind,
         page: u32,
@@ -144,7 +146,7 @@ impl Segment {
             Kind::Scanned => cached.start_load_for_scan(number),
             Kind::Vector | Kind::Id | Kind::Table => cached.start_load(number),
         };
-        Some(self.request(file.clone(), kind, page, load?, check))
+        Some(self.request(traffic, file.clone(), kind, page, load?, check))
     }
 
     /// A page, whole.
@@ -198,7 +200,8 @@ impl Segment {
                 }
                 Duty::Load(load) => {
                     let wait = load.wait();
-                    let request = self.request(ready.file, kind, page, load, ready.check);
+                    let request =
+                        self.request(&context.traffic, ready.file, kind, page, load, ready.check);
                     context.disk.submit(vec![request]);
                     if let Some(guard) = loaded(wait).await? {
                         return Ok(Page::Pinned(guard));
@@ -277,6 +280,7 @@ impl Segment {
 
     fn request(
         &self,
+        traffic: &Arc<Traffic>,
         file: FileHandle,
         kind: Kind,
         page: u32,
@@ -287,7 +291,9 @@ impl Segment {
         let place = self.identity.page(offset);
         let name = Arc::clone(&self.name);
         let buffer = IoBuffer::Region(load.take_buffer());
+        let loading = traffic.load();
         let on_complete = Box::new(move |done: nephrite_io::Completed| {
+            drop(loading);
             // A buffer that the ring kept (shutdown with operations in flight) abandons the load.
             let Some(IoBuffer::Region(region)) = done.buffer else { return };
             let outcome = match done.result {
@@ -375,7 +381,13 @@ pub(super) async fn prefetch(
         missing.iter().map(|(segment, _, table_page)| (*segment, *table_page)).collect();
     tables.dedup_by_key(|(segment, page)| (segment.file(), *page));
     let loads = tables.iter().filter_map(|(segment, page)| {
-        segment.begin_load(file_of(&files, segment)?, Kind::Table, *page, Check::Table)
+        segment.begin_load(
+            &context.traffic,
+            file_of(&files, segment)?,
+            Kind::Table,
+            *page,
+            Check::Table,
+        )
     });
     submit(context, loads.collect());
     drop(files); // nobody waits for a file while holding one
@@ -386,7 +398,7 @@ pub(super) async fn prefetch(
     let files = open_files(context, &missing).await?;
     // From the first frame taken to the submission nothing waits.
     let loads = missing.iter().zip(checks).filter_map(|((segment, page, _), check)| {
-        segment.begin_load(file_of(&files, segment)?, kind, *page, check)
+        segment.begin_load(&context.traffic, file_of(&files, segment)?, kind, *page, check)
     });
     submit(context, loads.collect());
     Ok(())

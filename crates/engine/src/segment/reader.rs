@@ -25,6 +25,7 @@ use super::{
     memory_index::{IndexPlace, MemoryIndex, MetadataMemory},
     pages::{Kind, prefetch},
     seal::{Identity, Tail},
+    traffic::Traffic,
     work_memory::WorkMemory,
 };
 use crate::{error::Error, files::OpenFiles, log_file::aligned, paths::segment_name};
@@ -50,6 +51,8 @@ pub(crate) struct ReadContext {
     pub(crate) metadata: Arc<MetadataMemory>,
     /// What flushes and compactions hold.
     pub(crate) work: Arc<WorkMemory>,
+    /// Page loads, and what background writes may have in flight beside them.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// See the module documentation.

@@ -24,7 +24,11 @@ use nephrite_io::{
     FileHandle, FileIdentity, IoBuffer, IoError, IoErrorKind, OpenOptions, Operation, Request,
 };
 
-use super::work_memory::{Held, WorkMemory};
+use super::{
+    reader::ReadContext,
+    traffic::Traffic,
+    work_memory::{Held, WorkMemory},
+};
 use crate::{error::Error, files::OpenFiles, paths::segment_name, planted::planted};
 
 /// A segment file under construction.
@@ -44,6 +48,7 @@ pub(crate) struct SegmentSink {
     in_flight: Arc<InFlight>,
     in_flight_max: u64,
     work: Arc<WorkMemory>,
+    traffic: Arc<Traffic>,
 }
 
 /// The file, kept open by whoever is about to write to it.
@@ -113,13 +118,9 @@ impl InFlight {
 }
 
 impl SegmentSink {
-    /// Writers wait while more than `in_flight_max` bytes are in flight.
-    pub(crate) fn new(
-        id: FileId,
-        files: &Arc<OpenFiles>,
-        work: &Arc<WorkMemory>,
-        in_flight_max: u64,
-    ) -> Self {
+    /// Writers wait while more than `in_flight_max` bytes would be in flight, or fewer (`traffic`).
+    pub(crate) fn new(id: FileId, context: &ReadContext, in_flight_max: u64) -> Self {
+        let files = &context.files;
         Self {
             id,
             files: Arc::clone(files),
@@ -136,7 +137,8 @@ impl SegmentSink {
                 files: Arc::clone(files),
             }),
             in_flight_max,
-            work: Arc::clone(work),
+            work: Arc::clone(&context.work),
+            traffic: Arc::clone(&context.traffic),
         }
     }
 
@@ -268,9 +270,15 @@ impl SegmentSink {
         }
     }
 
-    /// Waits until more may be submitted.
-    pub(crate) async fn make_room(&self) -> Result<(), Error> {
-        self.in_flight.wait_until(self.in_flight_max).await
+    /// Waits until a piece of these bytes may be submitted: while the device has enough to do, or
+    /// readers wait for it.
+    pub(crate) async fn make_room(&self, bytes: usize) -> Result<(), Error> {
+        let window = self.traffic.window(self.in_flight_max);
+        let at_most = window.saturating_sub(bytes as u64);
+        if window < self.in_flight_max && at_most < self.in_flight.bytes.load(Ordering::Relaxed) {
+            self.traffic.paced.fetch_add(1, Ordering::Relaxed); // a counter
+        }
+        self.in_flight.wait_until(at_most).await
     }
 
     /// Waits for everything submitted so far.

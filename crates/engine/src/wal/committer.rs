@@ -8,6 +8,8 @@
 //! The first failure poisons the log: the group fails, nothing is retried, nothing more is taken.
 //! Refused before anything is promised instead: records for which a full disk has no log space.
 
+mod space;
+
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
@@ -18,15 +20,13 @@ use std::{
 };
 
 use nephrite_format::{
-    BLOCK_BYTES, FileDetail, FileHeader, FrameSequence, Generation, Lsn,
+    BLOCK_BYTES, FileHeader, FrameSequence, Lsn,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes},
-    manifest::ManifestEdit,
 };
 use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write, write_synced};
 
 use super::{
-    Closed, LogPosition, RestingFile, Wal, WalContext, WalFile, WalStart, create_wal_file, finish,
-    staging::Frame,
+    Closed, LogPosition, RestingFile, Wal, WalContext, WalFile, WalStart, finish, staging::Frame,
 };
 use crate::{
     config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable,
@@ -57,6 +57,9 @@ pub(crate) struct Committer {
     manifest: Arc<Manifest>,
     current: Option<Current>,
     closed: VecDeque<(u64, RestingFile)>,
+    /// `closed` has segments that recovery found, of which nobody knows whether a sync has covered
+    /// them: they were whole when they were read, which is all that was promised.
+    recovered: bool,
     /// Full segments with frames that no sync has covered yet.
     unsynced: Vec<(u64, FileHandle)>,
     /// Segments whose headers and names in the manifest are on disk, in the order of positions.
@@ -76,6 +79,8 @@ pub(crate) struct Committer {
 
 enum Work {
     Frame(Frame),
+    /// What was written should be on disk.
+    Sync,
     /// Nothing came for a while after a sync.
     Quiet,
     /// Log space should be made or given back.
@@ -103,6 +108,7 @@ impl Committer {
                 .into_iter()
                 .map(|segment| (segment.start.segment, segment.wal))
                 .collect(),
+            recovered: true,
             unsynced: Vec::new(),
             ready: VecDeque::new(),
             spares: start.spares,
@@ -121,22 +127,18 @@ impl Committer {
         loop {
             match self.next_work().await {
                 Work::Frame(frame) => self.commit(frame).await,
+                Work::Sync => self.sync_all().await,
                 Work::Quiet => self.mark().await,
                 Work::Space => self.manage_space().await,
                 Work::Close => break,
             }
         }
-        let synced = match self.make_bulk_rows_durable().await {
-            Ok(()) => self.sync().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = synced {
-            self.poison(&error);
-        }
+        self.sync_written().await;
         let position = LogPosition { segment: self.next_position, sequence: self.next_sequence };
         let first = self.wal.ended.set(position).is_ok();
         assert!(first, "the committer ends once");
         self.wal.end.notify(usize::MAX);
+        self.wal.synced.notify(usize::MAX);
     }
 
     async fn next_work(&self) -> Work {
@@ -152,6 +154,9 @@ impl Committer {
                 }
                 if staging.closing && staging.is_empty() {
                     return Work::Close;
+                }
+                if staging.wants_sync && staging.failed.is_none() {
+                    return Work::Sync;
                 }
                 staging.is_empty()
             };
@@ -190,7 +195,12 @@ impl Committer {
             Err(error) => Err(error),
         };
         match &outcome {
-            Ok(()) => self.last_lsn = last_lsn,
+            Ok(()) => {
+                self.last_lsn = last_lsn;
+                if wants_sync {
+                    self.note_durable();
+                }
+            }
             Err(error) => self.poison(error),
         }
         for (visibility, lsn) in touched {
@@ -216,7 +226,47 @@ impl Committer {
         }
         drop(staging);
         self.wal.room.notify(usize::MAX);
+        self.wal.synced.notify(usize::MAX);
         self.context.flush_wanted.notify(usize::MAX);
+    }
+
+    /// Every record up to the last one written is on disk.
+    fn note_durable(&self) {
+        if self.recovered {
+            return;
+        }
+        self.wal.durable.store(self.last_lsn.get(), Ordering::Release);
+        self.wal.staging().wants_sync = false;
+        self.wal.synced.notify(usize::MAX);
+    }
+
+    /// As [`Self::sync_written`], with what recovery found.
+    async fn sync_all(&mut self) {
+        if std::mem::take(&mut self.recovered) {
+            for (_, found) in &self.closed {
+                if let Err(error) = self.sync_resting(*found).await {
+                    return self.poison(&error);
+                }
+            }
+        }
+        self.sync_written().await;
+    }
+
+    async fn sync_resting(&self, file: RestingFile) -> Result<(), Error> {
+        let wal = file.open(&self.context.disk, &self.context.paths).await?;
+        Ok(nephrite_io::sync(&*self.context.disk, &wal.file).await?)
+    }
+
+    /// Syncs what was written, for those who wait for it, or at the end.
+    async fn sync_written(&mut self) {
+        let synced = match self.make_bulk_rows_durable().await {
+            Ok(()) => self.sync().await,
+            Err(error) => Err(error),
+        };
+        match synced {
+            Ok(()) => self.note_durable(),
+            Err(error) => self.poison(&error),
+        }
     }
 
     async fn write(
@@ -375,114 +425,6 @@ impl Committer {
         if let Err(error) = written {
             self.poison(&error);
         }
-    }
-
-    fn space_needs_work(&self) -> bool {
-        let released = self.wal.released.load(Ordering::Acquire);
-        if self.closed.front().is_some_and(|(position, _)| *position < released) {
-            return true;
-        }
-        let staging = self.wal.staging();
-        // Ahead of need, but not for a store that is only read.
-        let low = self.current.is_some()
-            && staging.space.current as u64 <= self.context.segment_bytes / 2;
-        let wanted = staging.space.spares == 0 && (staging.wants_room || low);
-        wanted && staging.no_space.is_none() && staging.failed.is_none()
-    }
-
-    async fn manage_space(&mut self) {
-        self.recycle().await;
-        if !self.ready.is_empty() {
-            return;
-        }
-        if let Err(error) = self.make_ready().await {
-            self.wal.staging().no_space = Some(error);
-            self.wal.room.notify(usize::MAX);
-        }
-    }
-
-    /// Makes a free or new file the next segment: its header goes to disk, then its name to the
-    /// manifest. Only then may frames go there, so recovery knows which files it needs.
-    async fn make_ready(&mut self) -> Result<(), Error> {
-        let wal = match self.spares.pop() {
-            // One that cannot be opened is not tried again.
-            Some(spare) => spare.open(&self.context.disk, &self.context.paths).await?,
-            None => self.create_spare().await?,
-        };
-        let made = self.name_segment(&wal).await;
-        match made {
-            Ok(header) => {
-                let (position, offset) = (self.next_position, BLOCK_BYTES as u64);
-                self.next_position += 1;
-                self.ready.push_back(Current { wal, header, position, offset, unsynced: false });
-                let mut staging = self.wal.staging();
-                staging.space.spares += 1;
-                staging.no_space = None;
-                staging.wants_room = false;
-                drop(staging);
-                self.wal.room.notify(usize::MAX);
-                Ok(())
-            }
-            Err(error) => {
-                self.spares.push(wal.into());
-                Err(error)
-            }
-        }
-    }
-
-    async fn name_segment(&self, wal: &WalFile) -> Result<FileHeader, Error> {
-        let (disk, position) = (&*self.context.disk, self.next_position);
-        let header = FileHeader {
-            store: self.context.store,
-            file: wal.id,
-            generation: Generation::new(position),
-            detail: FileDetail::Wal { position, segment_bytes: self.context.segment_bytes },
-        };
-        let mut page = log_file::aligned(BLOCK_BYTES)?;
-        header.encode_into(&mut page);
-        write(disk, &wal.file, 0, IoBuffer::Owned(page)).await?;
-        if !planted("log_header_unsynced") {
-            nephrite_io::sync(disk, &wal.file).await?;
-        }
-        let edit = ManifestEdit::LogSegment { position, file: wal.id };
-        self.manifest.commit(|_| Ok((vec![edit], ()))).await?;
-        Ok(header)
-    }
-
-    async fn recycle(&mut self) {
-        let released = self.wal.released.load(Ordering::Acquire);
-        while self
-            .closed
-            .front()
-            .is_some_and(|(position, _)| *position < released || planted("log_never_held"))
-        {
-            let Some((position, file)) = self.closed.pop_front() else { break };
-            self.wal.segments().closed.retain(|segment| segment.start.segment != position);
-            self.unsynced.retain(|(unsynced, _)| *unsynced != position);
-            self.wal.counters.segments_recycled.fetch_add(1, Ordering::Relaxed); // a counter
-            // A file of another size comes from a former configuration.
-            let fits = file.bytes == self.context.segment_bytes;
-            if fits && self.spares.len() < SPARES_MAX {
-                self.spares.push(file);
-                self.retry_for_space();
-                continue;
-            }
-            let path = self.context.paths.wal(file.id);
-            // A file that stays is found and reused or removed by the next open.
-            let _ = self.context.disk.remove_file(&path).await;
-        }
-    }
-
-    /// A file came free: a refusal for want of space no longer holds.
-    fn retry_for_space(&self) {
-        self.wal.staging().no_space = None;
-        self.wal.room.notify(usize::MAX);
-    }
-
-    async fn create_spare(&self) -> Result<WalFile, Error> {
-        let wal = create_wal_file(&self.context).await?;
-        self.wal.counters.segments_created.fetch_add(1, Ordering::Relaxed); // a counter
-        Ok(wal)
     }
 }
 

@@ -33,7 +33,7 @@ use nephrite_io::Disk;
 pub(crate) use self::{
     committer::Committer,
     file::{RestingFile, WalFile, create_wal_file},
-    staging::{LOG_BUFFERS_BYTES, Record, Refusal, Staged},
+    staging::{Claim, LOG_BUFFERS_BYTES, Record, Refusal, Staged},
     visibility::Visibility,
 };
 use self::{group::CommitGroup, staging::Staging};
@@ -51,6 +51,11 @@ pub(crate) struct Wal {
     work: Event,
     /// Wakes writers that found no room.
     room: Event,
+    /// The last number that is on disk for certain. Release after the sync pairs with Acquire in
+    /// `reach_disk`.
+    durable: AtomicU64,
+    /// A sync has ended, or the log has failed.
+    synced: Event,
     segments: Mutex<SegmentList>,
     /// Where the log would go on after a close, once the committer has ended.
     ended: OnceLock<LogPosition>,
@@ -156,6 +161,8 @@ impl Wal {
             live: Mutex::default(),
             work: Event::new(),
             room: Event::new(),
+            durable: AtomicU64::new(0),
+            synced: Event::new(),
             segments: Mutex::new(SegmentList {
                 closed: start
                     .recovered
@@ -192,8 +199,8 @@ impl Wal {
     }
 
     /// Whether a record of this size would be staged now; otherwise the committer is told.
-    pub(crate) fn has_room(&self, bytes: usize) -> Result<(), Refusal> {
-        let outcome = self.staging().has_room(bytes);
+    pub(crate) fn has_room(&self, bytes: usize, claim: Claim) -> Result<(), Refusal> {
+        let outcome = self.staging().has_room(bytes, claim);
         if outcome.is_err() {
             self.work.notify(1);
         }
@@ -201,10 +208,10 @@ impl Wal {
     }
 
     /// Waits until a record of this size may find room. Cancel safe.
-    pub(crate) async fn wait_for_room(&self, bytes: usize) -> Result<(), Error> {
+    pub(crate) async fn wait_for_room(&self, bytes: usize, claim: Claim) -> Result<(), Error> {
         loop {
             let listener = self.room.listen();
-            match self.has_room(bytes) {
+            match self.has_room(bytes, claim) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Failed(error)) => return Err(error),
                 Err(Refusal::NoRoom) => listener.await,
@@ -241,6 +248,24 @@ impl Wal {
     pub(crate) fn nudge(&self) {
         self.staging().wants_write = true;
         self.work.notify(1);
+    }
+
+    /// Waits until every record up to `last` is on disk; asks for the sync that it takes. The
+    /// caller has seen to the bulk rows that those records name. Cancel safe.
+    pub(crate) async fn reach_disk(&self, last: Lsn) -> Result<(), Error> {
+        loop {
+            let listener = self.synced.listen();
+            if last.get() <= self.durable.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            self.check()?;
+            if self.ended.get().is_some() {
+                return Err(Error::Closed);
+            }
+            self.staging().wants_sync = true;
+            self.work.notify(1);
+            listener.await;
+        }
     }
 
     fn live(&self) -> MutexGuard<'_, BTreeSet<Lsn>> {

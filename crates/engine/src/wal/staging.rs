@@ -5,7 +5,8 @@
 //! buffer for an empty one.
 //!
 //! Guarantees: sequence numbers follow the order of records in the log; a record is accepted only
-//! if log space for it is already on disk, so a full disk refuses records and never loses one.
+//! if log space for it is already on disk, so a full disk refuses records and never loses one. The
+//! end of the last segment is kept for deletes, which are what gives a full disk its room back.
 //! Lock rule: the staging lock is taken inside a database's write lock; inside it only the
 //! registry of live memtables is locked. No await, no I/O.
 
@@ -35,6 +36,18 @@ pub(crate) enum Refusal {
     /// It will not work.
     Failed(Error),
 }
+
+/// Which log space a record may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// What is not kept for deletes.
+    Common,
+    /// All of it.
+    Kept,
+}
+
+/// Share of a log segment that is kept for deletes while no further one is ready.
+const KEPT_SHARE: usize = 4;
 
 /// What the committer takes in one piece.
 #[derive(Debug)]
@@ -83,8 +96,12 @@ pub(crate) struct LogSpace {
 }
 
 impl LogSpace {
-    fn fits(self, frame: usize) -> bool {
-        frame <= self.current || (0 < self.spares && frame <= self.segment)
+    fn fits(self, frame: usize, claim: Claim) -> bool {
+        let kept = match claim {
+            Claim::Common => self.segment / KEPT_SHARE,
+            Claim::Kept => 0,
+        };
+        frame <= self.current.saturating_sub(kept) || (0 < self.spares && frame <= self.segment)
     }
 
     /// Takes space for a frame that fits.
@@ -112,6 +129,8 @@ pub(crate) struct Staging {
     pub(crate) wants_write: bool,
     /// A writer found no room.
     pub(crate) wants_room: bool,
+    /// Someone waits for everything staged so far to be on disk.
+    pub(crate) wants_sync: bool,
     pub(crate) closing: bool,
     /// Memtables with bulk rows in records that no sync has covered.
     bulk_unsynced: Vec<Weak<Memtable>>,
@@ -130,6 +149,7 @@ pub(crate) struct Staged {
 pub(crate) struct Record<'a> {
     pub(crate) bytes: usize,
     pub(crate) synced: bool,
+    pub(crate) claim: Claim,
     /// The writer waits for the frame: through this its record becomes visible.
     pub(crate) waiting: Option<&'a Arc<Visibility>>,
     /// The rows are in the segment file of this memtable, not in the record.
@@ -147,6 +167,7 @@ impl Staging {
             failed: None,
             wants_write: false,
             wants_room: false,
+            wants_sync: false,
             closing: false,
             bulk_unsynced: Vec::new(),
         })
@@ -162,11 +183,12 @@ impl Staging {
 
     pub(crate) fn wants_commit(&self) -> bool {
         let enough = WRITE_THRESHOLD_BYTES <= self.frame.used;
-        !self.is_empty() && (self.frame.wants_sync || self.wants_write || self.closing || enough)
+        let wanted = self.frame.wants_sync || self.wants_sync || self.wants_write || self.closing;
+        !self.is_empty() && (wanted || enough)
     }
 
     /// Whether a record of this size would be accepted now.
-    pub(crate) fn has_room(&mut self, bytes: usize) -> Result<(), Refusal> {
+    pub(crate) fn has_room(&mut self, bytes: usize, claim: Claim) -> Result<(), Refusal> {
         if let Some(error) = &self.failed {
             return Err(Refusal::Failed(error.clone()));
         }
@@ -175,10 +197,10 @@ impl Staging {
         }
         let used = self.frame.used + bytes;
         let fits_buffer = used <= self.frame.buffer.len() || self.is_empty();
-        if fits_buffer && self.space.fits(frame_bytes(used - FRAME_HEADER_BYTES)) {
+        if fits_buffer && self.space.fits(frame_bytes(used - FRAME_HEADER_BYTES), claim) {
             return Ok(());
         }
-        let full = !self.space.fits(frame_bytes(bytes)) && self.is_empty();
+        let full = !self.space.fits(frame_bytes(bytes), claim) && self.is_empty();
         self.wants_write = true;
         self.wants_room = true;
         // A refusal for want of disk space is told once; then the committer tries again.
@@ -194,7 +216,7 @@ impl Staging {
         record: &Record<'_>,
         encode: impl FnOnce(&mut [u8]),
     ) -> Result<Staged, Refusal> {
-        self.has_room(record.bytes)?;
+        self.has_room(record.bytes, record.claim)?;
         let end = self.frame.used + record.bytes;
         if self.frame.buffer.len() < end {
             self.frame.buffer =
@@ -242,6 +264,7 @@ impl Staging {
         }
         let needed = frame_bytes(self.frame.used - FRAME_HEADER_BYTES);
         self.space.take(needed);
+        self.frame.wants_sync |= self.wants_sync;
         if self.frame.wants_sync {
             self.bulk_unsynced.clear(); // the committer sees to them
         }
@@ -270,7 +293,7 @@ mod tests {
     use super::*;
 
     fn record(bytes: usize) -> Record<'static> {
-        Record { bytes, synced: false, waiting: None, bulk: None }
+        Record { bytes, synced: false, claim: Claim::Kept, waiting: None, bulk: None }
     }
 
     fn staging(current: usize, spares: usize) -> Staging {
@@ -298,7 +321,7 @@ mod tests {
     #[test]
     fn no_record_is_taken_without_log_space_that_exists() {
         let mut staging = staging(4096, 0);
-        assert!(matches!(staging.has_room(5000), Err(Refusal::NoRoom)));
+        assert!(matches!(staging.has_room(5000, Claim::Kept), Err(Refusal::NoRoom)));
         staging.stage(&record(1000), |_| ()).unwrap();
         // Together they would need a second block, which the log does not have.
         assert!(matches!(staging.stage(&record(3500), |_| ()), Err(Refusal::NoRoom)));
@@ -316,8 +339,8 @@ mod tests {
     fn a_full_disk_is_told_once_and_then_tried_again() {
         let mut staging = staging(0, 0);
         staging.no_space = Some(Error::Closed);
-        assert!(matches!(staging.has_room(10), Err(Refusal::Failed(Error::Closed))));
-        assert!(matches!(staging.has_room(10), Err(Refusal::NoRoom)));
+        assert!(matches!(staging.has_room(10, Claim::Kept), Err(Refusal::Failed(Error::Closed))));
+        assert!(matches!(staging.has_room(10, Claim::Kept), Err(Refusal::NoRoom)));
     }
 
     #[test]
@@ -330,5 +353,21 @@ mod tests {
         let frame = staging.take().unwrap();
         assert_eq!(frame.used, FRAME_HEADER_BYTES + (2 << 20));
         assert!(frame.buffer[FRAME_HEADER_BYTES..frame.used].iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn the_end_of_the_last_segment_is_kept_for_deletes() {
+        let mut staging = staging(20 << 10, 0);
+        let common = || Record { claim: Claim::Common, ..record(3000) };
+        staging.stage(&common(), |_| ()).unwrap();
+        staging.take().unwrap();
+        assert_eq!(staging.space.current, 16 << 10, "a quarter of a segment is left");
+        assert!(matches!(staging.stage(&common(), |_| ()), Err(Refusal::NoRoom)));
+        staging.stage(&record(3000), |_| ()).unwrap();
+        staging.take().unwrap();
+        staging.space.spares = 1;
+        staging.stage(&common(), |_| ()).unwrap();
+        staging.take().unwrap();
+        assert_eq!((staging.space.spares, staging.space.current), (1, 8 << 10));
     }
 }

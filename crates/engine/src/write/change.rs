@@ -17,6 +17,7 @@ use crate::{
     core::DatabaseCore,
     error::Error,
     memtable::{MemIndex, Memtable, Version},
+    wal::Claim,
 };
 
 /// Vectors of a buffered write from which they bypass the log.
@@ -31,6 +32,17 @@ pub(crate) enum Change<'a> {
     Delete(IdRef<'a>),
     Batch(&'a Batch),
     Rows(Ids<'a>, &'a [f32]),
+}
+
+impl Change<'_> {
+    /// Which room the change may take.
+    pub(super) fn claim(self) -> Claim {
+        match self {
+            Change::Delete(_) => Claim::Kept,
+            Change::Batch(batch) if batch.vectors.is_empty() => Claim::Kept,
+            Change::Put(..) | Change::Batch(_) | Change::Rows(..) => Claim::Common,
+        }
+    }
 }
 
 /// Whether the vectors bypass the log.

@@ -5,6 +5,7 @@ mod basics;
 mod compaction;
 mod fault_disk;
 mod faults;
+mod full_disk;
 mod kept;
 mod known_rows;
 mod lifecycle;

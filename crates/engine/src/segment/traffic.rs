@@ -1,0 +1,144 @@
+//! Traffic: how much flushes and compactions may have in flight while readers wait for the disk.
+//!
+//! A device serves what it was given in about the order in which it came, so a read waits behind
+//! the writes before it: behind 8 MiB, several milliseconds on a device of 2 GB/s. So the *window*,
+//! the bytes that background writes may have in flight, follows the readers:
+//!
+//! | readers | memtables | window |
+//! |---|---|---|
+//! | loaded no page during the last [`CALM_PIECES`] pieces | any | all that the caller wants |
+//! | load pages | below half full | [`PIECE_BYTES`] |
+//! | load pages | half full to full | twice to eight times that |
+//! | have [`DEEP_LOADS`] and more loads in flight | any | half of that, at least a piece |
+//!
+//! Guarantees: the window is never empty, so whoever writes gets on; a piece is never split
+//! further. Nothing here waits: the sink of a segment does (`sink`), and counts when it does so for
+//! readers. Ordering: all numbers are hints, so every access is Relaxed.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// Bytes of one transfer of a flush or compaction: large enough for most of the bandwidth.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+/// Pieces without a page load after which readers count as gone.
+const CALM_PIECES: u64 = 16;
+/// Loads in flight from which readers are in need of the whole device.
+const DEEP_LOADS: u64 = 16;
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Page loads in flight.
+    loading: AtomicU64,
+    /// Page loads begun so far, and how many of them the last piece saw.
+    begun: AtomicU64,
+    seen: AtomicU64,
+    /// Pieces for which readers still count as there.
+    warm: AtomicU64,
+    /// How full the memtables are, in eighths.
+    fill: AtomicU64,
+    /// Pieces that waited for a window that readers had made small.
+    pub(crate) paced: AtomicU64,
+}
+
+/// A page load in flight.
+#[derive(Debug)]
+pub(crate) struct Loading(Arc<Traffic>);
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.0.loading.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Traffic {
+    /// A page is being loaded until the answer is dropped.
+    pub(crate) fn load(self: &Arc<Self>) -> Loading {
+        self.loading.fetch_add(1, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
+        Loading(Arc::clone(self))
+    }
+
+    /// The memtables hold `bytes` of the `room` they have.
+    pub(crate) fn note_fill(&self, bytes: u64, room: u64) {
+        let eighths = bytes.saturating_mul(8) / room.max(1);
+        self.fill.store(eighths.min(8), Relaxed);
+    }
+
+    /// Called for every piece: bytes that may be in flight, of the `most` that the caller wants.
+    pub(crate) fn window(&self, most: u64) -> u64 {
+        let begun = self.begun.load(Relaxed);
+        let loading = self.loading.load(Relaxed);
+        if self.seen.swap(begun, Relaxed) != begun || 0 < loading {
+            self.warm.store(CALM_PIECES, Relaxed);
+        } else {
+            let cooler = self.warm.load(Relaxed).saturating_sub(1);
+            self.warm.store(cooler, Relaxed);
+            if cooler == 0 {
+                return most;
+            }
+        }
+        let pieces = match self.fill.load(Relaxed) {
+            0..4 => 1,
+            4..6 => 2,
+            6..8 => 4,
+            _ => 8,
+        };
+        let pieces = if DEEP_LOADS <= loading { (pieces / 2).max(1) } else { pieces };
+        (pieces * PIECE_BYTES as u64).min(most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: u64 = 8 << 20;
+    const PIECE: u64 = PIECE_BYTES as u64;
+
+    #[test]
+    fn without_readers_the_window_is_open() {
+        let traffic = Traffic::default();
+        assert_eq!(traffic.window(MOST), MOST);
+        traffic.note_fill(1, 100);
+        assert_eq!(traffic.window(MOST), MOST);
+    }
+
+    #[test]
+    fn a_reader_narrows_the_window_until_it_has_been_gone_for_a_while() {
+        let traffic = Arc::new(Traffic::default());
+        let load = traffic.load();
+        assert_eq!(traffic.window(MOST), PIECE);
+        drop(load);
+        let narrow = (0..100).take_while(|_| traffic.window(MOST) == PIECE).count();
+        assert_eq!(narrow as u64, CALM_PIECES - 1);
+        assert_eq!(traffic.window(MOST), MOST);
+        drop(traffic.load());
+        assert_eq!(traffic.window(MOST), PIECE, "one that came and went between two pieces");
+    }
+
+    #[test]
+    fn the_window_opens_as_the_memtables_fill() {
+        let traffic = Arc::new(Traffic::default());
+        let _load = traffic.load();
+        let windows = [10, 50, 80, 100, 130].map(|percent| {
+            traffic.note_fill(percent, 100);
+            traffic.window(MOST) / PIECE
+        });
+        assert_eq!(windows, [1, 2, 4, 8, 8]);
+        assert_eq!(traffic.window(PIECE / 2), PIECE / 2, "never more than is wanted");
+    }
+
+    #[test]
+    fn many_loads_in_flight_halve_the_window_and_never_close_it() {
+        let traffic = Arc::new(Traffic::default());
+        let loads: Vec<_> = (0..DEEP_LOADS).map(|_| traffic.load()).collect();
+        assert_eq!(traffic.window(MOST), PIECE);
+        traffic.note_fill(100, 100);
+        assert_eq!(traffic.window(MOST), 4 * PIECE);
+        drop(loads);
+        assert_eq!(traffic.window(MOST), 8 * PIECE);
+    }
+}

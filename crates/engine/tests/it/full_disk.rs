@@ -1,0 +1,128 @@
+//! A disk on which no segment can be written: what deletes hide goes all the same, and nothing
+//! else.
+
+use std::io::ErrorKind;
+
+use nephrite::{
+    DatabaseOptions, Durability, Ids,
+    blocking::{Database, Store},
+};
+
+use crate::{
+    fault_disk::{Fail, faulty},
+    support::{crash_image, segment_files, small, vector},
+};
+
+const DIMENSION: usize = 128;
+const FULL: Fail = Fail::Writes(".seg", ErrorKind::StorageFull);
+
+/// A segment of these ids.
+fn put_segment(database: &Database, ids: std::ops::Range<u64>) {
+    let rows: Vec<f32> = ids.clone().flat_map(|id| vector(id, DIMENSION)).collect();
+    database.put_many(Ids::Consecutive(ids.start), &rows, Durability::Buffered).unwrap();
+    database.flush().unwrap();
+}
+
+fn delete(database: &Database, ids: impl Iterator<Item = u64>) {
+    ids.for_each(|id| assert!(database.delete(id).unwrap(), "id {id}"));
+}
+
+#[track_caller]
+fn refuses_for_room(outcome: Result<(), nephrite::Error>) {
+    assert!(matches!(&outcome, Err(error) if error.is_disk_full()), "{outcome:?}");
+}
+
+/// Deletes could not become segments, so a compaction found no garbage to give back.
+#[test]
+fn segments_whose_rows_were_all_deleted_go_without_a_flush() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    (0..3).for_each(|part| put_segment(&database, part * 300..part * 300 + 300));
+    let snapshot = database.snapshot().unwrap();
+    disk.set(FULL);
+    // Vectors that cannot be flushed lie before the deletes.
+    (900..1000).for_each(|id| database.put(id, &vector(id, DIMENSION)).unwrap());
+    delete(&database, 0..450);
+    let (bytes, syncs) = (database.stats().unwrap().segment_bytes, store.stats().wal_syncs);
+
+    refuses_for_room(database.compact());
+
+    let stats = database.stats().unwrap();
+    assert_eq!((stats.records, stats.segments), (550, 2), "the one in the middle needs room");
+    assert!(stats.segment_bytes < bytes);
+    assert!(syncs < store.stats().wal_syncs, "the log has the deletes before their rows go");
+    assert_eq!(snapshot.scan().unwrap().count(), 900, "a snapshot has what it had");
+    drop(snapshot);
+    // A crash now, and a disk with room.
+    let image = directory.path().join("image");
+    crash_image(&path, &image);
+    let after = Store::open(&image, small()).unwrap();
+    check(&after, &after.database("a").unwrap());
+    disk.set(Fail::Nothing);
+    check(&store, &database);
+}
+
+/// Ids 450 to 999 and no others, counted exactly.
+#[track_caller]
+fn check(store: &Store, database: &Database) {
+    assert_eq!(database.count().unwrap(), 550);
+    database.compact().unwrap();
+    let stats = database.stats().unwrap();
+    assert_eq!((stats.records, stats.segment_rows, stats.segment_rows_live), (550, 550, 550));
+    assert_eq!((stats.segments, stats.garbage_bytes), (1, 0));
+    for id in 0..1000 {
+        let found = database.get(id).unwrap();
+        let expected = (450 <= id).then(|| vector(id, DIMENSION));
+        assert_eq!(found.as_deref(), expected.as_deref(), "id {id}");
+    }
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+}
+
+/// A row that goes must not bring an older one of its id back to life.
+#[test]
+fn older_rows_of_deleted_ids_go_with_them() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    // The older rows are left where they are.
+    let store = Store::create(&path, config.garbage_percent(90)).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    (0..3).for_each(|_| put_segment(&database, 0..300));
+    disk.set(FULL);
+    delete(&database, 0..300);
+
+    // There is nothing to be flushed below these tombstones once the segments are gone.
+    let _ = database.compact();
+
+    let stats = database.stats().unwrap();
+    assert_eq!((stats.records, stats.segments), (0, 0));
+    assert!((0..300).all(|id| database.get(id).unwrap().is_none()));
+    disk.set(Fail::Nothing);
+    database.put(7, &vector(7, DIMENSION)).unwrap();
+    database.compact().unwrap();
+    assert_eq!((database.count().unwrap(), database.stats().unwrap().segment_rows_live), (1, 1));
+    store.close().unwrap();
+    assert_eq!(segment_files(&path).len(), 1);
+}
+
+/// Writers that find no memory for their vectors leave enough of it for deletes.
+#[test]
+fn deletes_are_taken_when_vectors_are_not() {
+    let (directory, disk, config) = faulty();
+    let store = Store::create(directory.path().join("store"), config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    (0..3).for_each(|part| put_segment(&database, part * 300..part * 300 + 300));
+    disk.set(FULL);
+    let mut next = 900;
+    let refused = loop {
+        match database.put(next, &vector(next, DIMENSION)) {
+            Ok(()) => next += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.is_disk_full(), "{refused}");
+    delete(&database, 0..900);
+    assert_eq!(database.count().unwrap(), next - 900);
+    assert!((900..next).all(|id| database.get(id).unwrap().is_some()));
+}
