@@ -30,6 +30,7 @@ use crate::{
     runtime::{BoxFuture, Runtime},
     segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
     snapshot::Snapshots,
+    stats::Latency,
     together::all,
     trace::Tracing,
     version::Version,
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     open: RwLock<BTreeMap<DatabaseId, Arc<DatabaseCore>>>,
     /// Databases that may be open while nobody uses them.
     databases_open_max: usize,
+    /// What databases take by being there and by being open, as of the last that was opened.
+    pub(crate) databases_bytes: AtomicU64,
     /// Where the search for cold databases goes on.
     closing_hand: AtomicU32,
     pub(crate) memory: MemtableMemory,
@@ -105,27 +108,13 @@ pub(crate) struct Counters {
     pub(crate) flush_time: Latency,
 }
 
-/// Durations of something, for people.
-#[derive(Debug, Default)]
-pub(crate) struct Latency {
-    micros: AtomicU64,
-    micros_max: AtomicU64,
-}
+/// Bytes of a database that is closed, and of one that is open, without what other figures count
+/// (measured: `tests/tests/idle_memory.rs` prints both).
+const DATABASE_BYTES: u64 = 800;
+const OPEN_DATABASE_BYTES: u64 = 11 << 10;
 
-impl Latency {
-    pub(crate) fn note(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.micros.fetch_add(micros, Ordering::Relaxed); // a counter
-        self.micros_max.fetch_max(micros, Ordering::Relaxed); // a counter
-    }
-
-    pub(crate) fn total_micros(&self) -> u64 {
-        self.micros.load(Ordering::Relaxed) // a counter
-    }
-
-    pub(crate) fn max_micros(&self) -> u64 {
-        self.micros_max.load(Ordering::Relaxed) // a counter
-    }
+fn databases_bytes(known: usize, open: usize) -> u64 {
+    known as u64 * DATABASE_BYTES + open as u64 * OPEN_DATABASE_BYTES
 }
 
 /// A database in the catalog.
@@ -296,14 +285,15 @@ impl Core {
     }
 
     /// Bytes that the memtables may hold before writers wait: what the cache's page tables, fences,
-    /// filters, the log's buffers and running flushes and compactions leave of their share. Room
-    /// for some work is always kept free, because work begins when the memtables are full. Half of
-    /// the share is theirs in any case, for the sake of small limits.
+    /// filters, the databases, the log's buffers and running flushes and compactions leave of their
+    /// share. Room for some work is always kept free, because work begins when the memtables are
+    /// full. Half of the share is theirs in any case, for the sake of small limits.
     pub(crate) fn memtable_room(&self) -> u64 {
         let share = self.config.memtables_total_limit();
         let work = self.read.work.bytes().max(self.config.work_reserve());
         let tables = self.read.pager.table_bytes();
-        let others = tables + self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work;
+        let databases = self.databases_bytes.load(Ordering::Relaxed); // a gauge
+        let others = tables + self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work + databases;
         share.saturating_sub(others).max(share / 2).max(self.config.memtable_limit())
     }
 
@@ -383,7 +373,10 @@ impl Core {
             }
         }
         self.closing_hand.store(hand, Ordering::Relaxed);
+        let open_count = open.len();
         drop(open);
+        let bytes = databases_bytes(self.catalog().len(), open_count);
+        self.databases_bytes.store(bytes, Ordering::Relaxed); // a gauge
         let count = closed.len() as u64;
         self.counters.databases_closed.fetch_add(count, Ordering::Relaxed); // a counter
         self.note_closed(&closed);
@@ -464,6 +457,7 @@ impl Core {
             next_file,
             next_database: AtomicU64::new(next_database),
             hash_seed,
+            databases_bytes: AtomicU64::new(databases_bytes(catalog.len(), 0)),
             catalog: RwLock::new(catalog),
             open: RwLock::default(),
             databases_open_max,

@@ -1,6 +1,9 @@
 //! Statistics of stores and databases: plain numbers, read without stopping anybody.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use nephrite_format::IdKind;
 use nephrite_io::IoStats;
@@ -35,6 +38,8 @@ pub struct StoreStats {
     pub row_table_bytes: u64,
     /// What running flushes and compactions hold.
     pub work_bytes: u64,
+    /// Names, versions and locks of the databases, open and closed, about.
+    pub database_bytes: u64,
     /// Buffers of the log.
     pub log_buffer_bytes: u64,
     pub cache_hits: u64,
@@ -104,6 +109,7 @@ impl StoreStats {
             filter_bytes: core.read.metadata.filter_bytes(),
             row_table_bytes: core.read.metadata.rows_bytes(),
             work_bytes: core.read.work.bytes(),
+            database_bytes: get(&core.databases_bytes),
             log_buffer_bytes: LOG_BUFFERS_BYTES,
             cache_hits: pager.hits,
             cache_record_hits: pager.slot_hits,
@@ -195,5 +201,28 @@ impl DatabaseStats {
             memtables: version.memtables().filter(|memtable| !memtable.is_empty()).count() as u64,
             memtable_bytes: version.memtables().map(|memtable| memtable.bytes()).sum(),
         }
+    }
+}
+
+/// Durations of something, for people.
+#[derive(Debug, Default)]
+pub(crate) struct Latency {
+    micros: AtomicU64,
+    micros_max: AtomicU64,
+}
+
+impl Latency {
+    pub(crate) fn note(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed); // a counter
+        self.micros_max.fetch_max(micros, Ordering::Relaxed); // a counter
+    }
+
+    pub(crate) fn total_micros(&self) -> u64 {
+        self.micros.load(Ordering::Relaxed) // a counter
+    }
+
+    pub(crate) fn max_micros(&self) -> u64 {
+        self.micros_max.load(Ordering::Relaxed) // a counter
     }
 }

@@ -88,7 +88,7 @@ fn subjects(store: &blocking::Store) -> Vec<Subject> {
 }
 
 /// The parts that the statistics name, in bytes.
-fn parts(stats: &StoreStats) -> [(&'static str, u64); 8] {
+fn parts(stats: &StoreStats) -> [(&'static str, u64); 9] {
     [
         ("cache", stats.cache_bytes),
         ("page tables", stats.cache_metadata_bytes),
@@ -97,6 +97,7 @@ fn parts(stats: &StoreStats) -> [(&'static str, u64); 8] {
         ("filters", stats.filter_bytes),
         ("rows found lately", stats.row_table_bytes),
         ("flushes and compactions", stats.work_bytes),
+        ("databases", stats.database_bytes),
         ("log", stats.log_buffer_bytes),
     ]
 }
