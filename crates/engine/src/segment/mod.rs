@@ -9,12 +9,14 @@
 //! | `traffic` | how much of that may be in flight while readers wait for the disk |
 //! | `work_memory` | what flushes and compactions hold while they run |
 //! | `reader` | an open segment: from ids to rows |
+//! | `garbage` | files that nobody reads any more, for whoever removes them |
 //! | `live_rows` | how many of its rows are not garbage |
 //! | `vectors` | from rows to vectors |
 //! | `pages` | from page numbers to pinned, verified pages |
 //! | `bypass` | reads past the cache, when no frame can be had |
 
 mod bypass;
+mod garbage;
 pub(crate) mod id_pages;
 mod live_rows;
 mod memory_index;
@@ -29,9 +31,10 @@ mod vectors;
 pub(crate) mod work_memory;
 
 pub(crate) use self::{
+    garbage::Garbage,
     memory_index::MetadataMemory,
     pages::{Purpose, prefetch_id_pages, prefetch_vector_pages},
-    reader::{Garbage, ReadContext, Segment},
+    reader::{ReadContext, Segment},
     seal::IdSummary,
     vectors::LastCopied,
     work_memory::WorkMemory,

@@ -6,10 +6,9 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
-use event_listener::Event;
 use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileHeader, FileId, IdKind, IdRef, Row, StoreId, VectorLayout,
     filter::IdHash,
@@ -21,6 +20,7 @@ use nephrite_io::{Disk, FileHandle, IoBuffer};
 use nephrite_pager::{CachedFile, Pager, RowTable};
 
 use super::{
+    garbage::Garbage,
     live_rows::LiveRows,
     memory_index::{IndexPlace, MemoryIndex, MetadataMemory},
     pages::{Kind, prefetch},
@@ -434,24 +434,6 @@ impl Drop for Segment {
         if let Some(garbage) = self.garbage.get() {
             garbage.add(self.meta.file);
         }
-    }
-}
-
-/// Segment files that nobody reads any more.
-#[derive(Debug, Default)]
-pub(crate) struct Garbage {
-    files: Mutex<Vec<FileId>>,
-    pub(crate) added: Event,
-}
-
-impl Garbage {
-    pub(crate) fn add(&self, file: FileId) {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(file);
-        self.added.notify(1);
-    }
-
-    pub(crate) fn take(&self) -> Vec<FileId> {
-        std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
