@@ -10,6 +10,8 @@ use crate::Failure;
 
 /// Share by which a count may be larger than the recorded one.
 const TOLERANCE: f64 = 0.03;
+/// The same for writes: what they find done by the engine's own threads differs between runs.
+const TOLERANCE_OF_WRITES: f64 = 0.2;
 /// The same where another compiler made the recorded one.
 const TOLERANCE_OF_ANOTHER_COMPILER: f64 = 0.25;
 
@@ -108,6 +110,8 @@ struct Line {
 impl Line {
     /// What is to be said of it, and whether it holds.
     fn verdict(&self, tolerance: f64) -> (&'static str, bool) {
+        let writes = self.name.starts_with("put");
+        let tolerance = if writes { tolerance.max(TOLERANCE_OF_WRITES) } else { tolerance };
         match (self.recorded, self.counted) {
             (Some(recorded), Some(counted)) if recorded * (1.0 + tolerance) < counted => {
                 ("MORE THAN ALLOWED", false)
@@ -187,6 +191,15 @@ mod tests {
         let recorded = counts("rustc 1", &[("get", 100.0)]);
         for (counted, holds) in [(102.0, true), (104.0, false), (50.0, true)] {
             let report = recorded.compare(&counts("rustc 1", &[("get", counted)]));
+            assert_eq!(report.holds(), holds, "{report}");
+        }
+    }
+
+    #[test]
+    fn writes_may_differ_more() {
+        let recorded = counts("rustc 1", &[("put_many(1000)", 100.0)]);
+        for (counted, holds) in [(119.0, true), (121.0, false)] {
+            let report = recorded.compare(&counts("rustc 1", &[("put_many(1000)", counted)]));
             assert_eq!(report.holds(), holds, "{report}");
         }
     }
