@@ -221,6 +221,7 @@ fn readers_of_all_kinds_see_what_was_stored() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "three thousand loads take it minutes")]
 fn a_part_is_copied_to_a_slot_and_found_there() {
     let pager = cache();
     let file = open(&pager);
