@@ -64,6 +64,13 @@ struct Inner {
     failed: Option<Error>,
 }
 
+impl Inner {
+    /// Whether the next change belongs in a new file.
+    fn must_move(&self) -> bool {
+        self.unsure && !planted("unsure_frame_followed")
+    }
+}
+
 /// A manifest read from disk.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -114,7 +121,7 @@ impl Manifest {
     /// Why the new file cannot be written.
     pub(crate) async fn make_sure(&self) -> Result<(), Error> {
         let mut inner = self.inner.lock().await;
-        if inner.unsure && !planted("unsure_frame_followed") {
+        if inner.must_move() {
             self.rotate(&mut inner, &[]).await?;
         }
         Ok(())
@@ -137,7 +144,7 @@ impl Manifest {
         inner.state.check(&edits);
         let (payload, count) = ManifestEdit::encode_all(&edits);
         let end = inner.offset + frame_bytes(payload.len()) as u64;
-        if inner.capacity < end {
+        if inner.capacity < end || inner.must_move() {
             self.rotate(&mut inner, &edits).await?;
             return Ok(result);
         }

@@ -301,8 +301,6 @@ impl Opening {
         let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
         let manifest = Manifest::resume(disk, paths, Arc::clone(&next_file), loaded);
         self.remove_temporaries(&found).await?;
-        // Everything below goes by this state, and removes what it does not name.
-        manifest.make_sure().await?;
         let source =
             recovery::Source { disk: &self.disk, paths: &self.paths, store, manifest: &state };
         let log = recovery::scan_log(source).await?;
@@ -388,9 +386,6 @@ impl Opening {
         // Files of another size come from a former configuration.
         let (spares, others): (Vec<_>, Vec<_>) =
             spares.into_iter().partition(|spare| spare.bytes == self.config.wal_segment_bytes);
-        for other in others {
-            self.disk.remove_file(&self.paths.wal(other.id)).await?;
-        }
         let start = WalStart {
             next_lsn: log.next_lsn,
             next_sequence: log.next_sequence,
@@ -421,6 +416,7 @@ impl Opening {
             core.give_up().await;
             return Err(error);
         }
+        core.remove_spares(&others).await;
         if let Some(tracing) = tracing {
             core.spawn("nephrite-trace", tracing.run(Arc::clone(&core))).await?;
         }

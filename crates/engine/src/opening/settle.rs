@@ -15,6 +15,7 @@ use crate::{
     paths::parse_segment,
     recovery::{self, RecoveredLog},
     runtime::BoxFuture,
+    wal::RestingFile,
 };
 
 impl Core {
@@ -69,20 +70,40 @@ impl Core {
         let _ = self.release().await;
     }
 
-    /// Applies the log and tidies the directory.
+    /// Applies the log and tidies the directory. Up to the end of the replay nothing is removed or
+    /// written over: a damaged store is left as it is.
     pub(super) async fn recover(&self, log: RecoveredLog) -> Result<(), Error> {
-        if !log.is_empty() {
+        let has_records = !log.is_empty();
+        if has_records {
             // Number 0 is no record's: as long as it is kept, no flush releases log that is still
             // to be replayed.
             self.wal.keep_from(Lsn::new(0));
             let replayed = self.replay(&log).instrument(info_span!("recover")).await;
             self.wal.forget(Lsn::new(0));
             replayed?;
-            drop(log);
+        }
+        drop(log);
+        match self.manifest.make_sure().await {
+            // The next change makes sure, and before that nothing is removed.
+            Err(error) if error.is_disk_full() => return Ok(()),
+            made => made?,
+        }
+        if has_records {
             self.flush_recovered().await?;
             self.commit_log_start().await?;
         }
         self.remove_orphans().await
+    }
+
+    /// Removes free log files that no segment of the log can use. One that stays is found by the
+    /// next open.
+    pub(super) async fn remove_spares(&self, spares: &[RestingFile]) {
+        if self.manifest.make_sure().await.is_err() {
+            return;
+        }
+        for spare in spares {
+            let _ = self.read.disk.remove_file(&self.paths.wal(spare.id)).await;
+        }
     }
 
     /// Flushes what was replayed. A full disk or a damaged database does not keep the store from

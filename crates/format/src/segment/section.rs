@@ -18,7 +18,7 @@ const FLAG_REQUIRED: u16 = 1;
 #[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SectionKind {
-    /// Rows, laid out by [`VectorLayout`].
+    /// Rows, laid out by [`VectorLayout`](crate::VectorLayout).
     VectorPages,
     /// Pages of the id run.
     IdPages,

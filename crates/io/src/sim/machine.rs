@@ -3,7 +3,7 @@
 //!
 //! Every operation waits in the queue for a random time, so operations that are in flight together
 //! end in any order. When its time has come it runs one system call. For a transfer the result goes
-//! into the same [`Transfer`] that every backend uses, which decides whether the call is repeated.
+//! into the same `Transfer` that every backend uses, which decides whether the call is repeated.
 //! Lock rule: the machine's mutex is a leaf; what tells of an outcome runs outside of it.
 
 mod calls;

@@ -375,15 +375,14 @@ fn opens_and_closes_dropped_at_every_poll() {
     subject.store.close().unwrap();
     let mut opened = 0;
     for polls in 0..POLLS_MAX {
-        let Some(store) = poll_and_drop(polls, nephrite::Store::open(&path, small())) else {
-            continue;
-        };
-        let store = match store {
-            Ok(store) => store,
-            // The open that was dropped may still hold the lock for a moment.
-            Err(Error::Locked { .. }) => continue,
-            Err(error) => panic!("after {polls} polls: {error}"),
-        };
+        let mut outcome = None;
+        // The open that was dropped before may still hold the lock for a moment.
+        nephrite_tests::process::wait_until("the lock is free", || {
+            outcome = poll_and_drop(polls, nephrite::Store::open(&path, small()));
+            !matches!(outcome, Some(Err(Error::Locked { .. })))
+        });
+        let Some(store) = outcome else { continue };
+        let store = store.unwrap_or_else(|error| panic!("after {polls} polls: {error}"));
         let database = pollster::block_on(store.database("a")).unwrap();
         let found = pollster::block_on(database.get(7)).unwrap().unwrap();
         assert_vector(&found, 7, "id 7");

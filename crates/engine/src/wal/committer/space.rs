@@ -74,6 +74,8 @@ impl Committer {
     }
 
     async fn name_segment(&self, wal: &WalFile) -> Result<FileHeader, Error> {
+        // The file may be free by a change that is not on disk yet.
+        self.manifest.make_sure().await?;
         let (disk, position) = (&*self.context.disk, self.next_position);
         let header = FileHeader {
             store: self.context.store,
