@@ -6,8 +6,8 @@ cd "$(dirname "$0")/../.."
 
 export RUSTFLAGS='--cfg planted_bug="hash_of_every_read"'
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/planted-instructions"
-cargo build -q --release -p nephrite-instructions
-if output=$("$CARGO_TARGET_DIR/release/nephrite-instructions" \
+cargo build -q --profile instructions -p nephrite-instructions
+if output=$("$CARGO_TARGET_DIR/instructions/nephrite-instructions" \
     check crates/instructions/counts.txt 2>&1); then
     echo "$output"
     echo "planted slow-down hash_of_every_read: NOT found"

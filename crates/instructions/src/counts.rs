@@ -9,7 +9,7 @@ use std::{fmt, process::Command, str::FromStr};
 use crate::Failure;
 
 /// Share by which a count may be larger than the recorded one.
-const TOLERANCE: f64 = 0.03;
+const TOLERANCE: f64 = 0.04;
 /// The same for writes: what they find done by the engine's own threads differs between runs.
 const TOLERANCE_OF_WRITES: f64 = 0.2;
 /// The same where another compiler made the recorded one.
@@ -18,7 +18,8 @@ const TOLERANCE_OF_ANOTHER_COMPILER: f64 = 0.25;
 const HEADER: &str = "\
 # Instructions per operation of the hot paths, counted by valgrind's callgrind. Compared by
 # `.ci/run instructions`; written by
-# `cargo run --release -p nephrite-instructions -- record crates/instructions/counts.txt`.
+# `cargo run --profile instructions -p nephrite-instructions --
+# record crates/instructions/counts.txt`.
 ";
 
 /// Instructions per operation, by path.
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn more_than_the_tolerance_fails_and_less_does_not() {
         let recorded = counts("rustc 1", &[("get", 100.0)]);
-        for (counted, holds) in [(102.0, true), (104.0, false), (50.0, true)] {
+        for (counted, holds) in [(102.0, true), (105.0, false), (50.0, true)] {
             let report = recorded.compare(&counts("rustc 1", &[("get", counted)]));
             assert_eq!(report.holds(), holds, "{report}");
         }

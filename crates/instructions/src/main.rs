@@ -55,7 +55,7 @@ fn check(file: &Path) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(format!(
             "a path takes more instructions than {} allows; if that is right, write it anew with \
-             `cargo run --release -p nephrite-instructions -- record {}`",
+             `cargo run --profile instructions -p nephrite-instructions -- record {}`",
             file.display(),
             file.display()
         )
