@@ -117,6 +117,10 @@ pub(super) async fn unnamed(source: Source<'_>) -> Result<Vec<RestingFile>, Erro
         }
         spares.push(wal.into());
     }
+    if !spares.is_empty() {
+        // Whoever made them may have been killed before their names were durable.
+        source.disk.sync_dir(source.paths.wal_dir()).await?;
+    }
     Ok(spares)
 }
 

@@ -189,7 +189,7 @@ fn directories_that_a_failed_attempt_left_are_made_durable_by_the_next() {
     assert_opens("/sim/a/b/c/store", crash.image(&[]));
 }
 
-/// Seeds 141, 391 and 2526 (`--faults failures`): a change of the manifest whose sync had failed
+/// Seeds 141 and 2526 (`--faults failures`): a change of the manifest whose sync had failed
 /// was believed by the next process. It took a log file that the change had freed, gave it another
 /// header or removed it, and only then wrote the manifest anew: a power cut in between left a
 /// manifest that named the file as it had been. Seeds 698, 1683 and 2104: databases were there
@@ -228,6 +228,14 @@ fn nothing_is_built_on_a_change_of_the_manifest_that_may_not_be_on_disk() {
             return;
         }
     }
+}
+
+/// Seed 391: a process was killed when it had made a log file, before the file's name was durable.
+/// The next one used the file as it was, and a power cut took it away.
+#[test]
+fn the_name_of_a_log_file_that_a_killed_process_made_is_durable_before_it_is_used() {
+    let report = simulate(&Options::new(391).steps(200).profile(Profile::Failures));
+    assert_eq!(report.failure, None);
 }
 
 /// Seeds 214, 304 and 729: a frame that a crash had cut off, and that recovery had given up, hid
