@@ -62,6 +62,15 @@ enum Attempt {
     ConditionFailed,
 }
 
+/// What became of a change that was not refused.
+enum Accepted {
+    /// It waits for its frame of the log.
+    Staged(Staged),
+    /// Visible already.
+    Done,
+    ConditionFailed,
+}
+
 impl Core {
     /// Applies a change; `false` when its condition did not hold.
     ///
@@ -74,8 +83,8 @@ impl Core {
         condition: Condition,
     ) -> Result<bool, Error> {
         let mut tried = false;
-        loop {
-            match self.write_once(database, change, durability, condition).await {
+        let accepted = loop {
+            match self.accept(database, change, durability, condition).await {
                 // Nothing was staged. Deletes are what makes room, as long as they do; and what
                 // was in the way may be gone after a flush.
                 Err(error) if error.is_disk_full() && change.claim() == Claim::Kept => {
@@ -84,18 +93,24 @@ impl Core {
                     }
                     tried = true;
                 }
-                outcome => return outcome,
+                accepted => break accepted?,
             }
+        };
+        match accepted {
+            Accepted::Staged(staged) => staged.wait().await.map(|()| true),
+            Accepted::Done => Ok(true),
+            Accepted::ConditionFailed => Ok(false),
         }
     }
 
-    async fn write_once(
+    /// Stages the change once it has room. An error leaves nothing behind.
+    async fn accept(
         &self,
         database: &DatabaseCore,
         change: Change<'_>,
         durability: Durability,
         condition: Condition,
-    ) -> Result<bool, Error> {
+    ) -> Result<Accepted, Error> {
         self.check_open()?;
         validate(database, change)?;
         let bytes = self.check_size(database, change, durability)?;
@@ -107,7 +122,7 @@ impl Core {
             match self.stage(database, change, durability, condition, bytes)? {
                 Attempt::Staged(staged, memtable) => break (Some(staged), memtable),
                 Attempt::Done(memtable) => break (None, memtable),
-                Attempt::ConditionFailed => return Ok(false),
+                Attempt::ConditionFailed => return Ok(Accepted::ConditionFailed),
                 Attempt::NoRoom => self.wal.wait_for_room(bytes, change.claim()).await?,
             }
         };
@@ -118,10 +133,7 @@ impl Core {
                 self.flush_wanted.notify(1);
             }
         }
-        if let Some(staged) = staged {
-            staged.wait().await?;
-        }
-        Ok(true)
+        Ok(staged.map_or(Accepted::Done, Accepted::Staged))
     }
 
     /// Bytes of the change's log record, if it can be atomic at all.

@@ -238,6 +238,16 @@ fn the_name_of_a_log_file_that_a_killed_process_made_is_durable_before_it_is_use
     assert_eq!(report.failure, None);
 }
 
+/// Seeds 536, 1322 and 1524: a delete whose log frame a full disk had refused after it was staged
+/// was tried again, found its own tombstone, and said that the id was not stored.
+#[test]
+fn a_delete_that_fails_says_so() {
+    for seed in [536, 1322, 1524] {
+        let report = simulate(&Options::new(seed).steps(200).profile(Profile::Failures));
+        assert_eq!(report.failure, None, "seed {seed}");
+    }
+}
+
 /// Seeds 214, 304 and 729: a frame that a crash had cut off, and that recovery had given up, hid
 /// from repair the acknowledged frame that was written in its place later: it took the whole log
 /// from there on for lost. The unit test beside the code holds whatever the seeds do.
