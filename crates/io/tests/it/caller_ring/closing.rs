@@ -2,12 +2,13 @@
 
 use std::sync::mpsc;
 use std::task::{Context, Waker};
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
-use nephrite_io::{DiskOptions, IoErrorKind, block_on, drive, read};
+use nephrite_io::{DiskOptions, FileHandle, IoBuffer, IoError, IoErrorKind, block_on, drive, read};
 
 use super::{blocks, pipe, ring};
-use crate::support::{assert_balanced, buffer};
+use crate::support::{Bench, assert_balanced, buffer};
 
 #[test]
 fn a_closed_disk_refuses_a_driven_future() {
@@ -24,21 +25,31 @@ fn a_closed_disk_refuses_a_driven_future() {
     assert_balanced(bench.disk.stats());
 }
 
+/// A thread that drives a read, which has been submitted when this returns.
+fn read_in_flight<'a>(
+    scope: &'a Scope<'a, '_>,
+    bench: &'a Bench,
+    reader: &'a FileHandle,
+) -> ScopedJoinHandle<'a, Result<IoBuffer, IoError>> {
+    let (started, has_started) = mpsc::channel();
+    let caller = scope.spawn(move || {
+        drive(&*bench.disk, async {
+            let read = read(&*bench.disk, reader, 0, buffer(4096));
+            started.send(()).unwrap();
+            read.await
+        })
+    });
+    has_started.recv().unwrap();
+    caller
+}
+
 #[test]
 fn a_shutdown_waits_for_what_a_caller_has_in_flight() {
     let Some(bench) = ring(DiskOptions::new()) else { return };
     let (reader, mut writer) = pipe(&bench, "pipe");
-    let (started, has_started) = mpsc::channel();
 
     std::thread::scope(|scope| {
-        let caller = scope.spawn(|| {
-            drive(&*bench.disk, async {
-                let read = read(&*bench.disk, &reader, 0, buffer(4096));
-                started.send(()).unwrap();
-                read.await
-            })
-        });
-        has_started.recv().unwrap();
+        let caller = read_in_flight(scope, &bench, &reader);
         let mut shutdown = bench.disk.shutdown();
         let mut context = Context::from_waker(Waker::noop());
         assert!(shutdown.as_mut().poll(&mut context).is_pending());
@@ -55,17 +66,9 @@ fn a_caller_whose_device_is_stuck_is_told_at_shutdown() {
     let options = DiskOptions::new().drain_timeout(Duration::from_millis(50));
     let Some(bench) = ring(options) else { return };
     let (reader, _writer) = pipe(&bench, "pipe");
-    let (started, has_started) = mpsc::channel();
 
     std::thread::scope(|scope| {
-        let caller = scope.spawn(|| {
-            drive(&*bench.disk, async {
-                let read = read(&*bench.disk, &reader, 0, buffer(4096));
-                started.send(()).unwrap();
-                read.await
-            })
-        });
-        has_started.recv().unwrap();
+        let caller = read_in_flight(scope, &bench, &reader);
 
         let error = block_on(bench.disk.shutdown()).unwrap_err();
 
