@@ -117,11 +117,11 @@ impl Core {
         if durability == Durability::Synced {
             self.prepare_sync().await?;
         }
-        let (staged, memtable) = loop {
+        let (accepted, memtable) = loop {
             self.admit(change.claim()).await?;
             match self.stage(database, change, durability, condition, bytes)? {
-                Attempt::Staged(staged, memtable) => break (Some(staged), memtable),
-                Attempt::Done(memtable) => break (None, memtable),
+                Attempt::Staged(staged, memtable) => break (Accepted::Staged(staged), memtable),
+                Attempt::Done(memtable) => break (Accepted::Done, memtable),
                 Attempt::ConditionFailed => return Ok(Accepted::ConditionFailed),
                 Attempt::NoRoom => self.wal.wait_for_room(bytes, change.claim()).await?,
             }
@@ -133,7 +133,7 @@ impl Core {
                 self.flush_wanted.notify(1);
             }
         }
-        Ok(staged.map_or(Accepted::Done, Accepted::Staged))
+        Ok(accepted)
     }
 
     /// Bytes of the change's log record, if it can be atomic at all.

@@ -297,19 +297,19 @@ impl Opening {
             Error::corrupt(crate::paths::manifest_name(newest), 0, what)
         })?;
         let next_file = Arc::new(AtomicU64::new(next_file));
-        let state = loaded.state.clone();
-        let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
-        let manifest = Manifest::resume(disk, paths, Arc::clone(&next_file), loaded);
         self.remove_temporaries(&found).await?;
+        let state = &loaded.state;
         let source =
-            recovery::Source { disk: &self.disk, paths: &self.paths, store, manifest: &state };
+            recovery::Source { disk: &self.disk, paths: &self.paths, store, manifest: state };
         let log = recovery::scan_log(source).await?;
         let catalog = state
             .databases
             .values()
             .map(|record| (record.meta.name.clone(), Entry::new(record.meta.clone())));
         let catalog: BTreeMap<_, _> = catalog.collect();
-        let next_database = next_database(&state);
+        let next_database = next_database(state);
+        let (disk, paths) = (Arc::clone(&self.disk), self.paths.clone());
+        let manifest = Manifest::resume(disk, paths, Arc::clone(&next_file), loaded);
         for old in older {
             self.disk.remove_file(&self.paths.manifest(*old)).await?;
         }

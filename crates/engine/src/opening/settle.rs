@@ -98,7 +98,7 @@ impl Core {
     /// Removes free log files that no segment of the log can use. One that stays is found by the
     /// next open.
     pub(super) async fn remove_spares(&self, spares: &[RestingFile]) {
-        if self.manifest.make_sure().await.is_err() {
+        if spares.is_empty() || self.manifest.make_sure().await.is_err() {
             return;
         }
         for spare in spares {
