@@ -421,10 +421,11 @@ impl Iterator for Scan {
         if self.failed {
             return None;
         }
-        let next = {
-            let disk = self.inner.disk();
-            drive(&*disk, self.inner.next()).transpose()
-        };
+        if let Some(ready) = self.inner.next_ready() {
+            return Some(Ok(ready));
+        }
+        // Not on a ring of this thread: that would wait for what is read ahead.
+        let next = block_on(self.inner.next()).transpose();
         self.failed = matches!(next, Some(Err(_)));
         next
     }

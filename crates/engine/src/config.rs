@@ -6,7 +6,7 @@ use nephrite_format::{ElementType, IdKind, VectorLayout, layout::MAX_DIMENSION};
 use nephrite_io::{BackendChoice, Disk};
 use nephrite_pager::CachePolicy;
 
-use crate::{error::Error, runtime::Runtime};
+use crate::{error::Error, runtime::Runtime, segment::PIECE_BYTES};
 
 mod profile;
 
@@ -54,6 +54,8 @@ const FILTER_SHARE: u64 = 16;
 const ROW_TABLE_SHARE: u64 = 32;
 /// Flushes and compactions: this part of the memory limit, before writers wait for them.
 const WORK_SHARE: u64 = 16;
+/// Part of the memory limit that all scans together may read ahead.
+const AHEAD_SHARE: u64 = 32;
 const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
 const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 /// Largest default for one memtable: beyond it a flush gains no more bandwidth.
@@ -282,6 +284,11 @@ impl Config {
     /// Bytes of the table of rows found lately; charged to the share of the memtables as well.
     pub(crate) fn row_table_limit(&self) -> u64 {
         self.memory_limit / ROW_TABLE_SHARE
+    }
+
+    /// Bytes that all scans together may read ahead; charged to the share of the memtables as well.
+    pub(crate) fn ahead_limit(&self) -> u64 {
+        (self.memory_limit / AHEAD_SHARE).max(PIECE_BYTES as u64)
     }
 
     /// Bytes of the memtables' share that are kept free for flushes and compactions.

@@ -2,49 +2,75 @@
 //!
 //! A merge over the memtables (sorted once, at the start) and the id runs of the segments, read a
 //! page at a time; of one id the newest entry wins and tombstones are left out. Vectors are
-//! fetched in batches, one submission each, and copied, so that a scan pins nothing.
+//! fetched in pieces (`piece`), the next ones while one is handed out: few at first, more the
+//! longer the scan goes on. They are copied, so that a scan pins nothing.
 //! Cancel safety: `next` may be dropped; the scan goes on with the next call.
+
+mod piece;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use nephrite_format::{Id, Row};
-use nephrite_io::Disk;
+use nephrite_format::{Id, IdRef, Row};
 
+use self::piece::{Piece, Spares, start_bulks};
 use crate::{
     error::Error,
-    lookup::{Place, View},
+    lookup::View,
     memtable::Memtable,
-    segment::{Purpose, ReadContext, Segment},
+    segment::{ReadContext, Segment, prefetch_id_pages},
     snapshot::SnapshotInner,
     vector::VectorRef,
 };
 
-/// Ids whose vectors are fetched together.
-const BATCH: usize = 256;
-/// Entries of a dense segment that are listed at a time.
-const DENSE_STEP: u32 = 1024;
+/// Pieces that are read ahead at most.
+const AHEAD_MAX: usize = 6;
+/// Id pages that are read in one submission.
+const ID_PAGES_AT_ONCE: u32 = 32;
 
 /// Ids and vectors of a snapshot in ascending order of the ids; see [`crate::Database::scan`].
 #[derive(Debug)]
 pub struct Scan {
     snapshot: Arc<SnapshotInner>,
     sources: Vec<Source>,
-    /// Located, vectors not fetched yet; kept here so that a dropped `next` loses none.
-    located: Vec<(Id, Place)>,
-    ready: VecDeque<(Id, VectorRef)>,
+    /// Located, in no piece yet; kept here so that a dropped `next` loses none.
+    located: VecDeque<Located>,
+    /// Being read, in order.
+    ahead: VecDeque<Piece>,
+    ahead_max: usize,
+    spares: Spares,
+    ready: std::vec::IntoIter<(Id, VectorRef)>,
+}
+
+/// The newest entry of an id: a row of one of the sources.
+#[derive(Clone, Debug)]
+struct Located {
+    id: Id,
+    source: usize,
+    row: Row,
 }
 
 /// Entries of one memtable or segment, ascending.
 #[derive(Debug)]
 struct Source {
-    entries: VecDeque<(Id, Row)>,
+    entries: Entries,
     from: From,
+}
+
+#[derive(Debug)]
+enum Entries {
+    Listed(VecDeque<(Id, Row)>),
+    /// Consecutive ids in consecutive rows.
+    Dense {
+        next: u64,
+        row: u32,
+        left: u32,
+    },
 }
 
 #[derive(Debug)]
 enum From {
     Memory(Arc<Memtable>),
-    /// With the next id page (or, for a dense segment, the next entry).
+    /// With the next id page.
     Segment(Arc<Segment>, u32),
 }
 
@@ -55,20 +81,23 @@ impl Scan {
         let memory = version.memtables().filter(|memtable| !memtable.is_empty());
         let mut sources: Vec<Source> = memory
             .map(|memtable| Source {
-                entries: memtable.sorted(snapshot.at).into(),
+                entries: Entries::Listed(memtable.sorted(snapshot.at).into()),
                 from: From::Memory(Arc::clone(memtable)),
             })
             .collect();
         sources.extend(version.segments.iter().map(|segment| Source {
-            entries: VecDeque::new(),
+            entries: Entries::of(segment),
             from: From::Segment(Arc::clone(segment), 0),
         }));
-        Self { snapshot, sources, located: Vec::new(), ready: VecDeque::new() }
-    }
-
-    /// Where its pages are read from.
-    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
-        Arc::clone(&self.snapshot.handle.core().read.disk)
+        Self {
+            snapshot,
+            sources,
+            located: VecDeque::new(),
+            ahead: VecDeque::new(),
+            ahead_max: 0,
+            spares: Spares::default(),
+            ready: Vec::new().into_iter(),
+        }
     }
 
     /// The next id and its vector; `None` at the end.
@@ -79,74 +108,171 @@ impl Scan {
     /// # Cancel safety
     /// A dropped call loses nothing; the next one goes on.
     pub async fn next(&mut self) -> Result<Option<(Id, VectorRef)>, Error> {
-        if self.ready.is_empty() {
+        if self.ready.len() == 0 {
             self.fetch().await?;
         }
-        Ok(self.ready.pop_front())
+        Ok(self.ready.next())
     }
 
-    /// Fetches the next batch of vectors.
+    /// The next id and its vector, if they were fetched already.
+    pub(crate) fn next_ready(&mut self) -> Option<(Id, VectorRef)> {
+        self.ready.next()
+    }
+
+    /// Fetches the next piece, and starts those after it.
     async fn fetch(&mut self) -> Result<(), Error> {
         let core = Arc::clone(&self.snapshot.handle);
         let context = &core.core().read;
-        while self.located.len() < BATCH {
-            for source in &mut self.sources {
-                source.fill(context).await?;
-            }
-            let Some((id, place)) = self.pop_smallest() else { break };
-            if !matches!(place, Place::Absent) {
-                self.located.push((id, place));
-            }
+        self.ahead_max = (self.ahead_max + 1).min(AHEAD_MAX);
+        while self.wants_more(context) && self.locate(context).await? {
+            let count = piece::len(&self.sources, &self.located);
+            let entries = &self.located.make_contiguous()[..count];
+            let bulks = start_bulks(context, &self.sources, entries, &mut self.spares).await?;
+            self.ahead.push_back(Piece::new(self.located.drain(..count).collect(), bulks));
         }
-        let places: Vec<Place> = self.located.iter().map(|(_, place)| place.clone()).collect();
+        let Some(piece) = self.ahead.front_mut() else { return Ok(()) };
         let view = View { context, version: &self.snapshot.version, at: self.snapshot.at };
-        let vectors = view.fetch(&places, Purpose::Scan).await?;
-        // Copies: a scan that nobody goes on with pins nothing.
-        let found = self.located.drain(..).zip(vectors);
-        let found = found.filter_map(|((id, _), vector)| Some((id, vector?.into_owned())));
-        self.ready.extend(found);
+        let vectors = piece.vectors(view, &self.sources, &mut self.spares).await?;
+        let piece = self.ahead.pop_front().expect("the piece that was read");
+        let found = piece.into_ids().zip(vectors);
+        let found = found.filter_map(|(id, vector)| Some((id, vector?)));
+        self.ready = found.collect::<Vec<_>>().into_iter();
         Ok(())
     }
 
-    /// Takes the smallest id from every source that has it; the newest source says where it is.
-    fn pop_smallest(&mut self) -> Option<(Id, Place)> {
-        let heads = self.sources.iter().filter_map(|source| source.entries.front());
-        let id = heads.map(|(id, _)| id).min()?.clone();
-        let mut place = None;
-        for source in &mut self.sources {
-            if source.entries.front().is_none_or(|(head, _)| *head != id) {
-                continue;
+    /// Whether another piece is to be started: one at least, more while there is memory for them.
+    fn wants_more(&self, context: &ReadContext) -> bool {
+        self.ahead.is_empty() || self.ahead.len() < self.ahead_max && context.ahead.is_there()
+    }
+
+    /// Locates as many ids as a piece may have; false when there are none left.
+    async fn locate(&mut self, context: &ReadContext) -> Result<bool, Error> {
+        while self.located.len() < piece::ENTRIES_MAX {
+            for source in self.sources.iter_mut().filter(|source| source.entries.is_empty()) {
+                source.fill(context).await?;
             }
-            let (_, row) = source.entries.pop_front().expect("it has a front");
-            place.get_or_insert_with(|| source.place(row));
+            if !self.merge() {
+                break;
+            }
         }
-        place.map(|place| (id, place))
+        Ok(!self.located.is_empty())
+    }
+
+    /// Takes ids until a source has to list more, or there are enough; false when none is left.
+    fn merge(&mut self) -> bool {
+        let listing = self.sources.iter().filter(|source| !source.entries.is_empty()).count();
+        match listing {
+            0 => return false,
+            1 => {
+                self.take_from_only_one();
+                return true;
+            }
+            _ => {}
+        }
+        while self.located.len() < piece::ENTRIES_MAX {
+            let smallest = self.pop_smallest();
+            if !smallest.row.is_tombstone() {
+                self.located.push_back(smallest);
+            }
+            let still = self.sources.iter().filter(|source| !source.entries.is_empty()).count();
+            if still < listing {
+                break;
+            }
+        }
+        true
+    }
+
+    /// As [`Self::merge`], where nothing is to be merged.
+    fn take_from_only_one(&mut self) {
+        let mut sources = self.sources.iter_mut().enumerate();
+        let Some((at, source)) = sources.find(|(_, source)| !source.entries.is_empty()) else {
+            return;
+        };
+        while self.located.len() < piece::ENTRIES_MAX {
+            let Some((id, row)) = source.entries.pop() else { break };
+            if !row.is_tombstone() {
+                self.located.push_back(Located { id, source: at, row });
+            }
+        }
+    }
+
+    /// Takes the smallest id from every source that has it; the newest source says where it is.
+    /// Some source has an id.
+    fn pop_smallest(&mut self) -> Located {
+        let heads = self.sources.iter().enumerate();
+        let heads = heads.filter_map(|(at, source)| Some((source.entries.first()?, at)));
+        let (_, newest) = heads.min().expect("some source has an id");
+        let (id, row) = self.sources[newest].entries.pop().expect("it has a first");
+        for older in &mut self.sources[newest + 1..] {
+            if older.entries.first() == Some(id.as_id_ref()) {
+                older.entries.pop();
+            }
+        }
+        Located { id, source: newest, row }
+    }
+}
+
+impl Entries {
+    fn of(segment: &Segment) -> Self {
+        match segment.dense() {
+            Some((next, row, left)) => Self::Dense { next, row: row.get(), left },
+            None => Self::Listed(VecDeque::new()),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Listed(entries) => entries.is_empty(),
+            Self::Dense { left, .. } => *left == 0,
+        }
+    }
+
+    fn first(&self) -> Option<IdRef<'_>> {
+        match self {
+            Self::Listed(entries) => Some(entries.front()?.0.as_id_ref()),
+            Self::Dense { left: 0, .. } => None,
+            Self::Dense { next, .. } => Some(IdRef::U64(*next)),
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Id, Row)> {
+        let (next, row, left) = match self {
+            Self::Listed(entries) => return entries.pop_front(),
+            Self::Dense { next, row, left } => (next, row, left),
+        };
+        *left = left.checked_sub(1)?;
+        let popped = (Id::U64(*next), Row::new(*row));
+        // The last id may be the largest number.
+        (*next, *row) = (next.wrapping_add(1), row.wrapping_add(1));
+        Some(popped)
     }
 }
 
 impl Source {
+    /// Lists the ids of the next id page, if there is one.
     async fn fill(&mut self, context: &ReadContext) -> Result<(), Error> {
-        let From::Segment(segment, next) = &mut self.from else { return Ok(()) };
-        if !self.entries.is_empty() {
+        let (Entries::Listed(entries), From::Segment(segment, next)) =
+            (&mut self.entries, &mut self.from)
+        else {
+            return Ok(());
+        };
+        if segment.id_pages() <= *next {
             return Ok(());
         }
-        if let Some((first, first_row, count)) = segment.dense() {
-            let end = count.min(next.saturating_add(DENSE_STEP));
-            let entry = |at: u32| (Id::U64(first + u64::from(at)), Row::new(first_row.get() + at));
-            self.entries.extend((*next..end).map(entry));
-            *next = end;
-        } else if *next < segment.id_pages() {
-            self.entries.extend(segment.id_page_entries(context, *next).await?);
-            *next += 1;
+        if next.is_multiple_of(ID_PAGES_AT_ONCE) {
+            let end = segment.id_pages().min(*next + ID_PAGES_AT_ONCE);
+            let pages: Vec<_> = (*next..end).map(|page| (&*segment, page)).collect();
+            prefetch_id_pages(context, &pages).await?;
         }
+        entries.extend(segment.id_page_entries(context, *next).await?);
+        *next += 1;
         Ok(())
     }
 
-    fn place(&self, row: Row) -> Place {
+    fn segment(&self) -> Option<&Arc<Segment>> {
         match &self.from {
-            _ if row.is_tombstone() => Place::Absent,
-            From::Memory(memtable) => Place::Memory(Arc::clone(memtable), row),
-            From::Segment(segment, _) => Place::Segment(Arc::clone(segment), row),
+            From::Memory(_) => None,
+            From::Segment(segment, _) => Some(segment),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use nephrite_format::vector::decode_f32;
+use nephrite_format::vector::decode_f32_vec;
 use nephrite_io::memory::Chunk;
 use nephrite_pager::PageGuard;
 
@@ -37,9 +37,7 @@ impl VectorRef {
 
     /// A copy of the bytes of a vector.
     pub(crate) fn copied(bytes: &[u8]) -> Self {
-        let mut vector = vec![0.0; bytes.len() / 4];
-        decode_f32(bytes, &mut vector);
-        Self(Inner::Owned(vector.into()))
+        Self(Inner::Owned(decode_f32_vec(bytes).into()))
     }
 
     /// A copy that pins nothing.

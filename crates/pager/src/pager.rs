@@ -129,6 +129,11 @@ impl Pager {
         stats
     }
 
+    /// Whether part of the cache never held a page so far, or was given back as a whole.
+    pub fn has_unused_memory(&self) -> bool {
+        self.shared.with_books(|extents, _| extents.unassigned() != 0)
+    }
+
     /// See [`Shared::lend_slots`].
     #[cfg(all(test, not(loom)))]
     pub(crate) fn lend_slots(&self, bytes: usize) {

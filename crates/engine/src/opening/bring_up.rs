@@ -31,7 +31,7 @@ use crate::{
     planted::planted,
     recovery::{self, RecoveredLog},
     runtime::{OsRuntime, Runtime},
-    segment::{MetadataMemory, ReadContext},
+    segment::{AheadRoom, MetadataMemory, ReadContext},
     trace::Tracing,
     wal::{Wal, WalContext, WalStart, create_wal_file},
 };
@@ -380,8 +380,18 @@ impl Opening {
         let rows_limit = self.config.row_table_limit();
         let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit(), rows_limit));
         let work = Arc::default();
-        let traffic = Arc::default();
-        let read = ReadContext { store, disk, files, pager, pinned_max, metadata, work, traffic };
+        let ahead = Arc::new(AheadRoom::new(&work, self.config.ahead_limit()));
+        let read = ReadContext {
+            store,
+            disk,
+            files,
+            pager,
+            pinned_max,
+            metadata,
+            work,
+            ahead,
+            traffic: Arc::default(),
+        };
         let (recovered, spares) = log.hand_over();
         // Files of another size come from a former configuration.
         let (spares, others): (Vec<_>, Vec<_>) =

@@ -13,8 +13,10 @@
 //! | `live_rows` | how many of its rows are not garbage |
 //! | `vectors` | from rows to vectors |
 //! | `pages` | from page numbers to pinned, verified pages |
+//! | `bulk` | consecutive pages in one transfer, ahead of a scan |
 //! | `bypass` | reads past the cache, when no frame can be had |
 
+mod bulk;
 mod bypass;
 mod garbage;
 pub(crate) mod id_pages;
@@ -31,11 +33,13 @@ mod vectors;
 pub(crate) mod work_memory;
 
 pub(crate) use self::{
+    bulk::{AheadRoom, BulkPages, BulkRead},
     garbage::Garbage,
     memory_index::MetadataMemory,
     pages::{Purpose, prefetch_id_pages, prefetch_vector_pages},
     reader::{ReadContext, Segment},
     seal::IdSummary,
+    traffic::PIECE_BYTES,
     vectors::LastCopied,
     work_memory::WorkMemory,
 };

@@ -243,7 +243,7 @@ impl Segment {
     }
 
     /// What a page must look like, from the checksum table.
-    async fn check_for(
+    pub(super) async fn check_for(
         &self,
         context: &ReadContext,
         kind: Kind,
@@ -264,7 +264,7 @@ impl Segment {
     }
 
     /// What a page must look like, if the page of the checksum table is in memory.
-    fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
+    pub(super) fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
         if kind == Kind::Table {
             return Some(Check::Table);
         }

@@ -20,6 +20,7 @@ use nephrite_io::{Disk, FileHandle, IoBuffer};
 use nephrite_pager::{CachedFile, Pager, RowTable};
 
 use super::{
+    bulk::AheadRoom,
     garbage::Garbage,
     live_rows::LiveRows,
     memory_index::{IndexPlace, MemoryIndex, MetadataMemory},
@@ -51,6 +52,8 @@ pub(crate) struct ReadContext {
     pub(crate) metadata: Arc<MetadataMemory>,
     /// What flushes and compactions hold.
     pub(crate) work: Arc<WorkMemory>,
+    /// What scans may read ahead.
+    pub(crate) ahead: Arc<AheadRoom>,
     /// Page loads, and what background writes may have in flight beside them.
     pub(crate) traffic: Arc<Traffic>,
 }

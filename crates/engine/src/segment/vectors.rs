@@ -44,7 +44,7 @@ impl Segment {
     }
 
     /// The bytes of a row in its page.
-    fn bytes_of(&self, row: Row) -> Range<usize> {
+    pub(super) fn bytes_of(&self, row: Row) -> Range<usize> {
         let layout = &self.identity.layout;
         let start = layout.page_of(row).offset;
         start..start + layout.vector_bytes()
@@ -157,6 +157,11 @@ impl Segment {
         let layout = &self.identity.layout;
         let place = layout.page_of(row);
         self.vectors.prefetch_frame(place.page, near(place.offset, layout.vector_bytes()));
+    }
+
+    /// Bytes of a vector.
+    pub(crate) fn vector_bytes(&self) -> usize {
+        self.identity.layout.vector_bytes()
     }
 
     /// Number of vector pages.

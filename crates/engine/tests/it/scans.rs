@@ -1,8 +1,16 @@
-//! Scans beside point reads.
+//! Scans: beside point reads, in large transfers, through what was updated since.
 
-use nephrite::{CachePolicy, Config, DatabaseOptions, blocking::Store};
+use std::sync::atomic::Ordering;
 
-use crate::support::{backend, new_store, vector};
+use nephrite::{
+    CachePolicy, Config, DatabaseOptions, Durability, Error, Ids,
+    blocking::{Database, Store},
+};
+
+use crate::{
+    fault_disk::{Fail, faulty},
+    support::{backend, new_store, vector},
+};
 
 const IDS: u64 = 20_000;
 const HOT: u64 = 100;
@@ -21,6 +29,8 @@ fn scans_of_everything_leave_in_the_cache_what_is_read_by_id() {
     let (directory, store) = new_store(config());
     let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
     (0..IDS).for_each(|id| database.put(id, &vector(id, 128)).unwrap());
+    // Else one may run meanwhile, and what it replaces is in the cache no more.
+    database.compact().unwrap();
     store.close().unwrap();
 
     for policy in CachePolicy::ALL {
@@ -41,4 +51,111 @@ fn scans_of_everything_leave_in_the_cache_what_is_read_by_id() {
         assert!(loaded <= HOT / 20, "{policy}: {loaded} pages of {HOT} had gone");
         store.close().unwrap();
     }
+}
+
+/// Vectors of 128 values, eight to a page, under consecutive ids.
+fn load(database: &Database, count: u64) {
+    let ids: Vec<u64> = (0..count).collect();
+    for ids in ids.chunks(1000) {
+        let vectors: Vec<f32> = ids.iter().flat_map(|id| vector(*id, 128)).collect();
+        database.put_many(Ids::U64(ids), &vectors, Durability::Buffered).unwrap();
+    }
+}
+
+/// Every id in order with the vector of its stamp, and nothing else.
+fn assert_scan(database: &Database, expected: impl IntoIterator<Item = (u64, u64)>) {
+    let mut expected = expected.into_iter();
+    for row in database.scan().unwrap() {
+        let (id, found) = row.unwrap();
+        let (wanted, stamp) = expected.next().unwrap();
+        assert_eq!(id, wanted.into());
+        assert!(found == vector(stamp, 128)[..], "id {wanted} has another vector");
+    }
+    assert_eq!(expected.next(), None, "the scan ended early");
+}
+
+#[test]
+fn a_scan_reads_many_pages_in_one_transfer() {
+    let (directory, store) = new_store(config());
+    load(&store.create_database("a", DatabaseOptions::new(128)).unwrap(), IDS);
+    store.close().unwrap();
+    let store = Store::open(directory.path().join("store"), config()).unwrap();
+    let database = store.database("a").unwrap();
+
+    assert_scan(&database, (0..IDS).map(|id| (id, id)));
+
+    let (pages, reads) = (IDS / 8, store.stats().io.reads);
+    assert!(reads < pages / 16, "{reads} reads for {pages} pages");
+    assert_eq!(store.stats().work_bytes, 0, "what was read ahead is given back");
+}
+
+#[test]
+fn a_scan_that_fits_leaves_everything_in_memory() {
+    let config = || Config::new().memory_limit(32 << 20).backend(backend());
+    let (directory, store) = new_store(config());
+    load(&store.create_database("a", DatabaseOptions::new(128)).unwrap(), IDS);
+    store.close().unwrap();
+    let store = Store::open(directory.path().join("store"), config()).unwrap();
+    let database = store.database("a").unwrap();
+
+    assert_eq!(database.scan().unwrap().count() as u64, IDS);
+
+    assert!((0..IDS).all(|id| database.as_async().try_get(id).unwrap().is_some()));
+}
+
+#[test]
+fn a_scan_goes_through_updates_and_deletes_in_newer_segments_and_in_memory() {
+    let (_directory, store) = new_store(config());
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    load(&database, 5000);
+    store.flush().unwrap();
+    let updated = |id: u64| id.is_multiple_of(10);
+    let deleted = |id: u64| id % 10 == 3;
+    for id in (0..5000).filter(|id| updated(*id)) {
+        database.put(id, &vector(id + 10_000, 128)).unwrap();
+    }
+    store.flush().unwrap();
+    (0..5000).filter(|id| deleted(*id)).for_each(|id| assert!(database.delete(id).unwrap()));
+    for id in 5000..5100 {
+        database.put(id, &vector(id, 128)).unwrap();
+    }
+
+    let stamp = |id: u64| if id < 5000 && updated(id) { id + 10_000 } else { id };
+    let left = (0..5100).filter(|id| 5000 <= *id || !deleted(*id));
+    assert_scan(&database, left.map(|id| (id, stamp(id))));
+}
+
+#[test]
+fn a_scan_whose_reads_fail_says_so_and_goes_on_when_they_work_again() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let config = config.memory_limit(8 << 20).memtable_bytes(1 << 20);
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    load(&database, 10_000);
+    store.flush().unwrap();
+    let async_database = database.as_async();
+    let mut scan = pollster::block_on(async_database.scan()).unwrap();
+    let mut found = 0;
+    let next = |scan: &mut nephrite::Scan| pollster::block_on(scan.next());
+    while found < 1000 {
+        next(&mut scan).unwrap().unwrap();
+        found += 1;
+    }
+
+    disk.set(Fail::Reads(".seg"));
+    let failed = loop {
+        match next(&mut scan) {
+            Ok(row) => found += u64::from(row.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(failed, Error::Io(_)), "{failed:?}");
+    assert!(0 < disk.failed.load(Ordering::Relaxed));
+    disk.set(Fail::Nothing);
+
+    while next(&mut scan).unwrap().is_some() {
+        found += 1;
+    }
+    assert_eq!(found, 10_000, "nothing is left out and nothing comes twice");
 }
