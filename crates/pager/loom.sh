@@ -24,6 +24,7 @@ claim_ignores_pins|frame_state::readers_never_meet_the_writer|Causality violatio
 free_list_keeps|free_list::no_frame_is_given_twice_or_lost|load into a frame in use
 budget_store|pin_budget::units_taken_never_exceed_the_limit|left: (3,
 wait_unmarked|pager::frame_wait|deadlock
+collect_unlocked|pager::while_frames_are_free_nobody_is_refused|refused
 bypass_unannounced|pager::bypass|deadlock
 look_unchecked|pager::look|Causality violation
 flight_unchecked|pager::single_flight|one load for two readers

@@ -35,6 +35,7 @@ mod config;
 mod error;
 mod extents;
 mod file;
+mod file_keys;
 mod frame;
 mod frame_array;
 mod frame_memory;

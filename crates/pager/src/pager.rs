@@ -136,8 +136,8 @@ impl Pager {
 
     /// See [`Shared::lend_slots`].
     #[cfg(all(test, not(loom)))]
-    pub(crate) fn lend_slots(&self, bytes: usize) {
-        self.shared.lend_slots(bytes);
+    pub(crate) fn lend_slots(&self, bytes: usize, units: u8) {
+        self.shared.lend_slots(bytes, units);
     }
 
     /// As in the statistics, without a look at every frame.

@@ -24,6 +24,7 @@ use crate::budget::PinBudget;
 use crate::config::{FileParts, Sizes};
 use crate::error::PagerError;
 use crate::extents::{Demand, Evicted, Extents, Gone};
+use crate::file_keys::FileKeys;
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_array::FrameArray;
 use crate::frame_memory::FrameMemory;
@@ -33,13 +34,10 @@ use crate::load_table::LoadTable;
 use crate::policy::Use;
 use crate::retention::{Ground, Retention};
 use crate::slots::Slots;
-use crate::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
+use crate::sync::{Arc, Mutex, lock};
 
 /// Units that one collection of charges tries to gain, so that the next hits need none.
-const COLLECT_UNITS: u64 = if cfg!(loom) { 1 } else { 64 };
-
-/// Frames that a collecting thread reserves for itself at a time.
-const COLLECT_STRIDE: u32 = if cfg!(loom) { 1 } else { 64 };
+const COLLECT_UNITS: u64 = if cfg!(loom) { 2 } else { 64 };
 
 /// The shared part of one cache.
 #[derive(Debug)]
@@ -59,7 +57,6 @@ pub(crate) struct Shared {
     /// Room for reads past the cache.
     pub(crate) bypass: PinBudget,
     waiters: Arc<FrameWaiters>,
-    collect_hand: AtomicU32,
 }
 
 /// The frame books and what keeps parts of pages that go, under one lock.
@@ -69,6 +66,8 @@ struct Books {
     retention: Option<Retention>,
     /// Of the allocation that is running; empty otherwise.
     named: Vec<Gone>,
+    /// The frame at which the next collection of charges begins.
+    collect_hand: u32,
 }
 
 /// Counters off the path of hits. Relaxed: statistics.
@@ -82,13 +81,6 @@ pub(crate) struct Counters {
     pub(crate) frames_lost: Statistic,
     pub(crate) bypasses: Statistic,
     pub(crate) table_bytes: Statistic,
-}
-
-/// Keys of open files: each is used by one file at a time.
-#[derive(Debug, Default)]
-pub(crate) struct FileKeys {
-    returned: Vec<u32>,
-    fresh: u32,
 }
 
 /// Units taken from the pin budget that no frame carries yet. Goes back, announced, when dropped:
@@ -114,6 +106,7 @@ impl Shared {
             extents: Extents::new(sizes.units, sizes.largest_units, sizes.policy),
             retention: Retention::new(sizes.units, &slots),
             named: Vec::new(),
+            collect_hand: 0,
         };
         Ok(Self {
             frames,
@@ -129,7 +122,6 @@ impl Shared {
             budget: PinBudget::new(sizes.pin_limit_units),
             bypass: PinBudget::new(sizes.bypass_limit_units),
             waiters: Arc::new(FrameWaiters::new()),
-            collect_hand: AtomicU32::new(0),
         })
     }
 
@@ -157,17 +149,24 @@ impl Shared {
     }
 
     /// Whether the budget has `units` left, after collecting if need be.
+    ///
+    /// `false` is the truth: charges pass from idle frames to the budget under the lock of the
+    /// frame books alone, so a look under that lock misses none that is on its way.
     fn has_room(&self, units: u8, news: &mut News<'_>) -> bool {
         let wanted = u64::from(units);
         if self.budget.limit() < wanted {
             return false;
         }
         while self.budget.available() < wanted {
-            let gained = self.collect(wanted);
-            if gained == 0 {
+            let gained = if cfg!(planted_bug = "collect_unlocked") {
+                self.collect(&mut 0, wanted)
+            } else {
+                self.collect(&mut lock(&self.books).collect_hand, wanted)
+            };
+            if gained == 0 && self.budget.available() < wanted {
                 return false;
             }
-            news.due = true;
+            news.due |= gained != 0;
         }
         true
     }
@@ -188,6 +187,7 @@ impl Shared {
             return wait;
         }
         let mut gained = 0;
+        let books = lock(&self.books); // see `has_room`
         for frame in self.frames.iter() {
             // A mark seen is as good as one made: whoever takes it off notifies afterwards, and
             // the epoch of `wait` is older than any notice still to come.
@@ -196,8 +196,10 @@ impl Shared {
             }
             gained += self.uncharge(frame);
         }
+        self.budget.give(gained);
+        drop(books);
         if gained != 0 {
-            self.give(gained);
+            self.announce();
         }
         wait
     }
@@ -216,13 +218,25 @@ impl Shared {
         let mut evicted = Evicted::default();
         let found = self.find_frame(&mut books, demand, &mut evicted);
         self.budget.give(evicted.charged_units);
-        let taken = found.filter(|_| self.budget.take(units));
+        let mut gained = 0;
+        let mut charge = || loop {
+            if self.budget.take(units) {
+                return true;
+            }
+            // Others were faster; what is left to be had is theirs and ours alike.
+            let more = self.collect(&mut books.collect_hand, u64::from(units));
+            gained += more;
+            if more == 0 {
+                return false;
+            }
+        };
+        let taken = found.filter(|_| charge());
         if let (Some(frame), None) = (found, taken) {
             books.extents.put_back(&self.frames, frame);
         }
         drop(books);
         let spent = taken.map_or(0, |_| u64::from(units));
-        news.due |= spent < evicted.charged_units;
+        news.due |= spent < evicted.charged_units + gained;
         self.counters.evictions.fetch_add(evicted.pages, Relaxed);
         taken
     }
@@ -234,7 +248,7 @@ impl Shared {
         demand: Demand,
         evicted: &mut Evicted,
     ) -> Option<FrameNo> {
-        let Books { extents, retention, named } = books;
+        let Books { extents, retention, named, .. } = books;
         let Some(retention) = retention else {
             return extents.allocate(&self.frames, demand, evicted);
         };
@@ -260,15 +274,16 @@ impl Shared {
         }
     }
 
-    /// Makes a block of slots for parts of so many bytes, whoever votes for it.
+    /// Makes a block of slots for parts of so many bytes, of frames of so many units.
     #[cfg(all(test, not(loom)))]
-    pub(crate) fn lend_slots(&self, bytes: usize) {
+    pub(crate) fn lend_slots(&self, bytes: usize, units: u8) {
         let size = crate::slots::size_for(bytes).expect("a part");
         let Books { extents, retention, .. } = &mut *lock(&self.books);
         let ground =
             Ground { frames: &self.frames, slots: &self.slots, memory: Some(&self.memory) };
         let retention = retention.as_mut().expect("a cache that retains");
-        retention.grow(ground, extents, (size, 1), &mut Evicted::default());
+        let mut evicted = Evicted { named: Some(Vec::new()), ..Evicted::default() };
+        retention.grow(ground, extents, (size, units), &mut evicted);
     }
 
     /// Drops what slots hold of a file that is being dropped and has no frames any more.
@@ -401,19 +416,18 @@ impl Shared {
         if frame.state.uncharge(seen) { u64::from(seen.units()) } else { 0 }
     }
 
-    /// Collects the charges of unpinned frames into the budget; returns how many units. The caller
-    /// announces them.
+    /// Collects the charges of unpinned frames into the budget, from where the last collection
+    /// ended; returns how many units. The caller announces them.
     #[cold]
-    fn collect(&self, wanted: u64) -> u64 {
-        let count = self.sizes.units;
-        let (mut gained, mut looked) = (0, 0);
-        while gained < wanted.max(COLLECT_UNITS) && looked < count {
-            // Relaxed: the hand only spreads collecting threads over the frames.
-            let start = self.collect_hand.fetch_add(COLLECT_STRIDE, Ordering::Relaxed) % count;
-            let stride = COLLECT_STRIDE.min(count);
-            let indices = (start..count).chain(0..start).take(stride as usize);
-            gained += indices.map(|index| self.uncharge(&self.frames[index as usize])).sum::<u64>();
-            looked += stride;
+    fn collect(&self, hand: &mut u32, wanted: u64) -> u64 {
+        let (count, mut gained) = (self.sizes.units, 0);
+        let first = *hand;
+        for index in (first..count).chain(0..first) {
+            if wanted.max(COLLECT_UNITS) <= gained {
+                *hand = index;
+                break;
+            }
+            gained += self.uncharge(&self.frames[index as usize]);
         }
         self.budget.give(gained);
         gained
@@ -446,28 +460,6 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // Whoever still waits for a frame of this cache is told to look again, rather than never.
         self.waiters.notify();
-    }
-}
-
-impl FileKeys {
-    pub(crate) fn take(&mut self) -> Result<u32, PagerError> {
-        if let Some(key) = self.returned.pop() {
-            return Ok(key);
-        }
-        // The largest key stays unused: it belongs to `Owner::NOBODY`.
-        if self.fresh == u32::MAX {
-            return Err(PagerError::TooManyFiles);
-        }
-        self.fresh += 1;
-        Ok(self.fresh - 1)
-    }
-
-    pub(crate) fn give(&mut self, key: u32) {
-        self.returned.push(key);
-    }
-
-    pub(crate) fn in_use(&self) -> usize {
-        self.fresh as usize - self.returned.len()
     }
 }
 

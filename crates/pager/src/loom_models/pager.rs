@@ -148,6 +148,27 @@ fn a_resident_page_waits_for_room_in_the_budget() {
     });
 }
 
+/// Frames that nobody uses are charged to the budget, and charges on their way to it are nobody's.
+#[test]
+fn while_frames_are_free_nobody_is_refused() {
+    check(|| {
+        let (_pager, file) = cache(2);
+        let loads = AtomicU32::new(0);
+        drop(read(&file, 0, &loads));
+        drop(read(&file, 1, &loads));
+        let take = |file: &Arc<CachedFile>| {
+            assert!(file.shared().take_credit(1).is_some(), "refused, with room for both");
+        };
+
+        let other = {
+            let file = Arc::clone(&file);
+            thread::spawn(move || take(&file))
+        };
+        take(&file);
+        other.join().unwrap();
+    });
+}
+
 #[test]
 fn bypass() {
     check(|| {
