@@ -82,7 +82,7 @@ impl Pager {
         let largest_bytes = u32::from(self.shared.sizes.largest_units) * 4096;
         let units = frame_units(page_bytes, largest_bytes)?;
         let bytes = PageTable::directory_bytes(page_count);
-        let table = PageTable::new(page_count).ok_or(PagerError::TableMemory { bytes })?;
+        let table = PageTable::new(page_count, units).ok_or(PagerError::TableMemory { bytes })?;
         let key = lock(&self.shared.keys).take()?;
         let shared = Arc::clone(&self.shared);
         let trace = self.trace.as_ref().map(FileTrace::new);

@@ -16,9 +16,12 @@
 //! of them: dropping a pin may take them all.
 //! Checked by the loom model `whole_path`, the tests of `pager.rs`, and Miri.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64 as Statistic;
 use std::sync::atomic::Ordering::Relaxed;
+
+use nephrite_io::memory::prefetch_value;
 
 use crate::budget::PinBudget;
 use crate::config::{FileParts, Sizes};
@@ -128,6 +131,15 @@ impl Shared {
     #[inline]
     pub(crate) fn frame(&self, frame: FrameNo) -> &Frame {
         &self.frames[frame.index()]
+    }
+
+    /// Asks the processor for what describes a frame, and for bytes of it. Any number will do.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: FrameNo, near: Range<u32>) {
+        if let Some(frame) = self.frames.get(number.index()) {
+            prefetch_value(frame);
+            self.memory.prefetch(number, near);
+        }
     }
 
     /// What describes a frame or a slot.
