@@ -232,11 +232,14 @@ impl DatabaseCore {
     }
 
     /// Fails when the database was dropped.
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.dropped.load(Ordering::Acquire) {
-            return Err(Error::DatabaseNotFound { name: self.name.clone() });
-        }
-        Ok(())
+        if self.dropped.load(Ordering::Acquire) { Err(self.dropped_error()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn dropped_error(&self) -> Error {
+        Error::DatabaseNotFound { name: self.name.clone() }
     }
 
     /// Replaces the version. The caller holds the write lock.
@@ -280,6 +283,7 @@ impl Core {
     }
 
     /// Fails when the store was closed.
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }

@@ -62,6 +62,14 @@ impl Directory {
         &self.prefix
     }
 
+    /// The position of the only segment that can hold a number, when no ranges meet and it is in
+    /// the first of them: databases of consecutive ids mostly have that one, or few.
+    #[inline]
+    pub(crate) fn sole_candidate(&self, id: IdRef<'_>) -> Option<usize> {
+        let (IdRef::U64(id), Some(span)) = (id, self.spans.first()) else { return None };
+        (self.disjoint && span.first <= id && id <= span.last).then_some(span.segment)
+    }
+
     /// Positions of the segments that can hold an id, newest first.
     #[inline]
     pub(crate) fn candidates(&self, id: IdRef<'_>) -> impl Iterator<Item = usize> {
@@ -126,6 +134,20 @@ mod tests {
             .map(|id| candidates(&directory, IdRef::U64(id)).first().copied());
 
         assert_eq!(found, [Some(1), Some(1), None, Some(0), Some(0), None, Some(2), None, None]);
+    }
+
+    #[test]
+    fn the_first_of_disjoint_ranges_is_told_at_a_glance() {
+        let ranges = |second| {
+            let ranges = [(20, 29), (0, second)];
+            ranges.map(|(first, last)| (IdRef::U64(first), IdRef::U64(last))).to_vec()
+        };
+        let sole = |second, id| Directory::of_ranges(ranges(second)).sole_candidate(IdRef::U64(id));
+
+        assert_eq!([0, 9].map(|id| sole(9, id)), [Some(1); 2]);
+        assert_eq!([10, 20, 30].map(|id| sole(9, id)), [None; 3], "of another, or of none");
+        assert_eq!(sole(25, 3), None, "the ranges meet");
+        assert_eq!(Directory::of_ranges(Vec::new()).sole_candidate(IdRef::U64(0)), None);
     }
 
     #[test]

@@ -44,10 +44,10 @@ impl Version {
         if cfg!(planted_bug = "hash_of_every_read") {
             std::hint::black_box(IdHash::of(id)); // what `crates/instructions/planted.sh` finds
         }
-        for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
-            if let Some(found) = memtable.find(id, at) {
-                return Ok(memory_spot(memtable, found.row).resident());
-            }
+        if (!self.frozen.is_empty() || !self.active.is_empty())
+            && let Some(spot) = self.find_in_memtables(id, at)
+        {
+            return Ok(spot.resident());
         }
         // Written out rather than by `Spot::resident`: the fewer copies of the pin between here and
         // its first use the better, as no copy is read back before the pin is through.
@@ -61,15 +61,34 @@ impl Version {
         }
     }
 
+    #[inline(never)]
+    fn find_in_memtables(&self, id: IdRef<'_>, at: Lsn) -> Option<Spot<'_>> {
+        self.memtables().filter(|memtable| !memtable.is_empty()).find_map(|memtable| {
+            let found = memtable.find(id, at)?;
+            Some(memory_spot(memtable, found.row))
+        })
+    }
+
     /// Where an id lies; `None` when an id page is not in memory.
     #[inline]
     fn resident_in_segments(&self, id: IdRef<'_>) -> Result<Option<Spot<'_>>, Error> {
-        let Some(known) = self.known() else { return self.search_resident(id, 0, None) };
+        let Some(known) = self.known() else { return self.search_dense(id) };
         let hash = IdHash::of(id);
         match known.find(id, hash) {
             Some((position, row)) => Ok(Some(segment_spot(&self.segments[position], row))),
             None => self.search_resident(id, 0, Some(hash)),
         }
+    }
+
+    /// As [`Self::resident_in_segments`], in a version of consecutive ids, mostly one run.
+    #[inline]
+    fn search_dense(&self, id: IdRef<'_>) -> Result<Option<Spot<'_>>, Error> {
+        let Some(position) = self.sole_candidate(id) else {
+            return self.search_resident(id, 0, None);
+        };
+        let segment = &self.segments[position];
+        let row = segment.find_resident(id)?;
+        Ok(row.map(|row| row.map_or(Spot::Absent, |row| segment_spot(segment, row))))
     }
 
     /// As [`Self::resident_in_segments`], of an id that is not known, from its candidate number

@@ -48,6 +48,12 @@ impl Version {
         self.directory.candidates(id).map(|position| (position, &self.segments[position]))
     }
 
+    /// The only segment that can hold an id, where that is told at a glance.
+    #[inline]
+    pub(crate) fn sole_candidate(&self, id: IdRef<'_>) -> Option<usize> {
+        self.directory.sole_candidate(id)
+    }
+
     /// Rows of the segments that were found lately; `None` when finding is a subtraction.
     #[inline]
     pub(crate) fn known(&self) -> Option<&KnownRows> {

@@ -88,6 +88,7 @@ impl IdRef<'_> {
     ///
     /// # Errors
     /// Names the rule that the id breaks: kind, empty, or longer than [`MAX_ID_BYTES`].
+    #[inline]
     pub const fn validate(self, kind: IdKind) -> Result<(), IdError> {
         match (self, kind) {
             (Self::U64(_), IdKind::U64) => Ok(()),

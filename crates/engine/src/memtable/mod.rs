@@ -242,6 +242,7 @@ impl Memtable {
         RowBytes { chunk: Arc::clone(&span.chunk), start }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first_lsn.load(Ordering::Acquire) == u64::MAX
     }

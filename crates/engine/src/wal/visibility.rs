@@ -28,6 +28,7 @@ impl Visibility {
     }
 
     /// The newest sequence number readers may see.
+    #[inline]
     pub(crate) fn visible(&self) -> Lsn {
         Lsn::new(self.visible.load(Ordering::Acquire))
     }

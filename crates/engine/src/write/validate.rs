@@ -56,11 +56,17 @@ fn validate_rows(database: &DatabaseCore, ids: Ids<'_>, vectors: &[f32]) -> Resu
 }
 
 /// Whether a database can hold an id.
+#[inline]
 pub(crate) fn validate_id(database: &DatabaseCore, id: IdRef<'_>) -> Result<(), Error> {
-    id.validate(database.id_kind).map_err(|error| match error {
+    id.validate(database.id_kind).map_err(id_error)
+}
+
+#[cold]
+fn id_error(error: IdError) -> Error {
+    match error {
         IdError::WrongKind { expected, .. } => Error::WrongIdKind { expected },
         other => Error::InvalidId { reason: other.to_string() },
-    })
+    }
 }
 
 fn validate_dimension(database: &DatabaseCore, found: usize) -> Result<(), Error> {

@@ -55,6 +55,7 @@ pub enum IdIndex {
 
 impl IdIndex {
     /// The row of an id in a dense index; `None` when it is outside or the index is sorted.
+    #[inline]
     #[must_use]
     pub fn find_dense(&self, id: IdRef<'_>) -> Option<Row> {
         let (Self::Dense { first, count, first_row }, IdRef::U64(id)) = (*self, id) else {
