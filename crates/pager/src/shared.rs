@@ -18,7 +18,6 @@
 
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64 as Statistic;
 use std::sync::atomic::Ordering::Relaxed;
 
 use nephrite_io::memory::prefetch_value;
@@ -37,6 +36,7 @@ use crate::load_table::LoadTable;
 use crate::policy::Use;
 use crate::retention::{Ground, Retention};
 use crate::slots::Slots;
+use crate::stats::Counters;
 use crate::sync::{Arc, Mutex, lock};
 
 /// Units that one collection of charges tries to gain, so that the next hits need none.
@@ -71,19 +71,6 @@ struct Books {
     named: Vec<Gone>,
     /// The frame at which the next collection of charges begins.
     collect_hand: u32,
-}
-
-/// Counters off the path of hits. Relaxed: statistics.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) misses: Statistic,
-    pub(crate) joins: Statistic,
-    pub(crate) refusals: Statistic,
-    pub(crate) evictions: Statistic,
-    pub(crate) loads_failed: Statistic,
-    pub(crate) frames_lost: Statistic,
-    pub(crate) bypasses: Statistic,
-    pub(crate) table_bytes: Statistic,
 }
 
 /// Units taken from the pin budget that no frame carries yet. Goes back, announced, when dropped:

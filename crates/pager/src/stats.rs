@@ -1,5 +1,7 @@
 //! What the cache tells about itself.
 
+use std::sync::atomic::AtomicU64 as Statistic;
+
 /// Counters and sizes of one cache at one moment.
 ///
 /// Counters count from the opening of the cache. Taking them looks at every frame: do it each
@@ -67,4 +69,17 @@ pub struct ClassStats {
     pub frames_free: usize,
     /// Parts of the arena cut into such frames.
     pub extents: usize,
+}
+
+/// Counters off the path of hits. Relaxed: statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) misses: Statistic,
+    pub(crate) joins: Statistic,
+    pub(crate) refusals: Statistic,
+    pub(crate) evictions: Statistic,
+    pub(crate) loads_failed: Statistic,
+    pub(crate) frames_lost: Statistic,
+    pub(crate) bypasses: Statistic,
+    pub(crate) table_bytes: Statistic,
 }

@@ -220,7 +220,7 @@ fn readers_of_all_kinds_see_what_was_stored() {
     assert_eq!(pager.stats().pins, 0);
 }
 
-/// Few loads, so that Miri sees how bytes come to a slot: pages go with the extents that slots take.
+/// Few loads, so that Miri sees how bytes come to a slot: pages go with extents that slots take.
 #[test]
 fn a_part_is_copied_to_a_slot_and_found_there() {
     const PAGES: u32 = 64; // four extents
