@@ -48,6 +48,8 @@ pub(super) const UPDATES: [(usize, usize); 3] = [(13, 1), (14, 16), (15, 64)];
 
 /// Vectors per batch of a load.
 const BATCH: usize = 1000;
+/// Times that popular ids are read before their reading is measured.
+const WARM_ROUNDS: u64 = 4;
 /// Ids per `get_many`.
 pub(super) const MANY_IDS: usize = 100;
 
@@ -122,7 +124,7 @@ impl Cycle<'_> {
     fn hot(&self, rival: &dyn Rival, samples: &mut Samples) -> Outcome<()> {
         self.scan(rival)?;
         for (workload, threads) in [(HOT, 1), (HOT_MANY, 2)] {
-            let plans = self.plans(threads, None);
+            let plans = self.plans(threads, None, 0);
             rival.get_by_workers(&plans)?; // what a scan left out of the cache
             let watch = Stopwatch::start();
             rival.get_by_workers(&plans)?;
@@ -145,7 +147,13 @@ impl Cycle<'_> {
         rival.get(Random::new(self.seed).next() % self.shape.vectors)?;
         samples.push((OPEN, watch.seconds() * 1e3));
         for (workload, zipf) in [(COLD, None), (ZIPF, Some(self.zipf))] {
-            let plans = self.plans(self.depth, zipf);
+            if zipf.is_some() {
+                // What is popular has to have been read before a cache can know it.
+                (0..WARM_ROUNDS).try_for_each(|round| {
+                    rival.get_by_workers(&self.plans(self.depth, zipf, round + 1)).map(drop)
+                })?;
+            }
+            let plans = self.plans(self.depth, zipf, 0);
             let (watch, cpu) = (Stopwatch::start(), cpu_seconds());
             let latencies = rival.get_by_workers(&plans)?;
             samples.push((workload, count(&plans) / watch.seconds()));
@@ -167,7 +175,7 @@ impl Cycle<'_> {
     }
 
     fn many(&self, rival: &dyn Rival) -> Outcome<f64> {
-        let plans = self.plans(1, None);
+        let plans = self.plans(1, None, 0);
         let watch = Stopwatch::start();
         plans[0].chunks(MANY_IDS).try_for_each(|ids| rival.get_many(ids))?;
         Ok(count(&plans) / watch.seconds())
@@ -182,11 +190,11 @@ impl Cycle<'_> {
         Ok(found as f64 / watch.seconds())
     }
 
-    /// Ids to read for each worker.
-    fn plans(&self, workers: usize, zipf: Option<&Zipf>) -> Vec<Vec<u64>> {
+    /// Ids to read for each worker; others in each round.
+    fn plans(&self, workers: usize, zipf: Option<&Zipf>, round: u64) -> Vec<Vec<u64>> {
         let each = self.reads / workers as u64;
         let plan = |worker: usize| {
-            let mut random = Random::new(self.seed << 32 | worker as u64);
+            let mut random = Random::new(self.seed << 32 | round << 16 | worker as u64);
             let draw = |_| match zipf {
                 Some(zipf) => zipf.draw(&mut random),
                 None => random.next() % self.shape.vectors,

@@ -79,7 +79,8 @@ impl Rival for Nephrite {
             }
             Outcome::Ok(latencies)
         });
-        merged(tasks::run(all.collect())?)
+        // A ring for each of the threads, as a host with a thread per core has it.
+        merged(tasks::run_with(all.collect(), |share| self.store.drive(share))?)
     }
 
     fn put_by_workers(&self, plans: &[Vec<u64>], shape: &Shape) -> Outcome<Histogram<u64>> {

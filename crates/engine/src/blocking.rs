@@ -7,7 +7,7 @@
 //!
 //! Must not be called on an async executor's thread: it would block the executor.
 
-use std::path::Path;
+use std::{future::Future, path::Path};
 
 use nephrite_io::drive;
 use pollster::block_on;
@@ -148,6 +148,17 @@ impl Store {
         progress: impl FnMut(VerifyProgress) + Send,
     ) -> Result<VerifyReport, Error> {
         block_on(self.0.verify_with(options, progress))
+    }
+
+    /// Runs a future to its end on the calling thread; the page reads that it starts are driven
+    /// there too, on a ring of this thread where it can have one (see [`nephrite_io::drive`]). For
+    /// hosts with a thread per core: a future that joins many reads has them all in flight, and
+    /// none is handed to another thread and back.
+    ///
+    /// Not for writes that wait for disk, flushes and the like: other threads carry them out, and
+    /// this one would do nothing meanwhile.
+    pub fn drive<T>(&self, future: impl Future<Output = T>) -> T {
+        drive(self.0.disk(), future)
     }
 
     /// The async store behind this one.

@@ -14,7 +14,7 @@ use nephrite_format::{
     DatabaseId, IdKind, VectorLayout,
     manifest::{DatabaseMeta, MAX_NAME_BYTES},
 };
-use nephrite_io::BackendReport;
+use nephrite_io::{BackendReport, Disk};
 
 use tracing::{Instrument, info_span};
 
@@ -100,6 +100,11 @@ impl Store {
 
     async fn run(opening: Opening, mode: Mode) -> Result<Self, Error> {
         Ok(Self { handle: Arc::new(Handle { core: opening.run(mode).await? }) })
+    }
+
+    /// Where pages of its databases are read from.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.core().read.disk
     }
 
     fn core(&self) -> &Arc<Core> {

@@ -1,6 +1,13 @@
 //! Storing, reading, updating, deleting, batches, scans, snapshots.
 
-use nephrite::{Batch, DatabaseOptions, Durability, Error, IdKind, IdRef, Ids};
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
+
+use nephrite::{
+    BackendChoice, Batch, DatabaseOptions, Durability, Error, IdKind, IdRef, Ids, blocking::Store,
+};
 
 use crate::support::{new_store, small, vector};
 
@@ -199,4 +206,48 @@ fn a_dropped_database_is_gone_and_its_name_is_free() {
     let store = nephrite::blocking::Store::open(directory.path().join("store"), small()).unwrap();
     assert_eq!(store.database("a").unwrap().dimension(), 5);
     assert_eq!(store.list().len(), 1);
+}
+
+/// All of them in flight at once, in order.
+async fn joined<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|it| (Box::pin(it), None)).collect();
+    poll_fn(|context| {
+        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            if let Poll::Ready(ready) = future.as_mut().poll(context) {
+                *output = Some(ready);
+            }
+        }
+        if running.iter().any(|(_, output)| output.is_none()) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    })
+    .await;
+    running.into_iter().map(|(_, output)| output.unwrap()).collect()
+}
+
+#[test]
+fn a_thread_drives_the_reads_of_many_futures() {
+    let (directory, store) = new_store(small());
+    let database = store.create_database("a", DatabaseOptions::new(1024)).unwrap();
+    (0..64_u64).for_each(|id| database.put(id, &vector(id, 1024)).unwrap());
+    store.close().unwrap();
+    let store = Store::open(directory.path().join("store"), small()).unwrap();
+    let database = store.database("a").unwrap();
+    let before = store.stats().io;
+
+    let reads = (0..64_u64).map(|id| database.as_async().get(id)).collect();
+    let found = store.drive(joined(reads));
+
+    for (id, vector_of_id) in (0_u64..).zip(found) {
+        assert_eq!(&vector_of_id.unwrap().unwrap()[..], &vector(id, 1024)[..]);
+    }
+    let after = store.stats().io;
+    if after.caller_parks == before.caller_parks
+        && store.backend_report().chosen == BackendChoice::Uring
+    {
+        let driven = after.caller_driven - before.caller_driven;
+        assert!(64 <= driven, "{driven} of 64 reads");
+    }
 }
