@@ -50,7 +50,9 @@ named_rows_removed|a file is removed although log records name rows in it
 manifest_goes_on|the manifest takes more changes after one of unknown outcome
 "
 
-cargo build -q --profile checked -p nephrite-simulation --example planted
+# With the process of `tests/power_cut.sh`, so that the engine is built once for both.
+cargo build -q --profile checked -p nephrite-simulation --example planted \
+    -p nephrite-tests --bin crash_writer
 hunt="$CARGO_TARGET_DIR/checked/examples/planted"
 
 planted() {

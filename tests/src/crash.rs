@@ -115,6 +115,12 @@ impl Victim {
         Ok(Self { child, stdout: BufReader::new(stdout) })
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line; `None` when the child has ended. Blocks.
     ///
     /// # Errors

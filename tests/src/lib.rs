@@ -12,6 +12,7 @@
 //! | `kill_focus` | SIGKILL in the middle of a flush, compaction, recycling, drop, close |
 //! | `many_databases` | ten thousand databases with few files and little memory |
 //! | `kill_loop` | rounds of SIGKILL at random moments over mixed writes |
+//! | `power_cut` | the same, on a disk that loses what was not synced |
 //! | `damage` | truncated, emptied, removed, swapped and flipped files of each kind |
 //! | `surroundings` | no permission, full disk, second process, few file descriptors |
 //! | `concurrency` | executors, group commit, dropped futures, snapshots, close |
@@ -35,6 +36,8 @@ pub mod focus;
 pub mod fuzzing;
 pub mod history;
 pub mod log_frames;
+#[cfg(target_os = "linux")]
+pub mod power_cut;
 pub mod process;
 mod scale;
 mod stores;

@@ -4,8 +4,9 @@
 //! through the call.
 
 use std::{
-    ffi::CString,
-    fs, io,
+    ffi::{CStr, CString},
+    fs,
+    io::{self, Write},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -88,6 +89,15 @@ pub fn engine_threads() -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").expect("Linux lists threads");
     let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("nephrite")).collect()
+}
+
+/// Says that a test did nothing, and why, so that a run shows it even if all tests pass.
+pub fn skipped(test: &str, reason: &str) {
+    // Only what the macros print is held back by the test harness.
+    let told = writeln!(io::stderr(), "SKIPPED {test}: {reason}");
+    if let Err(error) = told {
+        println!("SKIPPED {test}: {reason} (standard error: {error})");
+    }
 }
 
 /// Whether this process may mount and change users.
@@ -194,12 +204,57 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // SAFETY: the string ends in zero and lives through the call, which only reads it.
-        let result = unsafe { libc::umount2(self.target.as_ptr(), libc::MNT_DETACH) };
-        if let Err(error) = succeeded(result) {
+        if let Err(error) = unmount(&self.target) {
             eprintln!("{} stays mounted: {error}", self.target.to_string_lossy());
         }
     }
+}
+
+/// Takes a file system out of sight; it ends when its last file is closed.
+fn unmount(directory: &CStr) -> io::Result<()> {
+    // SAFETY: the string ends in zero and lives through the call, which only reads it.
+    succeeded(unsafe { libc::umount2(directory.as_ptr(), libc::MNT_DETACH) })
+}
+
+/// Ends a file system in user space at once: calls that wait for it fail, and so do all later ones
+/// on files of it that are still open.
+///
+/// # Errors
+/// What the operating system says.
+#[cfg(target_os = "linux")]
+pub fn unmount_at_once(directory: &CStr) -> io::Result<()> {
+    let flags = libc::MNT_FORCE | libc::MNT_DETACH;
+    // SAFETY: the string ends in zero and lives through the call, which only reads it.
+    succeeded(unsafe { libc::umount2(directory.as_ptr(), flags) })
+}
+
+/// Gives this thread, and the threads and processes it starts from now on, mounts of their own:
+/// what is mounted there goes with the last of them, even if all are killed. Only root may.
+///
+/// # Errors
+/// What the operating system says.
+#[cfg(target_os = "linux")]
+pub fn own_mounts() -> io::Result<()> {
+    // SAFETY: the call takes a plain number.
+    succeeded(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let (root, flags) = (c"/".as_ptr(), libc::MS_REC | libc::MS_PRIVATE);
+    let none = std::ptr::null();
+    // SAFETY: the path ends in zero and is static; a change of propagation takes nothing else.
+    succeeded(unsafe { libc::mount(none, root, none, flags, none.cast()) })
+}
+
+/// Kills another process at once (SIGKILL).
+///
+/// # Errors
+/// What the operating system says.
+///
+/// # Panics
+/// When the number is none of a process.
+pub fn kill(process: u32) -> io::Result<()> {
+    let process = libc::pid_t::try_from(process).expect("numbers of processes are small");
+    assert!(0 < process, "other numbers mean whole groups");
+    // SAFETY: the call takes plain numbers.
+    succeeded(unsafe { libc::kill(process, libc::SIGKILL) })
 }
 
 fn c_path(path: &Path) -> CString {

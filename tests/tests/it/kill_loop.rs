@@ -77,7 +77,7 @@ impl Bounds {
 
 /// What the steps of a round were and when.
 #[derive(Default)]
-struct Observed {
+pub(super) struct Observed {
     /// Per thread and step: the last step of each thread acknowledged when it began.
     begun: Vec<Vec<[i64; THREADS]>>,
     /// Per thread and step: whether it changed anything.
@@ -90,7 +90,7 @@ struct Observed {
 }
 
 impl Observed {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             begun: vec![Vec::new(); THREADS],
             changed: vec![Vec::new(); THREADS],
@@ -104,11 +104,11 @@ impl Observed {
         std::array::from_fn(|thread| self.changed[thread].len() as i64 - 1)
     }
 
-    fn acknowledged_count(&self) -> usize {
+    pub(super) fn acknowledged_count(&self) -> usize {
         self.changed.iter().map(Vec::len).sum()
     }
 
-    fn note(&mut self, plan: &Plan, round: u64, line: Line) {
+    pub(super) fn note(&mut self, plan: &Plan, round: u64, line: Line) {
         match line {
             Line::Ready => {}
             Line::Failed(message) => panic!("round {round}: the child failed: {message}"),
@@ -150,7 +150,7 @@ impl Observed {
 
 /// What is looked at after a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checked {
+pub(super) enum Checked {
     /// The directory itself: the next child begins with a store that was closed.
     Original,
     /// A copy: the next child recovers what the killed one left.
@@ -166,29 +166,29 @@ struct Found {
     reaches: i64,
 }
 
-struct Loop {
-    plan: Plan,
+pub(super) struct Loop {
+    pub(super) plan: Plan,
     backend: BackendChoice,
-    directory: tempfile::TempDir,
-    random: ChaCha8Rng,
+    pub(super) directory: tempfile::TempDir,
+    pub(super) random: ChaCha8Rng,
     /// Per thread and database, at the beginning of the round.
     lanes: Vec<Vec<LaneState>>,
     /// Temporary databases that outlived their round.
     leftovers: BTreeSet<String>,
     bounds: Bounds,
-    totals: Totals,
+    pub(super) totals: Totals,
 }
 
 #[derive(Default)]
-struct Totals {
-    steps: usize,
-    lost: usize,
+pub(super) struct Totals {
+    pub(super) steps: usize,
+    pub(super) lost: usize,
     wal_bytes_max: u64,
     segment_bytes_max: u64,
 }
 
 impl Loop {
-    fn new(plan: Plan, backend: BackendChoice) -> Self {
+    pub(super) fn new(plan: Plan, backend: BackendChoice) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store =
             Store::create(directory.path().join("store"), plan.shape.config().backend(backend));
@@ -238,15 +238,20 @@ impl Loop {
     }
 
     fn start(&self, round: &str) -> Victim {
+        self.start_on(&self.store(), Path::new(env!("CARGO_BIN_EXE_crash_writer")), round)
+    }
+
+    /// Starts a child on a store that lies anywhere.
+    pub(super) fn start_on(&self, store: &Path, program: &Path, round: &str) -> Victim {
         let shape = if self.plan.shape == Shape::Tight { "tight" } else { "wide" };
         let arguments = [
-            self.store().to_str().unwrap().to_owned(),
+            store.to_str().unwrap().to_owned(),
             self.plan.seed.to_string(),
             shape.to_owned(),
             self.backend.to_string(),
             round.to_owned(),
         ];
-        Victim::start(Path::new(env!("CARGO_BIN_EXE_crash_writer")), &arguments).unwrap()
+        Victim::start(program, &arguments).unwrap()
     }
 
     /// Lets a child work for a random number of steps and kills it.
@@ -301,7 +306,7 @@ impl Loop {
         std::fs::remove_dir_all(&image).unwrap();
     }
 
-    fn check(&mut self, round: u64, observed: &Observed, path: &Path, what: Checked) {
+    pub(super) fn check(&mut self, round: u64, observed: &Observed, path: &Path, what: Checked) {
         let config = self.plan.shape.config().backend(self.backend);
         let store = Store::open(path, config)
             .unwrap_or_else(|error| panic!("round {round}: the store does not open: {error}"));

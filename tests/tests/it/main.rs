@@ -11,6 +11,8 @@ mod kill_loop;
 mod many_databases;
 mod memory_limit;
 mod model;
+#[cfg(target_os = "linux")]
+mod power_cut;
 mod recovery;
 mod repair;
 mod seed_crashes;

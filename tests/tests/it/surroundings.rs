@@ -21,7 +21,7 @@ use nephrite_tests::{
     crash::{Line, Victim},
     history::{Plan, Shape, create_databases},
     new_store,
-    process::{Mounted, alone, is_root, limit_descriptors, wait_until},
+    process::{Mounted, alone, is_root, limit_descriptors, skipped, wait_until},
     small, vector,
 };
 
@@ -36,12 +36,6 @@ fn check(database: &Database, ids: impl Iterator<Item = u64>) {
         let found = found.unwrap_or_else(|| panic!("id {id} was acknowledged and is lost"));
         assert_vector(&found, id, format_args!("id {id}"));
     }
-}
-
-/// Says loudly that a test did nothing.
-fn skipped(test: &str, reason: &str) {
-    println!("SKIPPED {test}: {reason}");
-    eprintln!("SKIPPED {test}: {reason}");
 }
 
 #[track_caller]

@@ -6,11 +6,11 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use nephrite::{DatabaseOptions, IoErrorKind, blocking::Store};
 use nephrite_tests::{
     new_store,
-    process::{Mounted, alone, become_nobody, is_root},
+    process::{Mounted, alone, become_nobody, is_root, skipped},
     small, vector,
 };
 
-use super::{check, create, kind_of, put_until_refused, skipped};
+use super::{check, create, kind_of, put_until_refused};
 
 fn set_modes(directory: &Path, directories: u32, files: u32) {
     // First so that it can be listed, last so that it ends as asked.
