@@ -15,6 +15,7 @@
 //! | `power_cut` | the same, on a disk that loses what was not synced |
 //! | `damage` | truncated, emptied, removed, swapped and flipped files of each kind |
 //! | `surroundings` | no permission, full disk, second process, few file descriptors |
+//! | `refused` | memory that cannot be had, panics with a vector in hand |
 //! | `concurrency` | executors, group commit, dropped futures, snapshots, close |
 //! | `model` | random operations against a model in memory |
 //! | `fuzzing` | the corpora and findings of the fuzz targets, replayed |

@@ -133,6 +133,16 @@ pub fn limit_descriptors(count: u64) -> io::Result<()> {
     succeeded(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
 }
 
+/// Limits how much memory this process may have mapped, for good.
+///
+/// # Errors
+/// What the operating system says.
+pub fn limit_address_space(bytes: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the structure lives through the call, which only reads it.
+    succeeded(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) })
+}
+
 fn succeeded(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

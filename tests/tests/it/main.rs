@@ -14,6 +14,7 @@ mod model;
 #[cfg(target_os = "linux")]
 mod power_cut;
 mod recovery;
+mod refused;
 mod repair;
 mod seed_crashes;
 mod seed_lists;
