@@ -38,16 +38,27 @@ impl Bulk {
     }
 }
 
-/// Whether the rows of a bulk record are all in their segment file; the inner error says what is
-/// missing.
+/// What became of the rows of a bulk record.
+pub(super) enum Checked {
+    /// They are all in their segment file.
+    Whole,
+    /// Nobody asks for them: they are flushed, or their database is gone.
+    NotNeeded,
+    /// Why they are not there.
+    Missing(String),
+}
+
+/// Looks for the rows of a bulk record in their segment file.
 pub(super) async fn check_bulk(
     source: Source<'_>,
     lsn: Lsn,
     bulk: &Bulk,
-) -> Result<Result<(), String>, Error> {
-    let Some(record) = source.manifest.databases.get(&bulk.database) else { return Ok(Ok(())) };
+) -> Result<Checked, Error> {
+    let Some(record) = source.manifest.databases.get(&bulk.database) else {
+        return Ok(Checked::NotNeeded);
+    };
     if lsn <= record.flushed_lsn {
-        return Ok(Ok(()));
+        return Ok(Checked::NotNeeded);
     }
     let layout = record.meta.layout;
     let mut checksum = RowsChecksum::new(PageIdentity::new(
@@ -58,12 +69,13 @@ pub(super) async fn check_bulk(
     ));
     let read = read_rows(source.disk, source.paths, &layout, bulk, |row| checksum.update(row));
     match read.await? {
-        Err(what) => Ok(Err(what)),
-        Ok(()) if checksum.finish() == bulk.rows_checksum => Ok(Ok(())),
-        Ok(()) if planted("bulk_rows_unchecked") => Ok(Ok(())),
+        Err(what) => Ok(Checked::Missing(what)),
+        Ok(()) if checksum.finish() == bulk.rows_checksum => Ok(Checked::Whole),
+        Ok(()) if planted("bulk_rows_unchecked") => Ok(Checked::Whole),
         Ok(()) => {
             let name = segment_name(bulk.segment);
-            Ok(Err(format!("the rows of a bulk record in {name} do not match their checksum")))
+            let what = format!("the rows of a bulk record in {name} do not match their checksum");
+            Ok(Checked::Missing(what))
         }
     }
 }

@@ -10,7 +10,7 @@ use nephrite_format::{
 
 use super::{
     ChainSegment, RecoveredLog, Source,
-    bulk::{Bulk, check_bulk},
+    bulk::{Bulk, Checked, check_bulk},
     content,
     files::{self, Found},
     records,
@@ -49,7 +49,7 @@ pub(crate) async fn scan_log(source: Source<'_>) -> Result<RecoveredLog, Error> 
     let mut end = None;
     while let Some((_, found)) = needed.pop_first() {
         let name = wal_name(found.wal.id);
-        let stop = scan_segment(source, &mut log, found).await?;
+        let stop = scan_segment(source, &mut log, found, &needed).await?;
         if let Some(place) = judge(stop, log.next_sequence, &name)? {
             // A full segment may end in frames of its former life, which look like a torn tail,
             // and a segment may have been made ready and never written: the log goes on where a
@@ -98,11 +98,13 @@ async fn continuation(
     Ok(None)
 }
 
-/// Scans one segment: adds it to the chain and tells why its frames ended.
+/// Scans one segment, which `later` ones follow: adds it to the chain and tells why its frames
+/// ended.
 async fn scan_segment(
     source: Source<'_>,
     log: &mut RecoveredLog,
     found: Found,
+    later: &BTreeMap<u64, Found>,
 ) -> Result<Stop, Error> {
     let Found { wal, header, position } = found;
     let name = wal_name(wal.id);
@@ -127,12 +129,17 @@ async fn scan_segment(
     })?;
     let mut stop = stop;
     for (at, sequence, lsn, bulk) in bulks {
-        if let Err(what) = check_bulk(source, lsn, &bulk).await? {
-            ends.retain(|(other, ..)| *other < sequence);
-            let behind = log_file::durable_behind(&content, &header, block_behind(at));
-            stop = Stop::Hole { offset: at, what, durable_behind: behind };
-            break;
-        }
+        let what = match check_bulk(source, lsn, &bulk).await? {
+            Checked::Whole => continue,
+            // An earlier recovery may have found the rows missing, and ended the log here.
+            Checked::NotNeeded if !begin_by(source, later, sequence).await? => continue,
+            Checked::NotNeeded => format!("frame {sequence}, which the next log segment replaces"),
+            Checked::Missing(what) => what,
+        };
+        ends.retain(|(other, ..)| *other < sequence);
+        let behind = log_file::durable_behind(&content, &header, block_behind(at));
+        stop = Stop::Hole { offset: at, what, durable_behind: behind };
+        break;
     }
     let mut last_lsn = crate::core::before(log.next_lsn);
     // A frame without records is a mark: the next frame takes its place and its sequence.
@@ -174,11 +181,31 @@ async fn begins_with(
     segment: &Found,
     sequence: FrameSequence,
 ) -> Result<bool, Error> {
+    Ok(first_frame(source, segment).await? == Some(sequence))
+}
+
+/// Whether one of these segments begins with this frame or an earlier one. Then that frame of a
+/// segment before them does not count: the log had ended before it when they were begun.
+async fn begin_by(
+    source: Source<'_>,
+    later: &BTreeMap<u64, Found>,
+    sequence: FrameSequence,
+) -> Result<bool, Error> {
+    for found in later.values() {
+        if first_frame(source, found).await?.is_some_and(|first| first <= sequence) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The sequence of a segment's first frame, if there is one.
+async fn first_frame(source: Source<'_>, segment: &Found) -> Result<Option<FrameSequence>, Error> {
     let Found { wal, header, .. } = segment;
     let content = content(source.disk, source.paths, *wal).await?;
     let place = header.identity(BLOCK_BYTES as u64);
     let first = decode_frame(&content[BLOCK_BYTES..], place);
-    Ok(first.is_ok_and(|frame| frame.header.sequence == sequence))
+    Ok(first.ok().map(|frame| frame.header.sequence))
 }
 
 /// A segment behind the end of the log must hold nothing that was acknowledged.
