@@ -1,9 +1,10 @@
 //! The same API for threads: every call blocks the calling thread until it is done.
 //!
 //! Calls that read pages drive their reads on a ring of the calling thread, where it can have one
-//! (see [`nephrite_io::drive`]): nothing is handed to another thread and back. The others wait for
-//! tasks of the engine, which have threads of their own, and so does `verify`, whose callback is
-//! user code: loads that others wait for must not lie with a thread that runs it.
+//! (see [`nephrite_io::drive`]): nothing is handed to another thread and back. Nor does a synced
+//! write of one vector that finds nobody else at the log. The others wait for tasks of the engine,
+//! which have threads of their own, and so does `verify`, whose callback is user code: loads that
+//! others wait for must not lie with a thread that runs it.
 //!
 //! Must not be called on an async executor's thread: it would block the executor.
 
@@ -14,7 +15,7 @@ use pollster::block_on;
 
 use crate::{
     BackendReport, Batch, Config, DatabaseInfo, DatabaseOptions, DatabaseStats, Durability, Error,
-    Id, IdKind, IdRef, Ids, StoreStats, VectorRef, VerifyProgress, VerifyReport,
+    Id, IdKind, IdRef, Ids, StoreStats, VectorRef, VerifyProgress, VerifyReport, wal::led,
 };
 
 /// Blocking [`crate::Store`].
@@ -181,6 +182,14 @@ pub fn repair(
 }
 
 impl Database {
+    /// Runs a write. A synced one that finds nobody at the log commits itself, on this thread.
+    fn write<T>(&self, durability: Durability, call: impl Future<Output = T>) -> T {
+        match durability {
+            Durability::Synced => drive(self.0.disk(), led(call)),
+            Durability::Buffered => block_on(call),
+        }
+    }
+
     /// See [`crate::Database::name`].
     #[must_use]
     pub fn name(&self) -> &str {
@@ -204,7 +213,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn put<'a>(&self, id: impl Into<IdRef<'a>>, vector: &[f32]) -> Result<(), Error> {
-        block_on(self.0.put(id, vector))
+        self.write(self.0.default_durability(), self.0.put(id, vector))
     }
 
     /// See [`crate::Database::put_with`].
@@ -217,7 +226,7 @@ impl Database {
         vector: &[f32],
         durability: Durability,
     ) -> Result<(), Error> {
-        block_on(self.0.put_with(id, vector, durability))
+        self.write(durability, self.0.put_with(id, vector, durability))
     }
 
     /// See [`crate::Database::update`].
@@ -225,7 +234,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn update<'a>(&self, id: impl Into<IdRef<'a>>, vector: &[f32]) -> Result<(), Error> {
-        block_on(self.0.update(id, vector))
+        self.write(self.0.default_durability(), self.0.update(id, vector))
     }
 
     /// See [`crate::Database::update_with`].
@@ -238,7 +247,7 @@ impl Database {
         vector: &[f32],
         durability: Durability,
     ) -> Result<(), Error> {
-        block_on(self.0.update_with(id, vector, durability))
+        self.write(durability, self.0.update_with(id, vector, durability))
     }
 
     /// See [`crate::Database::delete`].
@@ -246,7 +255,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn delete<'a>(&self, id: impl Into<IdRef<'a>>) -> Result<bool, Error> {
-        block_on(self.0.delete(id))
+        self.write(self.0.default_durability(), self.0.delete(id))
     }
 
     /// See [`crate::Database::delete_with`].
@@ -258,7 +267,7 @@ impl Database {
         id: impl Into<IdRef<'a>>,
         durability: Durability,
     ) -> Result<bool, Error> {
-        block_on(self.0.delete_with(id, durability))
+        self.write(durability, self.0.delete_with(id, durability))
     }
 
     /// See [`crate::Database::batch`].
@@ -266,7 +275,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn batch(&self, batch: Batch) -> Result<(), Error> {
-        block_on(self.0.batch(batch))
+        block_on(led(self.0.batch(batch)))
     }
 
     /// See [`crate::Database::batch_with`].
@@ -274,7 +283,7 @@ impl Database {
     /// # Errors
     /// As there.
     pub fn batch_with(&self, batch: Batch, durability: Durability) -> Result<(), Error> {
-        block_on(self.0.batch_with(batch, durability))
+        block_on(led(self.0.batch_with(batch, durability)))
     }
 
     /// See [`crate::Database::put_many`].
@@ -287,7 +296,7 @@ impl Database {
         vectors: &[f32],
         durability: Durability,
     ) -> Result<(), Error> {
-        block_on(self.0.put_many(ids, vectors, durability))
+        block_on(led(self.0.put_many(ids, vectors, durability)))
     }
 
     /// See [`crate::Database::get`].

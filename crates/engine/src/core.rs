@@ -34,7 +34,7 @@ use crate::{
     together::all,
     trace::Tracing,
     version::Version,
-    wal::{LOG_BUFFERS_BYTES, Visibility, Wal},
+    wal::{LOG_BUFFERS_BYTES, Seat, Visibility, Wal},
 };
 
 /// Open databases that one search for cold ones looks at.
@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) store: StoreId,
     pub(crate) read: ReadContext,
     pub(crate) wal: Arc<Wal>,
+    /// Of the log's committer.
+    pub(crate) seat: Arc<Seat>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) next_file: Arc<AtomicU64>,
     pub(crate) next_database: AtomicU64,
@@ -439,6 +441,7 @@ impl Core {
         store: StoreId,
         read: ReadContext,
         wal: Arc<Wal>,
+        seat: Arc<Seat>,
         manifest: Arc<Manifest>,
         next_file: Arc<AtomicU64>,
         next_database: u64,
@@ -457,6 +460,7 @@ impl Core {
             store,
             read,
             wal,
+            seat,
             manifest,
             next_file,
             next_database: AtomicU64::new(next_database),

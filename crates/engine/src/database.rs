@@ -59,7 +59,7 @@ impl Database {
         self.core.id_kind
     }
 
-    fn default_durability(&self) -> Durability {
+    pub(crate) fn default_durability(&self) -> Durability {
         self.handle.core().config.default_durability
     }
 

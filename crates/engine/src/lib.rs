@@ -119,3 +119,7 @@ pub use crate::{
     vector::VectorRef,
     verify::{Damage, VerifyOptions, VerifyProgress, VerifyReport},
 };
+
+/// What `blocking` does with its writes, for the simulation, which cannot block.
+#[doc(hidden)]
+pub use crate::wal::led;

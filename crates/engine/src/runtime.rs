@@ -19,6 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nephrite_io::Disk;
+
 /// How long the timer thread outlives its last sleeper: a store that works sleeps every few
 /// milliseconds.
 const TIMER_IDLE: Duration = Duration::from_secs(1);
@@ -46,6 +48,21 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As [`Runtime::spawn`].
     fn spawn_behind(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
+        self.spawn(name, task)
+    }
+
+    /// The same for a task that does little else than wait for transfers of `disk`, which a runtime
+    /// may let the task's own thread carry out (see [`nephrite_io::drive`]).
+    ///
+    /// # Errors
+    /// As [`Runtime::spawn`].
+    fn spawn_beside(
+        &self,
+        name: &str,
+        task: BoxFuture<()>,
+        disk: &Arc<dyn Disk>,
+    ) -> std::io::Result<BoxFuture<()>> {
+        let _ = disk;
         self.spawn(name, task)
     }
 
@@ -84,36 +101,25 @@ impl Runtime for OsRuntime {
     }
 
     fn spawn(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
-        let done = Arc::new(event_listener::Event::new());
-        let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let signal = EndSignal { done: Arc::clone(&done), ended: Arc::clone(&ended) };
-        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let _signal = signal;
-            let _barrier = AbortOnPanic;
-            pollster::block_on(task);
-        })?;
-        Ok(Box::pin(async move {
-            loop {
-                let listener = done.listen();
-                // Acquire pairs with the Release in EndSignal::drop.
-                if ended.load(std::sync::atomic::Ordering::Acquire) {
-                    break;
-                }
-                listener.await;
-            }
-            // The task has returned; only the thread's last instructions are left, which cannot
-            // panic, and a panic before them does not get here.
-            let _ = handle.join();
-        }))
+        start(name, move || pollster::block_on(task))
     }
 
     fn spawn_behind(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
         // The thread is the task's own.
-        let behind = async move {
+        start(name, move || {
             nephrite_io::give_way();
-            task.await;
-        };
-        self.spawn(name, Box::pin(behind))
+            pollster::block_on(task);
+        })
+    }
+
+    fn spawn_beside(
+        &self,
+        name: &str,
+        task: BoxFuture<()>,
+        disk: &Arc<dyn Disk>,
+    ) -> std::io::Result<BoxFuture<()>> {
+        let disk = Arc::clone(disk);
+        start(name, move || nephrite_io::drive(&*disk, task))
     }
 
     fn finish(&self, last: BoxFuture<()>) {
@@ -130,9 +136,34 @@ impl Runtime for OsRuntime {
     }
 }
 
+/// A thread that runs a task, and the future of its end.
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<BoxFuture<()>> {
+    let done = Arc::new(event_listener::Event::new());
+    let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let signal = EndSignal { done: Arc::clone(&done), ended: Arc::clone(&ended) };
+    let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _signal = signal;
+        let _barrier = AbortOnPanic;
+        run();
+    })?;
+    Ok(Box::pin(async move {
+        loop {
+            let listener = done.listen();
+            // Acquire pairs with the Release in EndSignal::drop.
+            if ended.load(std::sync::atomic::Ordering::Acquire) {
+                break;
+            }
+            listener.await;
+        }
+        // The task has returned; only the thread's last instructions are left, which cannot
+        // panic, and a panic before them does not get here.
+        let _ = handle.join();
+    }))
+}
+
 /// A task of the engine that panics has broken an invariant while it held what others wait for:
 /// going on could acknowledge what is not there, or hang. The panic's message has been printed.
-struct AbortOnPanic;
+pub(crate) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {

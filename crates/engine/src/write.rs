@@ -35,7 +35,7 @@ use crate::{
     error::Error,
     memtable::Memtable,
     version::Version,
-    wal::{Claim, Record, Refusal, Staged},
+    wal::{Claim, Record, Refusal, Staged, may_lead},
 };
 
 /// Share of the memtables' memory that deletes have beyond it at the least.
@@ -97,7 +97,12 @@ impl Core {
             }
         };
         match accepted {
-            Accepted::Staged(staged) => staged.wait().await.map(|()| true),
+            Accepted::Staged(staged) => {
+                if staged.leads {
+                    self.seat.lead(&staged).await;
+                }
+                staged.wait().await.map(|()| true)
+            }
             Accepted::Done => Ok(true),
             Accepted::ConditionFailed => Ok(false),
         }
@@ -304,6 +309,8 @@ impl Core {
             claim: change.claim(),
             waiting: waits.then_some(&database.visibility),
             bulk: bulk.then_some(memtable),
+            // A bulk write may wait for the device between this and its turn to lead.
+            leads: synced && !bulk && may_lead(),
         };
         let first_of_memtable = memtable.first_lsn().is_none();
         if bulk {

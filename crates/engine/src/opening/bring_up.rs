@@ -405,7 +405,7 @@ impl Opening {
         };
         let flush_wanted = Arc::clone(&context.flush_wanted);
         let manifest = Arc::new(manifest);
-        let (wal, committer) = Wal::start(context, Arc::clone(&manifest), start)?;
+        let (wal, seat) = Wal::start(context, Arc::clone(&manifest), start)?;
         let core = Arc::new(Core::assemble(
             self.config,
             Arc::clone(&self.runtime),
@@ -413,6 +413,7 @@ impl Opening {
             store,
             read,
             wal,
+            Arc::clone(&seat),
             manifest,
             next_file,
             next_database,
@@ -421,7 +422,7 @@ impl Opening {
             lock,
             tracing.clone(),
         ));
-        core.spawn("nephrite-wal", committer.run()).await?;
+        core.spawn_beside("nephrite-wal", seat.run()).await?;
         if let Err(error) = core.recover(log).await {
             core.give_up().await;
             return Err(error);

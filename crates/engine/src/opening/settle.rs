@@ -36,6 +36,16 @@ impl Core {
         self.keep(self.runtime.spawn_behind(name, Box::pin(task))).await
     }
 
+    /// A task whose transfers are its own: nobody else waits for what its thread carries out.
+    pub(super) async fn spawn_beside(
+        &self,
+        name: &str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        let disk = &self.read.disk;
+        self.keep(self.runtime.spawn_beside(name, Box::pin(task), disk)).await
+    }
+
     async fn keep(&self, spawned: std::io::Result<BoxFuture<()>>) -> Result<(), Error> {
         match spawned {
             Ok(joined) => {

@@ -1,4 +1,6 @@
-//! Committer: the task that writes staged frames, syncs them and acknowledges their writers.
+//! Committer: writes staged frames, syncs them and acknowledges their writers.
+//!
+//! Who runs it, the log's task or a writer, is the matter of `seat`.
 //!
 //! One frame at a time: while it is written and synced the next one gathers. A sync first makes
 //! the bulk rows durable that the frames up to it name. When the log has been quiet for a moment
@@ -12,11 +14,7 @@ mod space;
 
 use std::{
     collections::VecDeque,
-    future::{Future, poll_fn},
-    pin::pin,
     sync::{Arc, Weak, atomic::Ordering},
-    task::Poll,
-    time::Duration,
 };
 
 use nephrite_format::{
@@ -33,8 +31,6 @@ use crate::{
     planted::planted,
 };
 
-/// How long buffered records may wait in memory for company before they are written.
-const LINGER: Duration = Duration::from_millis(10);
 /// Empty segments kept for reuse; further ones are deleted.
 const SPARES_MAX: usize = 4;
 
@@ -77,12 +73,11 @@ pub(crate) struct Committer {
     mark_due: bool,
 }
 
-enum Work {
+/// What the log's task does in one go.
+pub(super) enum Work {
     Frame(Frame),
     /// What was written should be on disk.
     Sync,
-    /// Nothing came for a while after a sync.
-    Quiet,
     /// Log space should be made or given back.
     Space,
     Close,
@@ -121,18 +116,44 @@ impl Committer {
         }
     }
 
-    /// Runs until the log is closed and everything staged is written. Returns after a failure
-    /// only once closed, so that every writer gets an answer.
-    pub(crate) async fn run(mut self) {
-        loop {
-            match self.next_work().await {
-                Work::Frame(frame) => self.commit(frame).await,
-                Work::Sync => self.sync_all().await,
-                Work::Quiet => self.mark().await,
-                Work::Space => self.manage_space().await,
-                Work::Close => break,
-            }
+    /// What should be done now. A frame that is to be written is taken by this.
+    pub(super) fn next_work(&self) -> Option<Work> {
+        let mut staging = self.wal.staging();
+        if staging.wants_commit()
+            && let Some(frame) = staging.take()
+        {
+            return Some(Work::Frame(frame));
         }
+        if staging.closing && staging.is_empty() {
+            return Some(Work::Close);
+        }
+        if staging.wants_sync && staging.failed.is_none() {
+            return Some(Work::Sync);
+        }
+        drop(staging);
+        self.space_needs_work().then_some(Work::Space)
+    }
+
+    /// Whether [`Self::next_work`] would find anything.
+    pub(super) fn has_work(&self) -> bool {
+        let staging = self.wal.staging();
+        let asked = staging.closing || staging.wants_sync && staging.failed.is_none();
+        let wanted = staging.wants_commit() || asked;
+        drop(staging);
+        wanted || self.space_needs_work()
+    }
+
+    pub(super) async fn carry_out(&mut self, work: Work) {
+        match work {
+            Work::Frame(frame) => self.commit(frame).await,
+            Work::Sync => self.sync_all().await,
+            Work::Space => self.manage_space().await,
+            Work::Close => self.end().await,
+        }
+    }
+
+    /// Everything staged is written: what is left is to sync it and to say where the log ends.
+    async fn end(&mut self) {
         self.sync_written().await;
         let position = LogPosition { segment: self.next_position, sequence: self.next_sequence };
         let first = self.wal.ended.set(position).is_ok();
@@ -141,46 +162,27 @@ impl Committer {
         self.wal.synced.notify(usize::MAX);
     }
 
-    async fn next_work(&self) -> Work {
-        let wal = Arc::clone(&self.wal);
-        loop {
-            let listener = wal.work.listen();
-            let idle = {
-                let mut staging = wal.staging();
-                if staging.wants_commit()
-                    && let Some(frame) = staging.take()
-                {
-                    return Work::Frame(frame);
-                }
-                if staging.closing && staging.is_empty() {
-                    return Work::Close;
-                }
-                if staging.wants_sync && staging.failed.is_none() {
-                    return Work::Sync;
-                }
-                staging.is_empty()
-            };
-            if self.space_needs_work() {
-                return Work::Space;
-            }
-            if idle && !self.mark_due {
-                listener.await;
-                continue;
-            }
-            let timeout = self.context.runtime.sleep(LINGER);
-            if !first_of(listener, timeout).await {
-                continue;
-            }
-            if idle {
-                return Work::Quiet;
-            }
-            if let Some(frame) = wal.staging().take() {
-                return Work::Frame(frame);
-            }
+    /// Whether nothing is to be done until somebody asks, however long that takes.
+    pub(super) fn may_rest(&self) -> bool {
+        !self.mark_due && self.wal.staging().is_empty()
+    }
+
+    /// The sequence of the next frame: while it stays the same the log is quiet.
+    pub(super) fn next_sequence(&self) -> FrameSequence {
+        self.next_sequence
+    }
+
+    /// The log has been quiet for a moment.
+    pub(super) async fn end_quiet(&mut self) {
+        let frame = self.wal.staging().take();
+        match frame {
+            Some(frame) => self.commit(frame).await,
+            None => self.mark().await,
         }
     }
 
-    async fn commit(&mut self, frame: Frame) {
+    /// Writes a frame, syncs it if asked to, and tells its writers.
+    pub(super) async fn commit(&mut self, frame: Frame) {
         let last_lsn = frame.last_lsn();
         let Frame { buffer, used, records, first_lsn, wants_sync, group, touched, bulk } = frame;
         self.bulk.retain(|memtable| 0 < memtable.strong_count());
@@ -400,7 +402,9 @@ impl Committer {
 
     /// Writes a frame without records that says what is on disk; the next frame overwrites it.
     async fn mark(&mut self) {
-        self.mark_due = false;
+        if !std::mem::take(&mut self.mark_due) {
+            return;
+        }
         let Some(current) = &self.current else { return };
         if self.context.segment_bytes < current.offset + BLOCK_BYTES as u64 {
             return;
@@ -426,16 +430,4 @@ impl Committer {
             self.poison(&error);
         }
     }
-}
-
-/// Waits for whichever comes first; `true` when it was the second.
-async fn first_of(first: impl Future<Output = ()>, second: impl Future<Output = ()>) -> bool {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    poll_fn(|context| {
-        if first.as_mut().poll(context).is_ready() {
-            return Poll::Ready(false);
-        }
-        second.as_mut().poll(context).map(|()| true)
-    })
-    .await
 }

@@ -1,7 +1,7 @@
 //! Write-ahead log: one for all databases of a store, so that one sync covers writers of any.
 //!
 //! ```text
-//! writers --stage--> [staging frame] --swap--> committer task --> log segment --> acknowledge
+//! writers --stage--> [staging frame] --swap--> committer --> log segment --> acknowledge
 //!                        ^ fills while the frame before is written and synced: group commit
 //! ```
 //!
@@ -9,12 +9,14 @@
 //! acknowledged only after its frame, every frame before it and the bulk rows they name are on
 //! disk; log segments are recycled only once a durable manifest no longer needs them.
 //! A failed write or sync is never retried: the log takes no more records (poisoned).
+//! The committer is run by a task of its own, or by a lone writer that blocks (`seat`).
 //! Not here: reading the log back (`recovery`), what records mean.
 //! Lock order: a database's write lock, staging, `live`.
 
 mod committer;
 mod file;
 mod group;
+mod seat;
 mod staging;
 mod visibility;
 
@@ -30,13 +32,14 @@ use event_listener::Event;
 use nephrite_format::{FileId, FrameSequence, Lsn, StoreId, frame::FRAME_HEADER_BYTES};
 use nephrite_io::Disk;
 
+pub use self::seat::led;
+use self::{committer::Committer, group::CommitGroup, staging::Staging};
 pub(crate) use self::{
-    committer::Committer,
     file::{RestingFile, WalFile, create_wal_file},
+    seat::{Seat, may_lead},
     staging::{Claim, LOG_BUFFERS_BYTES, Record, Refusal, Staged},
     visibility::Visibility,
 };
-use self::{group::CommitGroup, staging::Staging};
 use crate::{
     error::Error, manifest::Manifest, memtable::Memtable, paths::StorePaths, runtime::Runtime,
 };
@@ -149,12 +152,12 @@ impl WalContext {
 }
 
 impl Wal {
-    /// The log and its committer; the caller runs the committer as a task.
+    /// The log and the seat of its committer, whose task the caller runs.
     pub(crate) fn start(
         context: WalContext,
         manifest: Arc<Manifest>,
         start: WalStart,
-    ) -> Result<(Arc<Self>, Committer), Error> {
+    ) -> Result<(Arc<Self>, Arc<Seat>), Error> {
         let payload_max = context.capacity();
         let wal = Arc::new(Self {
             staging: Mutex::new(Staging::new(start.next_lsn)?),
@@ -180,8 +183,10 @@ impl Wal {
             counters: WalCounters::default(),
             record_bytes_max: payload_max - FRAME_HEADER_BYTES,
         });
+        let runtime = Arc::clone(&context.runtime);
         let committer = Committer::new(Arc::clone(&wal), context, manifest, start);
-        Ok((wal, committer))
+        let seat = Seat::new(Arc::clone(&wal), runtime, committer);
+        Ok((wal, seat))
     }
 
     fn staging(&self) -> MutexGuard<'_, Staging> {
@@ -233,7 +238,7 @@ impl Wal {
             self.live().insert(staged.lsn);
         }
         drop(staging);
-        if staged.as_ref().is_ok_and(|staged| staged.wake) || staged.is_err() {
+        if staged.as_ref().map_or(true, |staged| staged.wake && !staged.leads) {
             self.work.notify(1);
         }
         staged

@@ -143,6 +143,8 @@ pub(crate) struct Staged {
     pub(crate) group: Arc<CommitGroup>,
     /// The committer should be woken.
     pub(crate) wake: bool,
+    /// The log's task was not woken, since the writer is to lead (see `seat`).
+    pub(crate) leads: bool,
 }
 
 /// How a record is staged.
@@ -154,6 +156,8 @@ pub(crate) struct Record<'a> {
     pub(crate) waiting: Option<&'a Arc<Visibility>>,
     /// The rows are in the segment file of this memtable, not in the record.
     pub(crate) bulk: Option<&'a Arc<Memtable>>,
+    /// Its writer goes on with `Seat::lead` at once, without a wait in between.
+    pub(crate) leads: bool,
 }
 
 impl Staging {
@@ -249,6 +253,7 @@ impl Staging {
             lsn,
             group: Arc::clone(&self.frame.group),
             wake: first || crossed || sync_asked || write_asked,
+            leads: record.leads,
         })
     }
 
@@ -276,6 +281,14 @@ impl Staging {
         Some(std::mem::replace(&mut self.frame, Frame::new(empty, self.next_lsn)))
     }
 
+    /// The same if the staged frame is that of this group.
+    pub(crate) fn take_of(&mut self, group: &Arc<CommitGroup>) -> Option<Frame> {
+        if !Arc::ptr_eq(&self.frame.group, group) {
+            return None;
+        }
+        self.take()
+    }
+
     /// Gives a written frame's buffer back for reuse.
     pub(crate) fn recycle(&mut self, buffer: AlignedBuf) {
         if buffer.len() == BUFFER_BYTES {
@@ -293,7 +306,7 @@ mod tests {
     use super::*;
 
     fn record(bytes: usize) -> Record<'static> {
-        Record { bytes, synced: false, claim: Claim::Kept, waiting: None, bulk: None }
+        Record { bytes, synced: false, claim: Claim::Kept, waiting: None, bulk: None, leads: false }
     }
 
     fn staging(current: usize, spares: usize) -> Staging {

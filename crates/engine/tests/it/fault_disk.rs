@@ -46,6 +46,8 @@ pub(crate) struct FaultDisk {
     opens_held: AtomicU64,
     directories_synced: Mutex<Vec<PathBuf>>,
     logs_open: Arc<OpenNow>,
+    /// Names of the threads that submitted durable writes, one for each.
+    durable_writers: Mutex<Vec<String>>,
     held: Mutex<Vec<Request>>,
 }
 
@@ -73,6 +75,7 @@ impl FaultDisk {
             opens_held: AtomicU64::new(0),
             directories_synced: Mutex::default(),
             logs_open: Arc::default(),
+            durable_writers: Mutex::default(),
             held: Mutex::default(),
         })
     }
@@ -99,6 +102,12 @@ impl FaultDisk {
     /// Most log files that were open at a time.
     pub(crate) fn logs_open_max(&self) -> u64 {
         self.logs_open.most.load(Ordering::Relaxed) // a counter
+    }
+
+    /// Durable writes that a thread of this name submitted.
+    pub(crate) fn durable_writes_of(&self, thread: &str) -> usize {
+        let writers = self.durable_writers.lock().unwrap();
+        writers.iter().filter(|name| *name == thread).count()
     }
 
     /// Directories that were synced so far.
@@ -147,6 +156,10 @@ impl Disk for FaultDisk {
         for request in batch {
             if syncs(&request.operation) {
                 self.syncs.fetch_add(1, Ordering::Relaxed); // a counter
+            }
+            if matches!(request.operation, Operation::WriteSynced { .. }) {
+                let name = std::thread::current().name().unwrap_or_default().to_owned();
+                self.durable_writers.lock().unwrap().push(name);
             }
             if self.is_held(&request) {
                 self.held.lock().unwrap().push(request);

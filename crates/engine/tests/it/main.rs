@@ -8,6 +8,7 @@ mod faults;
 mod full_disk;
 mod kept;
 mod known_rows;
+mod leading;
 mod lifecycle;
 mod pins;
 mod recovery;
