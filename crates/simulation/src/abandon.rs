@@ -6,7 +6,7 @@
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
-use nephrite::{Batch, Database, Durability, Error, Id, IdRef};
+use nephrite::{Batch, Database, Durability, Error, Id, IdRef, led};
 
 use crate::{
     inspect::{Trouble, identify},
@@ -49,8 +49,13 @@ impl Client {
             shared.history.issue(&name, self.index, changes.clone());
             mark
         };
-        let polls = 1 + self.random.below(POLLS_MAX);
-        let ended = poll_some(database.batch_with(batch, durability), polls).await;
+        let (polls, leads) = (1 + self.random.below(POLLS_MAX), self.random.chance(1, 2));
+        let call = database.batch_with(batch, durability);
+        // One that leads leaves a commit behind that others wait for.
+        let ended = match leads {
+            true => poll_some(led(call), polls).await,
+            false => poll_some(call, polls).await,
+        };
         let synced = durability == Durability::Synced;
         let mut shared = lock(&self.shared);
         match ended {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use nephrite::{Batch, Database, Durability, Error, Id, IdKind, Ids, Store, runtime::Runtime};
+use nephrite::{Batch, Database, Durability, Error, Id, IdKind, Ids, Store, led, runtime::Runtime};
 use nephrite_io::sim::SimRandom;
 
 use self::reads::Held;
@@ -27,6 +27,9 @@ const LANE_KEYS: Key = 1 << 20;
 const SMALL_KEYS: u64 = 24;
 /// Where ids of bulk writes begin in a lane.
 const BULK_FIRST: Key = 1000;
+
+/// Of the steps of all clients, one in so many writes may commit its own frame.
+const LED_ONE_IN: u64 = 3;
 
 /// Whose id this is.
 pub(crate) fn lane_of(key: Key) -> usize {
@@ -190,13 +193,14 @@ impl Client {
         call: impl Future<Output = Result<(), Error>>,
     ) {
         let name = database.name();
-        let mark = {
+        let (mark, leads) = {
             let mut shared = lock(&self.shared);
             let mark = shared.history.mark();
             shared.history.issue(name, self.index, changes);
-            mark
+            (mark, shared.steps.is_multiple_of(LED_ONE_IN))
         };
-        let outcome = call.await;
+        // As the blocking API does it.
+        let outcome = if leads { led(call).await } else { call.await };
         let mut shared = lock(&self.shared);
         match outcome {
             Ok(()) => {
