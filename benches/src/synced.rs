@@ -1,12 +1,13 @@
 //! `synced`: durable single writes of 512-byte vectors, from 1, 16 and 64 writers at once.
 //!
-//! Writers are async tasks on two threads. Each put is acknowledged only when the log is on disk,
-//! so one writer pays a whole sync and many share it. Beside it: one block written and synced at a
-//! time, without an engine.
+//! Writers are async tasks on two threads; in a row of its own one writer is a thread that blocks.
+//! Each put is acknowledged only when the log is on disk, so one writer pays a whole sync and many
+//! share it. Beside it: one block written and synced at a time by plain system calls, without an
+//! engine, to a file that grows and over blocks that exist.
 
 use clap::Args;
 use hdrhistogram::Histogram;
-use nephrite::{Database, DatabaseOptions, Durability};
+use nephrite::{Database, DatabaseOptions, Durability, blocking};
 use nephrite_io::block_on;
 
 use crate::{
@@ -43,7 +44,11 @@ struct Series {
 
 impl Series {
     fn new(writers: u64) -> Self {
-        let figure = |what: &str, unit| Figure::new(format!("{writers} writers{what}"), unit);
+        Self::named(writers, &format!("{writers} writers"))
+    }
+
+    fn named(writers: u64, name: &str) -> Self {
+        let figure = |what: &str, unit| Figure::new(format!("{name}{what}"), unit);
         Self {
             writers,
             rate: figure("", "writes/s"),
@@ -62,10 +67,12 @@ impl Series {
 pub(crate) fn run(place: &Place, arguments: &SyncedArguments) -> Outcome<Vec<Figure>> {
     let mut written = Figure::new("raw: 4 KiB over written blocks + sync", "writes/s");
     let mut growing = Figure::new("raw: 4 KiB append + sync", "writes/s");
+    let mut blocked = Series::named(1, "1 blocking writer");
     let mut series: Vec<Series> = arguments.writers.iter().map(|it| Series::new(*it)).collect();
     let store = place.fresh_store("store", 256 << 20)?;
     store.create_database("synced", DatabaseOptions::new(DIMENSION))?;
     let database = block_on(store.as_async().database("synced"))?;
+    let thread = store.database("synced")?;
     for _ in 0..arguments.rounds {
         let (disk, path) = (&place.disk, place.join("raw"));
         for (blocks, figure) in
@@ -74,17 +81,20 @@ pub(crate) fn run(place: &Place, arguments: &SyncedArguments) -> Outcome<Vec<Fig
             figure.push(device::synced_appends(disk, &path, blocks, arguments.seconds)?);
             place.remove("raw")?;
         }
+        let watch = Stopwatch::start();
+        let latencies = write_blocking(&thread, watch, arguments.seconds)?;
+        blocked.push(watch.seconds(), &latencies);
         for of_count in &mut series {
             let (seconds, latencies) = measure(&database, of_count.writers, arguments.seconds)?;
             of_count.push(seconds, &latencies);
         }
     }
-    drop(database);
+    drop((database, thread));
     store.close()?;
-    Ok(figures(written, growing, series))
+    Ok(figures(written, growing, blocked, series))
 }
 
-fn figures(written: Figure, growing: Figure, series: Vec<Series>) -> Vec<Figure> {
+fn figures(written: Figure, growing: Figure, blocked: Series, series: Vec<Series>) -> Vec<Figure> {
     let mut figures: Vec<Figure> = series
         .iter()
         .map(|it| it.rate.ratio_to(&growing, format!("{} writers / raw append + sync", it.writers)))
@@ -97,8 +107,11 @@ fn figures(written: Figure, growing: Figure, series: Vec<Series>) -> Vec<Figure>
             figures.push(other.rate.ratio_to(&first.rate, name));
         }
     }
+    figures.push(blocked.rate.ratio_to(&growing, "1 blocking writer / raw append + sync"));
+    figures.push(blocked.rate.ratio_to(&written, "1 blocking writer / raw over written blocks"));
     let mut all = vec![written, growing];
-    all.extend(series.into_iter().flat_map(|of_count| [of_count.rate, of_count.p50, of_count.p99]));
+    let series = std::iter::once(blocked).chain(series);
+    all.extend(series.flat_map(|of_count| [of_count.rate, of_count.p50, of_count.p99]));
     all.append(&mut figures);
     all
 }
@@ -128,6 +141,25 @@ async fn write(
         let id = writer << 32 | number;
         let one = Stopwatch::start();
         database.put_with(id, &vector, Durability::Synced).await?;
+        latencies.record(one.microseconds())?;
+        number += 1;
+    }
+    Ok(latencies)
+}
+
+/// One writer that blocks its thread.
+fn write_blocking(
+    database: &blocking::Database,
+    watch: Stopwatch,
+    seconds: f64,
+) -> Outcome<Histogram<u64>> {
+    let mut latencies = Histogram::new(3)?;
+    let vector = [0.5; DIMENSION as usize];
+    let mut number = 0;
+    while watch.seconds() < seconds {
+        let id = 1 << 40 | number;
+        let one = Stopwatch::start();
+        database.put_with(id, &vector, Durability::Synced)?;
         latencies.record(one.microseconds())?;
         number += 1;
     }

@@ -1,4 +1,4 @@
-//! Nephrite itself: readers and writers are tasks on two threads, not threads.
+//! Nephrite itself: readers and writers are tasks on two threads, not threads, but for one alone.
 
 use std::path::Path;
 
@@ -84,6 +84,9 @@ impl Rival for Nephrite {
     }
 
     fn put_by_workers(&self, plans: &[Vec<u64>], shape: &Shape) -> Outcome<Histogram<u64>> {
+        if let [plan] = plans {
+            return self.put_blocking(plan, shape);
+        }
         let database = self.database.as_async();
         let all = plans.iter().map(|plan| async move {
             let mut latencies = Histogram::new(3)?;
@@ -97,6 +100,21 @@ impl Rival for Nephrite {
             Outcome::Ok(latencies)
         });
         merged(tasks::run(all.collect())?)
+    }
+}
+
+impl Nephrite {
+    /// One writer is a thread that blocks, as it is with the others.
+    fn put_blocking(&self, plan: &[u64], shape: &Shape) -> Outcome<Histogram<u64>> {
+        let mut latencies = Histogram::new(3)?;
+        for id in plan {
+            let mut vector = Vec::with_capacity(shape.dimension);
+            shape.make(*id, &mut vector);
+            let watch = Stopwatch::start();
+            self.database.put_with(*id, &vector, Durability::Synced)?;
+            latencies.record(watch.nanoseconds())?;
+        }
+        Ok(latencies)
     }
 }
 
