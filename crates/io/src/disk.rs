@@ -35,6 +35,11 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// is room (not so on an I/O thread, which may therefore submit from an `on_complete`).
     fn submit(&self, batch: Vec<Request>);
 
+    /// [`Disk::submit`] of one request, for which a disk may save itself the batch.
+    fn submit_one(&self, request: Request) {
+        self.submit(vec![request]);
+    }
+
     /// Opens or creates a file.
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle>;
 
@@ -217,7 +222,7 @@ pub fn write_synced(
 /// [`IoError`]; the file is poisoned then, and later syncs fail too.
 pub fn sync(disk: &dyn Disk, file: &FileHandle) -> IoFuture<()> {
     let (sender, receiver) = oneshot();
-    disk.submit(vec![request(file, Operation::Sync, sender)]);
+    disk.submit_one(request(file, Operation::Sync, sender));
     let file = file.clone();
     Box::pin(async move { outcome(receiver, &file, IoOperation::Sync).await.result })
 }
@@ -253,7 +258,7 @@ pub fn write_many(
 fn transfer(disk: &dyn Disk, file: &FileHandle, operation: Operation) -> IoFuture<IoBuffer> {
     let name = operation.name();
     let (sender, receiver) = oneshot();
-    disk.submit(vec![request(file, operation, sender)]);
+    disk.submit_one(request(file, operation, sender));
     let file = file.clone();
     Box::pin(async move { buffer_of(outcome(receiver, &file, name).await, &file, name) })
 }

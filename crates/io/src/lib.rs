@@ -54,6 +54,7 @@
 pub mod memory;
 pub mod sim;
 
+mod batch;
 mod caller;
 mod completion;
 mod direct;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::batch::Batch;
 use crate::caller::CallerRings;
 use crate::disk::{DirectoryEntry, Disk, FileLock, IoFuture};
 use crate::durable::WriteThrough;
@@ -106,6 +107,22 @@ impl SystemDisk {
         self.direct.store(false, Ordering::Relaxed);
     }
 
+    fn take_in(&self, batch: Batch) {
+        self.counters.submitted.add(batch.as_slice().len() as u64);
+        if self.is_forked() {
+            for request in batch {
+                Ticket::reject(request, &self.counters, |operation, file| {
+                    forked(operation, file.path())
+                });
+            }
+            return;
+        }
+        match &self.rings {
+            Some(rings) => rings.submit(batch),
+            None => batch.into_iter().for_each(|request| self.positional.submit(request)),
+        }
+    }
+
     fn is_forked(&self) -> bool {
         self.process != fork::generation()
     }
@@ -132,19 +149,11 @@ fn forked(operation: IoOperation, path: &Path) -> IoError {
 
 impl Disk for SystemDisk {
     fn submit(&self, batch: Vec<Request>) {
-        self.counters.submitted.add(batch.len() as u64);
-        if self.is_forked() {
-            for request in batch {
-                Ticket::reject(request, &self.counters, |operation, file| {
-                    forked(operation, file.path())
-                });
-            }
-            return;
-        }
-        match &self.rings {
-            Some(rings) => rings.submit(batch),
-            None => batch.into_iter().for_each(|request| self.positional.submit(request)),
-        }
+        self.take_in(batch.into());
+    }
+
+    fn submit_one(&self, request: Request) {
+        self.take_in(request.into());
     }
 
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<FileHandle> {

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::batch::Batch;
 use crate::file::FileHandle;
 use crate::memory::Arena;
 use crate::options::DiskOptions;
 use crate::positional::Positional;
-use crate::request::{IoBuffer, Request};
+use crate::request::IoBuffer;
 use crate::stats::Counters;
 
 pub(crate) struct Rings {
@@ -29,7 +30,7 @@ impl Rings {
         Err("io_uring exists on Linux only".to_owned())
     }
 
-    pub(crate) fn submit(&self, _batch: Vec<Request>) {
+    pub(crate) fn submit(&self, _batch: Batch) {
         match self.never {}
     }
 

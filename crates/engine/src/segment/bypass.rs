@@ -82,7 +82,7 @@ impl Segment {
             told.set(outcome);
         });
         let operation = Operation::Read { offset, buffer };
-        context.disk.submit(vec![Request { file, operation, on_complete }]);
+        context.disk.submit_one(Request { file, operation, on_complete });
         reply.wait().await.map(Page::Copied)
     }
 }

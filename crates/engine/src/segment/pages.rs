@@ -202,7 +202,7 @@ impl Segment {
                     let wait = load.wait();
                     let request =
                         self.request(&context.traffic, ready.file, kind, page, load, ready.check);
-                    context.disk.submit(vec![request]);
+                    context.disk.submit_one(request);
                     if let Some(guard) = loaded(wait).await? {
                         return Ok(Page::Pinned(guard));
                     }

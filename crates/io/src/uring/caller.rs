@@ -38,6 +38,7 @@ use super::latch::EndLatch;
 use super::notify::Notify;
 use super::ring::Ring;
 use super::wake::Wake;
+use crate::batch::Batch;
 use crate::completion::block_on;
 use crate::file::FileHandle;
 use crate::fork;
@@ -156,7 +157,7 @@ impl CallerCore {
     }
 
     /// Takes in a batch if the calling thread is driving a ring of this disk; else gives it back.
-    pub(super) fn offer(callers: &Callers, batch: Vec<Request>) -> Result<(), Vec<Request>> {
+    pub(super) fn offer(callers: &Callers, batch: Batch) -> Result<(), Batch> {
         let current = CURRENT.try_with(|current| match &*current.borrow() {
             Some(core) if std::ptr::eq(&*core.callers, callers) => Some(Rc::clone(core)),
             _ => None,
@@ -167,7 +168,7 @@ impl CallerCore {
         }
     }
 
-    fn take_in(&self, batch: Vec<Request>) -> Result<(), Vec<Request>> {
+    fn take_in(&self, batch: Batch) -> Result<(), Batch> {
         if !self.is_alive() || self.load_max <= self.load() {
             return Err(batch);
         }
@@ -177,7 +178,7 @@ impl CallerCore {
             }
             self.busy.set(true);
         }
-        self.callers.counters.caller_driven.add(batch.len() as u64);
+        self.callers.counters.caller_driven.add(batch.as_slice().len() as u64);
         self.inbox.borrow_mut().extend(batch);
         Ok(())
     }

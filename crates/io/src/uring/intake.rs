@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 
 use super::wake::Wake;
+use crate::batch::Batch;
 use crate::planted::planted;
 use crate::request::{Class, Request};
 use crate::stats::Counters;
@@ -27,7 +28,7 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 
 pub(super) struct Intake {
     gate: AtomicUsize,
-    lanes: [ArrayQueue<Vec<Request>>; 3],
+    lanes: [ArrayQueue<Batch>; 3],
     side_door: Mutex<VecDeque<Request>>,
     room: Mutex<()>,
     room_made: Condvar,
@@ -53,16 +54,17 @@ impl Intake {
     }
 
     /// Takes in a batch; gives it back when the gate is closed.
-    pub(super) fn submit(&self, batch: Vec<Request>, counters: &Counters) -> Vec<Request> {
-        if batch.is_empty() {
-            return batch;
+    pub(super) fn submit(&self, batch: impl Into<Batch>, counters: &Counters) -> Option<Batch> {
+        let batch = batch.into();
+        if batch.as_slice().is_empty() {
+            return None;
         }
         // Relaxed: entering and closing are changes of one word, so they have an order; what this
         // submitter publishes is ordered by its leaving.
         let entered = self.gate.fetch_add(1, Ordering::Relaxed);
         if entered & CLOSED != 0 && !planted("gate_unchecked") {
             self.leave(counters);
-            return batch;
+            return Some(batch);
         }
         if threads::is_io_thread() {
             lock(&self.side_door).extend(batch);
@@ -71,7 +73,7 @@ impl Intake {
         }
         self.wake.wake(counters);
         self.leave(counters);
-        Vec::new()
+        None
     }
 
     /// Lets nobody in from now on.
@@ -117,7 +119,7 @@ impl Intake {
     }
 
     /// For the thread: the next batch of a class.
-    pub(super) fn pop(&self, class: Class) -> Option<Vec<Request>> {
+    pub(super) fn pop(&self, class: Class) -> Option<Batch> {
         let batch = self.lane(class).pop()?;
         // Pairs with the fence in `push`: a waiter saw this lane full, or is seen waiting here.
         if !planted("room_unfenced") {
@@ -136,9 +138,9 @@ impl Intake {
     }
 
     /// Splits a batch by class if it must; usually it has only one.
-    fn push_by_class(&self, batch: Vec<Request>, counters: &Counters) {
-        let first = batch[0].operation.class();
-        if batch.iter().all(|request| request.operation.class() == first) {
+    fn push_by_class(&self, batch: Batch, counters: &Counters) {
+        let first = batch.as_slice()[0].operation.class();
+        if batch.as_slice().iter().all(|request| request.operation.class() == first) {
             return self.push(first, batch, counters);
         }
         let mut split = Class::ALL.map(|class| (class, Vec::new()));
@@ -147,12 +149,12 @@ impl Intake {
         }
         for (class, batch) in split {
             if !batch.is_empty() {
-                self.push(class, batch, counters);
+                self.push(class, batch.into(), counters);
             }
         }
     }
 
-    fn push(&self, class: Class, batch: Vec<Request>, counters: &Counters) {
+    fn push(&self, class: Class, batch: Batch, counters: &Counters) {
         let Err(mut batch) = self.lane(class).push(batch) else { return };
         counters.submit_waits.add(1);
         let mut room = lock(&self.room);
@@ -181,7 +183,7 @@ impl Intake {
         self.lanes.iter().all(ArrayQueue::is_empty) && lock(&self.side_door).is_empty()
     }
 
-    fn lane(&self, class: Class) -> &ArrayQueue<Vec<Request>> {
+    fn lane(&self, class: Class) -> &ArrayQueue<Batch> {
         &self.lanes[class as usize]
     }
 }

@@ -52,13 +52,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::batch::Batch;
 use crate::completion::{block_on, oneshot};
 use crate::error::IoError;
 use crate::file::FileHandle;
 use crate::memory::Arena;
 use crate::options::DiskOptions;
 use crate::positional::Positional;
-use crate::request::{IoBuffer, Request};
+use crate::request::IoBuffer;
 use crate::stats::Counters;
 use crate::threads;
 use crate::ticket::Ticket;
@@ -165,10 +166,10 @@ impl Rings {
     }
 
     /// Takes in requests that are counted as submitted already.
-    pub(crate) fn submit(&self, batch: Vec<Request>) {
+    pub(crate) fn submit(&self, batch: Batch) {
         let Err(batch) = CallerCore::offer(&self.callers, batch) else { return };
         if self.degraded.get().is_some() {
-            self.counters.fallbacks.add(batch.len() as u64);
+            self.counters.fallbacks.add(batch.as_slice().len() as u64);
             batch.into_iter().for_each(|request| self.positional.submit(request));
             return;
         }
@@ -182,14 +183,14 @@ impl Rings {
     }
 
     /// Gives back what is not for the polled ring.
-    fn submit_polled(&self, polled: &Polled, batch: Vec<Request>) -> Vec<Request> {
+    fn submit_polled(&self, polled: &Polled, batch: Batch) -> Batch {
         let (fitting, rest): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|request| polled.shard_for(request).is_some());
         match polled.shard() {
-            Some(shard) => self.submit_to(shard, fitting),
+            Some(shard) => self.submit_to(shard, fitting.into()),
             None => assert!(fitting.is_empty(), "without a polled ring nothing is for one"),
         }
-        rest
+        rest.into()
     }
 
     /// See [`crate::Disk::read_at_once`].
@@ -202,8 +203,8 @@ impl Rings {
         CallerCore::read_at_once(&self.callers, file, offset, buffer)
     }
 
-    fn submit_to(&self, shard: &Shard, batch: Vec<Request>) {
-        for request in shard.intake.submit(batch, &self.counters) {
+    fn submit_to(&self, shard: &Shard, batch: Batch) {
+        for request in shard.intake.submit(batch, &self.counters).into_iter().flatten() {
             Ticket::reject(request, &self.counters, |operation, file| {
                 IoError::closed(operation, file.path())
             });

@@ -27,7 +27,7 @@ impl Model {
     /// Whether the request was taken in.
     fn submit(&self) -> bool {
         let request = self.ended.request();
-        self.intake.submit(vec![request], &self.counters).is_empty()
+        self.intake.submit(request, &self.counters).is_none()
     }
 
     fn close(&self) {

@@ -93,7 +93,7 @@ fn a_file_stays_open_as_long_as_the_kernel_has_an_operation_on_it() {
         let buffer = super::filled(4096, 6);
         let (request, outcome) = super::request(&file, Operation::Write { offset: 0, buffer });
         bench.counters.submitted.add(1);
-        assert!(bench.intake.submit(vec![request], &bench.counters).is_empty());
+        assert!(bench.intake.submit(vec![request], &bench.counters).is_none());
         outcome
     };
     bench.script.wait_until_taken(1);
