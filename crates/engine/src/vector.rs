@@ -24,6 +24,7 @@ enum Inner {
 
 impl VectorRef {
     /// The `len` bytes from `start` of a pinned page.
+    #[inline]
     pub(crate) fn in_page(page: PageGuard, start: usize, len: usize) -> Self {
         assert!(start + len <= page.len(), "a row lies within its page");
         Self(Inner::Page { page, start, len }).in_host_order()
@@ -50,6 +51,7 @@ impl VectorRef {
     }
 
     /// Bytes on disk are little-endian; a big-endian host gets a converted copy.
+    #[inline]
     fn in_host_order(self) -> Self {
         if cfg!(target_endian = "little") {
             return self;
@@ -57,6 +59,7 @@ impl VectorRef {
         Self::copied(self.bytes())
     }
 
+    #[inline]
     fn bytes(&self) -> &[u8] {
         match &self.0 {
             Inner::Page { page, start, len } => &page[*start..*start + *len],
@@ -69,6 +72,7 @@ impl VectorRef {
 impl Deref for VectorRef {
     type Target = [f32];
 
+    #[inline]
     fn deref(&self) -> &[f32] {
         match &self.0 {
             Inner::Owned(vector) => vector,
@@ -90,6 +94,7 @@ impl PartialEq<[f32]> for VectorRef {
 }
 
 /// Rows are 64-byte aligned in pages that are 4096-byte aligned, and 4 bytes per element long.
+#[inline]
 fn as_f32(bytes: &[u8]) -> &[f32] {
     bytemuck::cast_slice(bytes)
 }

@@ -61,6 +61,7 @@ pub mod snapshot;
 mod stats;
 mod sync;
 mod trace;
+mod word_array;
 
 #[cfg(test)]
 #[cfg(loom)]

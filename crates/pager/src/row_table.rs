@@ -32,6 +32,7 @@ use std::sync::atomic::AtomicU64 as Counter;
 use nephrite_io::memory::prefetch_value;
 
 use crate::sync::{AtomicU64, Ordering, fence};
+use crate::word_array::WordArray;
 
 /// Words of a line behind the first. Fewer under the model checker, which tries what each load of
 /// them may see.
@@ -81,9 +82,7 @@ type Body = [u64; BODY_WORDS];
 
 /// See the module documentation.
 pub struct RowTable {
-    words: Box<[AtomicU64]>,
-    /// The first word that begins a cache line.
-    first: usize,
+    words: WordArray,
     line_count: usize,
     next_place: Counter,
 }
@@ -128,15 +127,13 @@ impl RowTable {
     /// system gives the memory when it is first written.
     #[must_use]
     pub fn new(bytes: usize) -> Option<Self> {
-        // One line less, as the first begins where a cache line does.
-        let line_count = (bytes / LINE_BYTES).checked_sub(1)? & !1;
+        let line_count = (bytes / LINE_BYTES) & !1;
         if line_count == 0 {
             return None;
         }
-        let words = zeros((line_count + 1) * LINE_WORDS)?;
-        let first = words.as_ptr().align_offset(LINE_BYTES).min(LINE_WORDS);
+        let words = WordArray::zeros(line_count * LINE_WORDS)?;
         // Zero is the word of an empty entry, and so no place.
-        Some(Self { words, first, line_count, next_place: Counter::new(1) })
+        Some(Self { words, line_count, next_place: Counter::new(1) })
     }
 
     /// The bytes of the table.
@@ -279,7 +276,7 @@ impl RowTable {
 
     #[inline]
     fn line(&self, line: usize) -> &[AtomicU64; LINE_WORDS] {
-        let words = &self.words[self.first + line * LINE_WORDS..];
+        let words = &self.words[line * LINE_WORDS..];
         words.first_chunk().expect("lines lie within the words")
     }
 
@@ -377,17 +374,6 @@ fn set_bytes(body: &mut Body, start: usize, id: &[u8]) {
     let mut bytes = body.map(u64::to_le_bytes);
     bytes.as_flattened_mut()[start..start + id.len()].copy_from_slice(id);
     *body = bytes.map(u64::from_le_bytes);
-}
-
-/// Words that the system makes when they are first used.
-#[cfg(not(loom))]
-fn zeros(count: usize) -> Option<Box<[AtomicU64]>> {
-    bytemuck::allocation::try_zeroed_slice_box(count).ok()
-}
-
-#[cfg(loom)]
-fn zeros(count: usize) -> Option<Box<[AtomicU64]>> {
-    Some((0..count).map(|_| AtomicU64::new(0)).collect())
 }
 
 #[cfg(test)]

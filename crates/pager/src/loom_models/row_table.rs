@@ -7,7 +7,7 @@ use super::check;
 use crate::row_table::{FoundRow, Places, RowTable};
 
 fn table() -> (Arc<RowTable>, Places) {
-    let table = RowTable::new(1 << 7).expect("room for two lines");
+    let table = RowTable::new(1 << 6).expect("room for two lines");
     let places = table.new_places(1);
     keep(&table, places, 7);
     (Arc::new(table), places)

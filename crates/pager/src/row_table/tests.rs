@@ -67,7 +67,7 @@ fn a_new_era_empties_the_lines_that_it_writes() {
 
 #[test]
 fn a_full_line_lets_one_go_for_another() {
-    let table = RowTable::new(4 * LINE_BYTES).unwrap();
+    let table = RowTable::new(2 * LINE_BYTES).unwrap();
     assert_eq!(table.line_count, 2);
     let places = table.new_places(1);
     for id in 0..100 {
@@ -103,7 +103,7 @@ fn ids_of_every_length_are_kept_but_for_the_longest() {
 
 #[test]
 fn words_of_one_form_are_not_taken_for_another() {
-    let table = RowTable::new(4 * LINE_BYTES).unwrap();
+    let table = RowTable::new(2 * LINE_BYTES).unwrap();
     let places = table.new_places(1);
     let word = places.word(row(0, 3));
     // The bytes of the id are, in a line of numbers, an entry word of this very list.
@@ -120,10 +120,10 @@ fn words_of_one_form_are_not_taken_for_another() {
 
 #[test]
 fn a_table_keeps_to_its_bytes() {
-    assert!(RowTable::new(2 * LINE_BYTES).is_none());
+    assert!(RowTable::new(LINE_BYTES).is_none());
     for bytes in [3 * LINE_BYTES, 64 * KIB, 100_000] {
         let table = RowTable::new(bytes).unwrap();
-        assert!(table.bytes() <= bytes && bytes < table.bytes() + 3 * LINE_BYTES, "{bytes}");
+        assert!(table.bytes() <= bytes && bytes < table.bytes() + 2 * LINE_BYTES, "{bytes}");
         let last = table.line(table.line_count - 1);
         assert_eq!(last.as_ptr().addr() % LINE_BYTES, 0);
     }
