@@ -56,8 +56,9 @@ impl Bounds {
     /// Log: 8 full segments force a flush, 4 spares are kept, one is being written, one made ready
     /// and two may fill while a flush runs.
     /// Segments: a compaction waits until half of the rows are garbage, its output lies beside its
-    /// input for a while, and a database that was just flushed has one memtable more; at most 12
-    /// files per database wait to be merged.
+    /// input for a while, and a database that was just flushed has one memtable more. Flushes wait
+    /// for compactions from 24 files of a database on; recovery, which cannot wait, flushes up to 8
+    /// full segments of the log.
     fn of(shape: Shape) -> Self {
         let (wal_segment, memtable) = match shape {
             Shape::Tight => (256 << 10, 256 << 10),
@@ -70,7 +71,7 @@ impl Bounds {
         Self {
             wal_bytes: (8 + 4 + 1 + 1 + 2) * wal_segment,
             segment_bytes: 3 * live + DATABASES.len() as u64 * memtable,
-            segment_files: DATABASES.len() * (12 + 1),
+            segment_files: DATABASES.len() * (24 + 8 + 1),
         }
     }
 }
