@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nephrite::{
     Config, DatabaseOptions, Disk, Durability, Error, Store,
@@ -288,4 +289,51 @@ fn a_repair_of_what_a_crash_left_of_a_store_in_the_making_names_no_loss() {
             return;
         }
     }
+}
+
+/// What a killed process wrote may be in the operating system's memory only. Recovery makes it
+/// durable or refuses to go on, with however little room.
+#[test]
+fn what_a_killed_process_left_is_kept_on_a_full_disk_whether_the_next_may_write_or_not() {
+    let (mut taken, mut refused) = (0, 0);
+    for room in (0..=64).step_by(4) {
+        let (disk, runtime) = machine(SimOptions::new(1), empty());
+        let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+        done(runtime.run(keep(&store))).unwrap();
+        let buffered = async {
+            store.database("kept").await?.put_with(8, &[3.0, 4.0], Durability::Buffered).await
+        };
+        done(runtime.run(buffered)).unwrap();
+        done(runtime.run(runtime.sleep(Duration::from_millis(25))));
+        runtime.kill();
+        drop(store);
+        disk.run_until_idle();
+
+        // The next process on the same machine; there is little room, at best for the log.
+        let runtime = SimRuntime::new(2, disk.clone());
+        disk.set_capacity(Some(disk.used() + (room << 10)));
+        let put = done(runtime.run(async {
+            let store = open(disk.reopen(), runtime.clone()).await?;
+            store.database("kept").await?.put_with(9, &[5.0, 6.0], Durability::Synced).await
+        }));
+        let crash = disk.crash();
+        runtime.kill();
+        let expected: &[u64] = if put.is_ok() { &[7, 8, 9] } else { &[7] };
+        assert_ids(expected, crash.image(&[]));
+        taken += u32::from(put.is_ok());
+        refused += u32::from(put.is_err());
+    }
+    assert!(0 < taken && 0 < refused, "{taken} taken, {refused} refused");
+}
+
+/// A machine with this image has these ids, among others.
+#[track_caller]
+fn assert_ids(expected: &[u64], image: Image) {
+    let (disk, runtime) = machine(SimOptions::new(2), image);
+    let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+    for id in expected {
+        let get = async { store.database("kept").await?.get(*id).await };
+        assert!(done(runtime.run(get)).unwrap().is_some(), "id {id}");
+    }
+    runtime.kill();
 }
