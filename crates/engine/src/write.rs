@@ -82,6 +82,7 @@ impl Core {
         durability: Durability,
         condition: Condition,
     ) -> Result<bool, Error> {
+        let change = change.in_cheapest_form(&database.layout);
         let mut tried = false;
         let accepted = loop {
             match self.accept(database, change, durability, condition).await {

@@ -25,8 +25,12 @@ const BULK_BYTES_BUFFERED: usize = 64 << 10;
 /// The same for a synced write, which pays a second sync for the segment file.
 const BULK_BYTES_SYNCED: usize = 2 << 20;
 
+/// Rows from which ids that happen to be consecutive are treated as [`Ids::Consecutive`]: a run of
+/// the memtable takes 40 bytes, however short.
+const RUN_ROWS_MIN: usize = 16;
+
 /// What is written, all at once or not at all.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Change<'a> {
     Put(IdRef<'a>, &'a [f32]),
     Delete(IdRef<'a>),
@@ -35,6 +39,18 @@ pub(crate) enum Change<'a> {
 }
 
 impl Change<'_> {
+    /// The same change in its cheapest form: listed ids that are consecutive need no entries in the
+    /// memtable's table, in the record or in the segment.
+    pub(super) fn in_cheapest_form(self, layout: &VectorLayout) -> Self {
+        let Change::Rows(Ids::U64(ids @ [first, ..]), vectors) = self else { return self };
+        let one_id_per_row = ids.len() * layout.dimension() as usize == vectors.len();
+        let consecutive = || ids.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1]));
+        if RUN_ROWS_MIN <= ids.len() && one_id_per_row && consecutive() {
+            return Change::Rows(Ids::Consecutive(*first), vectors);
+        }
+        self
+    }
+
     /// Which room the change may take.
     pub(super) fn claim(self) -> Claim {
         match self {
@@ -192,5 +208,46 @@ pub(super) fn only_id<'a>(change: Change<'a>) -> IdRef<'a> {
         Change::Batch(_) | Change::Rows(..) => {
             unreachable!("conditions are only set for changes of one id")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nephrite_format::ElementType;
+
+    use super::*;
+
+    /// What [`Change::in_cheapest_form`] makes of rows of two values with these ids.
+    fn cheapest<'a>(ids: &'a [u64], vectors: &'a [f32]) -> Ids<'a> {
+        let layout = VectorLayout::for_dimension(2, ElementType::F32).unwrap();
+        match Change::Rows(Ids::U64(ids), vectors).in_cheapest_form(&layout) {
+            Change::Rows(ids, _) => ids,
+            other => panic!("rows became {other:?}"),
+        }
+    }
+
+    #[test]
+    fn listed_ids_that_are_consecutive_become_a_run() {
+        let ids: Vec<u64> = (7..27).collect();
+
+        assert!(matches!(cheapest(&ids, &[0.0; 40]), Ids::Consecutive(7)));
+    }
+
+    #[test]
+    fn other_ids_stay_as_they_are() {
+        let ascending: Vec<u64> = (7..27).collect();
+        let mut swapped = ascending.clone();
+        swapped.swap(3, 4);
+        let mut gap = ascending.clone();
+        gap[19] += 1;
+        let mut wrapped: Vec<u64> = (u64::MAX - 18..=u64::MAX).collect();
+        wrapped.push(0);
+
+        for ids in [&swapped, &gap, &wrapped] {
+            assert!(matches!(cheapest(ids, &[0.0; 40]), Ids::U64(_)), "{ids:?}");
+        }
+        assert!(matches!(cheapest(&ascending[..3], &[0.0; 6]), Ids::U64(_)), "too short");
+        assert!(matches!(cheapest(&ascending, &[0.0; 38]), Ids::U64(_)), "an id without a row");
+        assert!(matches!(cheapest(&[], &[]), Ids::U64(_)));
     }
 }
