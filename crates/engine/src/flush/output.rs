@@ -95,6 +95,7 @@ impl Core {
         let file = sink.file().await?;
         let empty = crate::log_file::aligned(0)?;
         let bytes = std::mem::replace(&mut tail.bytes, empty);
+        let end = tail.offset + bytes.len() as u64;
         let writes = vec![
             (0, IoBuffer::Owned(identity.header_page()?)),
             (tail.offset, IoBuffer::Owned(bytes)),
@@ -102,6 +103,7 @@ impl Core {
         sink.submit(&file, writes);
         drop(file);
         sink.drain().await?;
+        sink.cut(end).await?;
         if !planted("segment_unsynced") {
             sink.sync_file().await?;
         }

@@ -26,7 +26,7 @@ use std::sync::{
 use nephrite_format::{BLOCK_BYTES, Id, IdKind, IdRef, Lsn, Row, VectorLayout, vector::encode_f32};
 use nephrite_io::{
     IoBuffer,
-    memory::{Appender, Chunk},
+    memory::{Appender, Chunk, HUGE_PAGE_BYTES},
 };
 
 pub(crate) use self::{
@@ -39,8 +39,11 @@ use crate::{
     segment::{sink::SegmentSink, traffic::PIECE_BYTES},
 };
 
-/// Largest chunk: one sequential write of this size reaches the device's bandwidth.
-const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Largest chunk: a huge page, which is cleared and mapped with one page fault where pages of 4 KiB
+/// take 512. On them a bulk load spent more time than on copying.
+const CHUNK_BYTES_MAX: usize = HUGE_PAGE_BYTES;
+/// Largest write: several of them in flight reach the device's bandwidth.
+const WRITE_BYTES_MAX: usize = 1 << 20;
 /// First chunk of a memtable, so that ten thousand small databases stay small.
 const CHUNK_BYTES_FIRST: usize = 16 << 10;
 
@@ -238,7 +241,7 @@ impl Memtable {
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
         let after = chunks.partition_point(|span| span.start <= at);
         let span = &chunks[after.checked_sub(1).expect("the index names only appended rows")];
-        let start = usize::try_from(at - span.start).expect("within a chunk of at most 1 MiB");
+        let start = usize::try_from(at - span.start).expect("within a chunk of at most 2 MiB");
         RowBytes { chunk: Arc::clone(&span.chunk), start }
     }
 
@@ -314,6 +317,7 @@ impl Memtable {
             Err(_) if self.sealed.load(Ordering::Acquire) => return Ok(()),
             Err(error) => return Err(error),
         };
+        sink.lengthen(&file, BLOCK_BYTES as u64 + self.full_chunk_end()).await;
         sink.make_room(CHUNK_BYTES_MAX).await?;
         let mut written = lock(&self.written);
         if sink.id() != self.sink().id() {
@@ -371,6 +375,7 @@ impl Memtable {
             return Ok(());
         }
         let file = sink.file().await?;
+        sink.lengthen(&file, BLOCK_BYTES as u64 + target).await;
         loop {
             sink.make_room(PIECE_BYTES).await?;
             let mut written = lock(&self.written);
@@ -416,16 +421,15 @@ impl Memtable {
         let first = chunks
             .partition_point(|span| span.start + span.chunk.capacity() as u64 <= written.bytes);
         for span in &chunks[first..] {
-            let from = written.bytes.max(span.start);
             let to = target.min(span.start + span.chunk.capacity() as u64);
-            if to <= from {
-                break;
+            while written.bytes < to {
+                let from = written.bytes;
+                let start = usize::try_from(from - span.start).expect("within a chunk");
+                let len = usize::try_from(to - from).expect("within a chunk").min(WRITE_BYTES_MAX);
+                let buffer = IoBuffer::Chunk { chunk: Arc::clone(&span.chunk), start, len };
+                writes.push((BLOCK_BYTES as u64 + from, buffer));
+                written.bytes += len as u64;
             }
-            let start = usize::try_from(from - span.start).expect("within a chunk");
-            let len = usize::try_from(to - from).expect("within a chunk");
-            let buffer = IoBuffer::Chunk { chunk: Arc::clone(&span.chunk), start, len };
-            writes.push((BLOCK_BYTES as u64 + from, buffer));
-            written.bytes = to;
         }
         writes
     }

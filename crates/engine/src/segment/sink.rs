@@ -3,13 +3,16 @@
 //! Guarantees: after [`SegmentSink::drain`] returned `Ok`, every byte submitted before is in the
 //! file (not yet synced). The first failed write or sync is kept and returned by every later call.
 //! The file may be *parked* while nobody writes to it: synced, closed, and opened again when it is
-//! needed, if it is still the same file.
+//! needed, if it is still the same file. It is made longer ahead of large writes, and cut to what
+//! was written in the end ([`SegmentSink::lengthen`], [`SegmentSink::cut`]).
 //! Not here: what is written, syncing before a promise, the manifest.
-//! Cancel safety: a dropped `drain` or `make_room` leaves the writes running and accounted for.
+//! Cancel safety: a dropped `drain` or `make_room` leaves the writes running and accounted for, a
+//! dropped `lengthen` the change of length.
 //! Lock rule: `open` is held while the file is opened or parked; nothing else is locked under it
-//! but the table of open files.
+//! but the table of open files. `growth` is held while the length changes, `open` inside it.
 
 use std::{
+    fmt,
     ops::Deref,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -21,7 +24,8 @@ use async_lock::Mutex as AsyncMutex;
 use event_listener::Event;
 use nephrite_format::FileId;
 use nephrite_io::{
-    FileHandle, FileIdentity, IoBuffer, IoError, IoErrorKind, OpenOptions, Operation, Request,
+    FileHandle, FileIdentity, IoBuffer, IoError, IoErrorKind, IoFuture, OpenOptions, Operation,
+    Request,
 };
 
 use super::{
@@ -31,12 +35,20 @@ use super::{
 };
 use crate::{error::Error, files::OpenFiles, paths::segment_name, planted::planted};
 
+/// What a file is made longer by at the least, so that few writes wait for it.
+const STEP_BYTES: u64 = 16 << 20;
+/// Writes that pass the end by no more may do so: making the file longer would cost more.
+const PASS_BYTES: u64 = 512 << 10;
+
 /// A segment file under construction.
 #[derive(Debug)]
 pub(crate) struct SegmentSink {
     id: FileId,
     files: Arc<OpenFiles>,
     open: AsyncMutex<Option<FileHandle>>,
+    /// What the file was made long to; written under `growth`.
+    len: AtomicU64,
+    growth: AsyncMutex<Growth>,
     /// Set, under `open`, before the file may exist.
     created: AtomicBool,
     identity: OnceLock<FileIdentity>,
@@ -72,6 +84,28 @@ impl Drop for SinkFile {
         if self.sink.users.fetch_sub(1, Ordering::Release) == 1 {
             self.sink.files.writer_rests();
         }
+    }
+}
+
+/// A change of the file's length. It ends even if whoever asked for it is gone, so the next one
+/// waits for it: a late one would cut off what was written meanwhile.
+#[derive(Default)]
+struct Growth {
+    running: Option<IoFuture<()>>,
+}
+
+impl Growth {
+    async fn settle(&mut self) {
+        if let Some(running) = &mut self.running {
+            let _ = running.await; // see `SegmentSink::lengthen`
+            self.running = None;
+        }
+    }
+}
+
+impl fmt::Debug for Growth {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Growth").field("runs", &self.running.is_some()).finish()
     }
 }
 
@@ -125,6 +159,8 @@ impl SegmentSink {
             id,
             files: Arc::clone(files),
             open: AsyncMutex::new(None),
+            len: AtomicU64::new(0),
+            growth: AsyncMutex::default(),
             created: AtomicBool::new(false),
             identity: OnceLock::new(),
             users: AtomicU32::new(0),
@@ -189,6 +225,38 @@ impl SegmentSink {
     fn used(self: &Arc<Self>, handle: &FileHandle) -> SinkFile {
         self.users.fetch_add(1, Ordering::Relaxed); // ordered by the lock for `park`
         SinkFile { handle: handle.clone(), sink: Arc::clone(self) }
+    }
+
+    /// Makes the file long enough for rows up to `end`, ahead of the writes that bring them: a file
+    /// system lets writes within a file run side by side, where each that makes it longer waits for
+    /// the one before. No more than a hint: where it is refused, the writes will tell why.
+    ///
+    /// Whoever hands in rows has asked for their end before.
+    pub(crate) async fn lengthen(&self, file: &SinkFile, end: u64) {
+        let suffices = || end <= self.len.load(Ordering::Relaxed) + PASS_BYTES;
+        if suffices() {
+            return;
+        }
+        let mut growth = self.growth.lock().await;
+        growth.settle().await;
+        if suffices() {
+            return;
+        }
+        let len = end.next_multiple_of(STEP_BYTES);
+        self.len.store(len, Ordering::Relaxed); // ordered by the lock for all but a first look
+        growth.running = Some(self.files.disk.set_len(&file.handle, len));
+        growth.settle().await;
+    }
+
+    /// Ends the file at `end`, behind the last byte written. After [`Self::drain`], before a sync.
+    pub(crate) async fn cut(self: &Arc<Self>, end: u64) -> Result<(), Error> {
+        let mut growth = self.growth.lock().await;
+        growth.settle().await;
+        if self.len.load(Ordering::Relaxed) <= end {
+            return Ok(()); // it ends with the last write
+        }
+        let file = self.file().await?;
+        Ok(self.files.disk.set_len(&file.handle, end).await?)
     }
 
     /// Whether the file may exist.

@@ -131,11 +131,12 @@ mod mapping {
         pub(super) huge_pages: bool,
     }
 
-    /// Maps `bytes` of zeroed memory; from one huge page up its start is aligned to a huge page.
+    /// Maps `bytes` of zeroed memory; if what is mapped for them is a huge page or more, its start is
+    /// aligned to one.
     pub(super) fn map(bytes: usize) -> Result<Mapping, MemoryError> {
         let too_large = || MemoryError::refused(bytes, Some(libc::ENOMEM));
         let kept = bytes.checked_next_multiple_of(GRANULE_BYTES).ok_or_else(too_large)?;
-        let slack = if bytes < HUGE_PAGE_BYTES { 0 } else { HUGE_PAGE_BYTES };
+        let slack = if kept < HUGE_PAGE_BYTES { 0 } else { HUGE_PAGE_BYTES };
         let whole = kept.checked_add(slack).ok_or_else(too_large)?;
         let start = map_anonymous(whole)
             .map_err(|error| MemoryError::refused(bytes, error.raw_os_error()))?;
