@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     jobs::{JobQueue, Reply},
     manifest::Manifest,
-    memtable::Memtable,
+    memtable::{Memtable, MemtableMemory},
     paths::StorePaths,
     reserve::Reserve,
     runtime::{BoxFuture, Runtime},
@@ -142,50 +142,6 @@ impl Entry {
     }
 }
 
-/// Bytes of all memtables, and who waits for them to shrink.
-#[derive(Debug, Default)]
-pub(crate) struct MemtableMemory {
-    bytes: AtomicU64,
-    pub(crate) freed: Event,
-    /// Why the last flush failed; writers that find no memory get it.
-    failure: Mutex<Option<Error>>,
-    /// Why segments cannot be written at present (a full disk).
-    unwritable: Mutex<Option<Error>>,
-}
-
-impl MemtableMemory {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed) // a gauge
-    }
-
-    pub(crate) fn grow(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed); // a gauge
-    }
-
-    pub(crate) fn shrink(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed); // a gauge
-        self.freed.notify(usize::MAX);
-    }
-
-    pub(crate) fn failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Why segments cannot be written at present.
-    pub(crate) fn unwritable(&self) -> Option<Error> {
-        self.unwritable.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn set_unwritable(&self, error: Option<Error>) {
-        *self.unwritable.lock().unwrap_or_else(PoisonError::into_inner) = error;
-    }
-
-    pub(crate) fn set_failure(&self, error: Option<Error>) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error;
-        self.freed.notify(usize::MAX);
-    }
-}
-
 /// What only the holder of a database's write lock may touch.
 #[derive(Debug, Default)]
 pub(crate) struct WriteSide {
@@ -299,7 +255,9 @@ impl Core {
         let work = self.read.work.bytes().max(self.config.work_reserve());
         let tables = self.read.pager.table_bytes();
         let databases = self.databases_bytes.load(Ordering::Relaxed); // a gauge
-        let others = tables + self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work + databases;
+        let pooled = self.memory.pooled_bytes();
+        let others =
+            tables + self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work + databases + pooled;
         share.saturating_sub(others).max(share / 2).max(self.config.memtable_limit())
     }
 
@@ -325,7 +283,8 @@ impl Core {
 
     /// An empty memtable.
     pub(crate) fn new_memtable(&self, layout: VectorLayout, kind: IdKind) -> Arc<Memtable> {
-        Arc::new(Memtable::new(layout, kind, self.new_sink(), self.hash_seed))
+        let pool = Arc::clone(&self.memory.pool);
+        Arc::new(Memtable::new(layout, kind, self.new_sink(), pool, self.hash_seed))
     }
 
     /// The open database of an entry; opens it (headers, footers and fences of its segments are
@@ -453,6 +412,7 @@ impl Core {
         let hash_seed = runtime.random_u64();
         let databases_open_max = config.databases_open_max();
         let reserve = Reserve::new(Arc::clone(&read.disk), paths.clone(), &config);
+        let memory = MemtableMemory::new(&config);
         Self {
             config,
             runtime,
@@ -470,7 +430,7 @@ impl Core {
             open: RwLock::default(),
             databases_open_max,
             closing_hand: AtomicU32::new(0),
-            memory: MemtableMemory::default(),
+            memory,
             jobs: JobQueue::default(),
             flush_wanted,
             compaction_wanted: Event::new(),

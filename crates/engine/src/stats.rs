@@ -101,7 +101,7 @@ impl StoreStats {
             databases_open: core.open_count() as u64,
             databases_closed: get(&core.counters.databases_closed),
             memory_limit_bytes: core.config.memory_limit,
-            memtable_bytes: core.memory.bytes(),
+            memtable_bytes: core.memory.bytes() + core.memory.pooled_bytes(),
             cache_bytes: pager.bytes_arena as u64,
             cache_record_bytes: pager.bytes_slots as u64,
             cache_metadata_bytes: (pager.bytes_tables + pager.bytes_metadata) as u64,

@@ -276,7 +276,9 @@ impl Core {
         if version.active.bytes() < self.config.memtable_limit() {
             return Arc::clone(&version.active);
         }
-        self.freeze(database, side)
+        let fresh = self.freeze(database, side);
+        fresh.expect(self.config.memtable_limit());
+        fresh
     }
 
     /// Replaces the active memtable by an empty one, which is returned. Under the write lock.

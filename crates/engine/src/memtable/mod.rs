@@ -1,8 +1,8 @@
 //! Memtable: the rows and ids a database received since its last flush.
 //!
 //! Rows are appended in order of arrival into chunks that are laid out exactly as the pages of a
-//! segment, so a flush writes them as they are. Whole chunks are written to the segment file while
-//! the memtable still fills (write-behind), and rows of bulk batches are made durable there before
+//! segment, so a flush writes them as they are. Large writes go to the segment file while the
+//! memtable still fills (write-behind), and rows of bulk batches are made durable there before
 //! the log record that names them.
 //!
 //! Guarantees: a row's bytes never change once its index entry exists; a reader that found a
@@ -16,6 +16,7 @@ mod id_table;
 mod index;
 mod keys;
 mod listing;
+mod memory;
 mod order;
 
 use std::sync::{
@@ -26,12 +27,13 @@ use std::sync::{
 use nephrite_format::{BLOCK_BYTES, Id, IdKind, IdRef, Lsn, Row, VectorLayout, vector::encode_f32};
 use nephrite_io::{
     IoBuffer,
-    memory::{Appender, Chunk, HUGE_PAGE_BYTES},
+    memory::{Appender, Chunk, ChunkPool, HUGE_PAGE_BYTES},
 };
 
 pub(crate) use self::{
     index::{MemIndex, Version},
     listing::{Listing, Place},
+    memory::MemtableMemory,
 };
 use crate::{
     error::Error,
@@ -39,9 +41,12 @@ use crate::{
     segment::{sink::SegmentSink, traffic::PIECE_BYTES},
 };
 
-/// Largest chunk: a huge page, which is cleared and mapped with one page fault where pages of 4 KiB
-/// take 512. On them a bulk load spent more time than on copying.
+/// Largest chunk: a huge page, mapped with one page fault where pages of 4 KiB take 512. On these
+/// and on clearing pages a bulk load spent more time than on copying; so large chunks come from a
+/// pool, too.
 const CHUNK_BYTES_MAX: usize = HUGE_PAGE_BYTES;
+/// Where a memtable is expected to fill up: this part of it at the most.
+const FIRST_SHARE: u64 = 8;
 /// Largest write: several of them in flight reach the device's bandwidth.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 /// First chunk of a memtable, so that ten thousand small databases stay small.
@@ -51,6 +56,7 @@ const CHUNK_BYTES_FIRST: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Memtable {
     layout: VectorLayout,
+    pool: Arc<ChunkPool>,
     /// Replaced when a write to it failed (a full disk) and the flush is tried again.
     sink: RwLock<Arc<SegmentSink>>,
     index: RwLock<MemIndex>,
@@ -105,10 +111,12 @@ impl Memtable {
         layout: VectorLayout,
         kind: IdKind,
         sink: Arc<SegmentSink>,
+        pool: Arc<ChunkPool>,
         seed: u64,
     ) -> Self {
         Self {
             layout,
+            pool,
             sink: RwLock::new(sink),
             index: RwLock::new(MemIndex::new(kind, seed)),
             chunks: RwLock::new(Vec::new()),
@@ -123,6 +131,12 @@ impl Memtable {
             first_lsn: AtomicU64::new(u64::MAX),
             last_lsn: AtomicU64::new(0),
         }
+    }
+
+    /// About so many bytes of rows will come: chunks are large from the first one on.
+    pub(crate) fn expect(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes / FIRST_SHARE).unwrap_or(usize::MAX);
+        lock(&self.tail).next_chunk_bytes = bytes; // clamped when the chunk is made
     }
 
     /// Appends consecutive rows (row-major, whole vectors); returns the first. They are not
@@ -159,13 +173,15 @@ impl Memtable {
             let wanted = tail.next_chunk_bytes.clamp(CHUNK_BYTES_FIRST, CHUNK_BYTES_MAX);
             let bytes = (wanted / page).max(1) * page;
             tail.next_chunk_bytes = wanted * 2;
-            let (appender, chunk) = Chunk::new(bytes)
-                .map_err(|error| Error::Cache { reason: error.to_string().into() })?;
+            let made = self.pool.chunk(bytes);
+            let (appender, chunk) =
+                made.map_err(|error| Error::Cache { reason: error.to_string().into() })?;
+            let held = chunk.memory_bytes() as u64;
             let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
             let start =
                 chunks.last().map_or(0, |last: &Span| last.start + last.chunk.capacity() as u64);
             chunks.push(Span { start, chunk });
-            self.chunk_bytes.fetch_add(bytes as u64, Ordering::Relaxed); // a counter
+            self.chunk_bytes.fetch_add(held, Ordering::Relaxed); // a counter
             tail.appender = Some(appender);
         }
         Ok(tail.appender.as_mut().expect("set just above when it was absent"))
@@ -302,12 +318,12 @@ impl Memtable {
         self.chunk_bytes.load(Ordering::Relaxed) + self.index_bytes.load(Ordering::Relaxed)
     }
 
-    /// Hands whole chunks to the segment file, once enough have gathered to be worth a file.
+    /// Hands whole writes to the segment file, once enough has gathered to be worth a file.
     /// Waits only while more is in flight than the device needs.
     ///
     /// Cancel safety: ranges are claimed and submitted without an await between.
     pub(crate) async fn write_behind(&self) -> Result<(), Error> {
-        if self.full_chunk_bytes() == 0 || self.sealed.load(Ordering::Acquire) {
+        if self.ready_bytes() == 0 || self.sealed.load(Ordering::Acquire) {
             return Ok(());
         }
         let sink = self.sink();
@@ -317,13 +333,13 @@ impl Memtable {
             Err(_) if self.sealed.load(Ordering::Acquire) => return Ok(()),
             Err(error) => return Err(error),
         };
-        sink.lengthen(&file, BLOCK_BYTES as u64 + self.full_chunk_end()).await;
-        sink.make_room(CHUNK_BYTES_MAX).await?;
+        sink.lengthen(&file, BLOCK_BYTES as u64 + self.ready_end()).await;
+        sink.make_room(WRITE_BYTES_MAX).await?;
         let mut written = lock(&self.written);
         if sink.id() != self.sink().id() {
             return Ok(());
         }
-        let target = self.full_chunk_end();
+        let target = self.ready_end();
         let writes = self.unwritten(&mut written, target);
         sink.claim(&writes);
         drop(written);
@@ -397,18 +413,24 @@ impl Memtable {
         sink.drain().await
     }
 
-    /// Bytes of rows and index that a crash would have to replay: what the flush scheduler weighs.
-    fn full_chunk_bytes(&self) -> u64 {
-        self.full_chunk_end().saturating_sub(lock(&self.written).bytes)
+    /// Whole writes that have gathered since the last one.
+    fn ready_bytes(&self) -> u64 {
+        self.ready_end().saturating_sub(lock(&self.written).bytes)
     }
 
-    /// End of the last chunk of full size that is complete. Small first chunks wait for the flush.
-    fn full_chunk_end(&self) -> u64 {
+    /// End of the last whole write that has gathered. Small first chunks wait for larger ones, or
+    /// for the flush.
+    fn ready_end(&self) -> u64 {
+        let page = self.layout.page_bytes() as usize;
+        let piece = (WRITE_BYTES_MAX / page).max(1) * page;
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
-        let complete = |span: &&Span| span.chunk.committed() == span.chunk.capacity();
-        match chunks.iter().rev().find(complete) {
-            Some(span) if CHUNK_BYTES_MAX / 2 < span.chunk.capacity() => {
-                span.start + span.chunk.capacity() as u64
+        let ready = |span: &Span| {
+            let (committed, capacity) = (span.chunk.committed(), span.chunk.capacity());
+            if committed == capacity { capacity } else { committed / piece * piece }
+        };
+        match chunks.iter().rev().find(|span| 0 < ready(span)) {
+            Some(span) if WRITE_BYTES_MAX / 2 < span.chunk.capacity() => {
+                span.start + ready(span) as u64
             }
             _ => 0,
         }

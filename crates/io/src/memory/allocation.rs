@@ -29,7 +29,7 @@ enum Source {
     #[cfg(all(unix, not(miri)))]
     Mapped {
         mapped_bytes: usize,
-        huge_pages: bool,
+        huge_pages_advised: bool,
     },
 }
 
@@ -40,14 +40,15 @@ unsafe impl Send for Allocation {}
 unsafe impl Sync for Allocation {}
 
 impl Allocation {
+    /// No memory at all.
+    pub(super) fn empty() -> Self {
+        Self { base: NonNull::<Block>::dangling().cast(), bytes: 0, source: Source::Empty }
+    }
+
     /// Memory from the global allocator: for blocks that come and go often.
     pub(super) fn small(bytes: usize) -> Result<Self, MemoryError> {
         if bytes == 0 {
-            return Ok(Self {
-                base: NonNull::<Block>::dangling().cast(),
-                bytes,
-                source: Source::Empty,
-            });
+            return Ok(Self::empty());
         }
         let layout = Layout::from_size_align(bytes, BLOCK_BYTES)
             .map_err(|_| MemoryError::refused(bytes, None))?;
@@ -64,8 +65,10 @@ impl Allocation {
             return Self::small(bytes);
         }
         let mapping = mapping::map(bytes)?;
-        let source =
-            Source::Mapped { mapped_bytes: mapping.mapped_bytes, huge_pages: mapping.huge_pages };
+        let source = Source::Mapped {
+            mapped_bytes: mapping.mapped_bytes,
+            huge_pages_advised: mapping.huge_pages_advised,
+        };
         Ok(Self { base: mapping.base, bytes, source })
     }
 
@@ -83,12 +86,15 @@ impl Allocation {
         self.bytes
     }
 
-    /// Whether the kernel was told to use huge pages here and is configured to do so.
+    /// Whether the kernel was told to use huge pages here and is configured to do so. Asks the
+    /// system.
     pub(super) fn huge_pages(&self) -> bool {
         match self.source {
             Source::Empty | Source::Heap(_) => false,
             #[cfg(all(unix, not(miri)))]
-            Source::Mapped { huge_pages, .. } => huge_pages,
+            Source::Mapped { huge_pages_advised, .. } => {
+                huge_pages_advised && mapping::huge_pages_enabled()
+            }
         }
     }
 }
@@ -128,21 +134,21 @@ mod mapping {
     pub(super) struct Mapping {
         pub(super) base: NonNull<u8>,
         pub(super) mapped_bytes: usize,
-        pub(super) huge_pages: bool,
+        pub(super) huge_pages_advised: bool,
     }
 
-    /// Maps `bytes` of zeroed memory; if what is mapped for them is a huge page or more, its start is
-    /// aligned to one.
+    /// Maps `bytes` of zeroed memory; from one huge page up its start is aligned to a huge page.
     pub(super) fn map(bytes: usize) -> Result<Mapping, MemoryError> {
         let too_large = || MemoryError::refused(bytes, Some(libc::ENOMEM));
         let kept = bytes.checked_next_multiple_of(GRANULE_BYTES).ok_or_else(too_large)?;
-        let slack = if kept < HUGE_PAGE_BYTES { 0 } else { HUGE_PAGE_BYTES };
+        let slack = if bytes < HUGE_PAGE_BYTES { 0 } else { HUGE_PAGE_BYTES };
         let whole = kept.checked_add(slack).ok_or_else(too_large)?;
         let start = map_anonymous(whole)
             .map_err(|error| MemoryError::refused(bytes, error.raw_os_error()))?;
         let base = trim(start, whole, kept, slack);
         advise_no_fork(base, kept);
-        Ok(Mapping { base, mapped_bytes: kept, huge_pages: advise_huge_pages(base, kept) })
+        let huge_pages_advised = advise_huge_pages(base, kept);
+        Ok(Mapping { base, mapped_bytes: kept, huge_pages_advised })
     }
 
     /// # Safety
@@ -202,7 +208,7 @@ mod mapping {
         // SAFETY: advice about our own mapping; refusal changes nothing and is no error.
         let advised =
             unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) } == 0;
-        advised && HUGE_PAGE_BYTES <= bytes && huge_pages_enabled()
+        advised && HUGE_PAGE_BYTES <= bytes
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -212,8 +218,13 @@ mod mapping {
 
     /// The advice succeeds even where the administrator has switched huge pages off.
     #[cfg(target_os = "linux")]
-    fn huge_pages_enabled() -> bool {
+    pub(super) fn huge_pages_enabled() -> bool {
         std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .is_ok_and(|setting| !setting.contains("[never]"))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn huge_pages_enabled() -> bool {
+        false
     }
 }

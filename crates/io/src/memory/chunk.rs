@@ -15,8 +15,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::MemoryError;
 use super::allocation::Allocation;
+use super::{ChunkPool, MemoryError};
 
 /// From this size on a chunk gets its own mapping: it is filled once and then goes back to the
 /// system, where an allocator would keep it for a thread that may not ask again.
@@ -25,7 +25,12 @@ const MAPPED_CHUNK_BYTES: usize = 64 << 10;
 /// The readable side of an append-only buffer.
 pub struct Chunk {
     memory: Allocation,
+    capacity: usize,
     committed: AtomicUsize,
+    /// Where the memory goes when the last reader is gone.
+    pool: Option<Arc<ChunkPool>>,
+    /// The memory was another chunk's before: what is free holds anything.
+    recycled: bool,
 }
 
 impl Chunk {
@@ -40,8 +45,20 @@ impl Chunk {
         } else {
             Allocation::large(len)?
         };
-        let chunk = Arc::new(Self { memory, committed: AtomicUsize::new(0) });
-        Ok((Appender { chunk: Arc::clone(&chunk) }, chunk))
+        Ok(Self::in_memory(memory, len, None, false))
+    }
+
+    /// A chunk of `capacity` bytes in memory of at least as many, initialised.
+    pub(super) fn in_memory(
+        memory: Allocation,
+        capacity: usize,
+        pool: Option<Arc<ChunkPool>>,
+        recycled: bool,
+    ) -> (Appender, Arc<Self>) {
+        assert!(capacity <= memory.bytes(), "a chunk lies in its memory");
+        let committed = AtomicUsize::new(0);
+        let chunk = Arc::new(Self { memory, capacity, committed, pool, recycled });
+        (Appender { chunk: Arc::clone(&chunk) }, chunk)
     }
 
     /// How many bytes are readable. Never shrinks.
@@ -59,7 +76,20 @@ impl Chunk {
 
     /// The length in bytes that the chunk may grow to.
     pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes of memory that it takes, full or not.
+    pub fn memory_bytes(&self) -> usize {
         self.memory.bytes()
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.take_back(std::mem::replace(&mut self.memory, Allocation::empty()));
+        }
     }
 }
 
@@ -103,8 +133,13 @@ impl Appender {
         // SAFETY: `start <= capacity`.
         let free = unsafe { self.chunk.memory.base().add(start) };
         // SAFETY: `start + len <= capacity`; bytes above `committed` are initialised (zeroed at
-        // birth), no reader looks at them, and `&mut self` is the only appender.
-        fill(unsafe { std::slice::from_raw_parts_mut(free.as_ptr(), len) });
+        // birth, or written by the chunk whose memory it was), no reader looks at them, and
+        // `&mut self` is the only appender.
+        let free = unsafe { std::slice::from_raw_parts_mut(free.as_ptr(), len) };
+        if self.chunk.recycled {
+            free.fill(0);
+        }
+        fill(free);
         self.chunk.committed.store(start + len, Ordering::Release);
     }
 

@@ -3,11 +3,12 @@
 //! - [`AlignedBuf`]: one owned buffer of fixed length.
 //! - [`Arena`] and [`Region`]: one reservation cut into windows by an owner that keeps the books.
 //! - [`Chunk`] and [`Appender`]: bytes that one writer appends and many readers see grow.
+//! - [`ChunkPool`]: large chunks whose memory serves again.
 //! - [`prefetch_value`] and [`Arena::prefetch`]: hints to the processor.
 //!
 //! Guarantee: every start address is a multiple of [`BLOCK_BYTES`], every byte begins as zero, and
 //! running out of memory is a [`MemoryError`], never a panic or an abort.
-//! Not here: accounting against a limit, reuse of freed memory, any I/O.
+//! Not here: accounting against a limit, any I/O.
 //! Unsafe code lives in the files of this folder only, and passes Miri (which sees the portable
 //! allocator, since it cannot run `mmap` with `madvise`).
 
@@ -15,12 +16,14 @@ mod aligned;
 mod allocation;
 mod arena;
 mod chunk;
+mod chunk_pool;
 mod error;
 mod prefetch;
 
 pub use aligned::AlignedBuf;
 pub use arena::{Arena, Region};
 pub use chunk::{Appender, Chunk};
+pub use chunk_pool::ChunkPool;
 pub use error::MemoryError;
 pub use prefetch::prefetch_value;
 
