@@ -19,7 +19,7 @@ use super::{
     column::Column,
     id_table::IdTable,
     keys::Keys,
-    order::{Order, Place, beginning},
+    order::{Order, Place, Slot, beginning},
 };
 
 /// One version of one id.
@@ -60,6 +60,9 @@ struct Entry {
 }
 
 const NO_ENTRY: u32 = u32::MAX;
+
+/// Every version is at or below it.
+pub(crate) const NEWEST: Lsn = Lsn::new(u64::MAX);
 
 impl Entry {
     /// As two numbers, without padding.
@@ -133,7 +136,7 @@ impl MemIndex {
 
     /// The newest version of `id`, whether acknowledged or not.
     pub(crate) fn find_newest(&self, id: IdRef<'_>) -> Option<Version> {
-        self.find(id, Lsn::new(u64::MAX))
+        self.find(id, NEWEST)
     }
 
     fn find_in_runs(&self, id: IdRef<'_>) -> Option<Version> {
@@ -165,13 +168,24 @@ impl MemIndex {
 
     /// The ids of the table in ascending order.
     pub(crate) fn order(&self) -> Order {
-        let key = |entry: u32| match self.keys.get(entry) {
-            IdRef::U64(id) => id,
-            IdRef::Bytes(id) => beginning(id),
+        let slot = |entry: u32| {
+            let row = Entry::unpacked(self.entries.get(entry as usize)).version.row;
+            let beginning = match self.keys.get(entry) {
+                IdRef::U64(id) => id,
+                IdRef::Bytes(id) => beginning(id),
+            };
+            Slot { beginning, entry, row }
         };
-        let entries = self.table.entries().map(|entry| (key(entry), entry));
-        let compare = |left, right| self.keys.get(left).cmp(&self.keys.get(right));
-        Order::new(self.table.len(), entries, compare)
+        let count = self.table.len();
+        let tie = matches!(self.keys, Keys::Bytes { .. })
+            .then_some(|left, right| self.keys.get(left).cmp(&self.keys.get(right)));
+        let all = u32::try_from(self.entries.len()).expect("a memtable holds fewer than 2^32 rows");
+        if count == all as usize {
+            // Each id has one version: in the order of arrival, which is that of the memory.
+            Order::new(count, (0..all).map(slot), tie)
+        } else {
+            Order::new(count, self.table.entries().map(slot), tie)
+        }
     }
 
     /// Bytes that [`Self::order`] takes.
@@ -189,25 +203,34 @@ impl MemIndex {
     ) -> Option<(IdRef<'_>, Row)> {
         loop {
             let run = self.run_at(place, at);
-            let entry = order.entry(place.slot);
-            let entry = entry.map(|entry| (self.keys.get(entry), entry));
-            let (id, in_table, in_run) = match (entry, run) {
+            let slot = order.slot(place.slot).map(|slot| (self.id_of(slot), slot));
+            let (id, in_table, in_run) = match (slot, run) {
                 (None, None) => return None,
-                (Some((id, entry)), None) => (id, Some(entry), None),
+                (Some((id, slot)), None) => (id, Some(slot), None),
                 (None, Some((id, version))) => (id, None, Some(version)),
-                (Some((id, entry)), Some((run, version))) => match id.cmp(&run) {
-                    Ordering::Less => (id, Some(entry), None),
-                    Ordering::Equal => (id, Some(entry), Some(version)),
+                (Some((id, slot)), Some((run, version))) => match id.cmp(&run) {
+                    Ordering::Less => (id, Some(slot), None),
+                    Ordering::Equal => (id, Some(slot), Some(version)),
                     Ordering::Greater => (run, None, Some(version)),
                 },
             };
             place.slot += usize::from(in_table.is_some());
             place.offset += u32::from(in_run.is_some());
-            let in_table = in_table.and_then(|entry| self.version_at(entry, at));
+            if let (Some(slot), None, NEWEST) = (in_table, in_run, at) {
+                return Some((id, slot.row));
+            }
+            let in_table = in_table.and_then(|slot| self.version_at(slot.entry, at));
             let newest = in_table.into_iter().chain(in_run).max_by_key(|version| version.lsn);
             if let Some(version) = newest {
                 return Some((id, version.row));
             }
+        }
+    }
+
+    fn id_of(&self, slot: Slot) -> IdRef<'_> {
+        match self.keys {
+            Keys::U64(_) => IdRef::U64(slot.beginning),
+            Keys::Bytes { .. } => self.keys.get(slot.entry),
         }
     }
 
@@ -314,6 +337,23 @@ mod tests {
         index.insert_consecutive(110, 2, Row::new(20), Lsn::new(4));
         assert_eq!(index.find_newest(IdRef::U64(111)), Some(version(4, 21)));
         assert_eq!(index.sorted(Lsn::new(9)).len(), 20);
+    }
+
+    #[test]
+    fn lists_name_the_newest_rows_however_often_an_id_was_written() {
+        let id = |number: u64| IdRef::U64(number * 7 % 101);
+        let mut index = MemIndex::new(IdKind::U64, 7);
+        (0..100).for_each(|row| index.insert(id(u64::from(row)), version(1, row)));
+        let once = index.sorted(NEWEST);
+        (40..60).for_each(|row| index.insert(id(u64::from(row)), version(2, 100 + row)));
+        let twice = index.sorted(NEWEST);
+
+        assert!(once.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert_eq!((once.len(), index.sorted(Lsn::new(1))), (100, once));
+        for (found, row) in twice {
+            let version = index.find_newest(found.as_id_ref()).unwrap();
+            assert_eq!(row, version.row, "{found:?}");
+        }
     }
 
     #[test]

@@ -1,20 +1,18 @@
 //! The ids of a frozen memtable in ascending order, for its flush.
 //!
+//! Every version counts: all writes of a frozen memtable are acknowledged.
 //! Guarantees: memory is 16 bytes for each id that is not in a run, counted as work for as long as
 //! the listing lives; the ids themselves stay where they are. Taken in pieces, so that no lock is
 //! held while something is written.
 
 use std::sync::Arc;
 
-use nephrite_format::{IdRef, Lsn, Row};
+use nephrite_format::{IdRef, Row};
 
 pub(crate) use super::order::Place;
-use super::{Memtable, order::Order};
+use super::{Memtable, index::NEWEST, order::Order};
 use crate::planted::planted;
 use crate::segment::{IdSummary, WorkMemory, work_memory::Held};
-
-/// Every version counts: all writes of a frozen memtable are acknowledged.
-const AT: Lsn = Lsn::new(u64::MAX);
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -34,11 +32,11 @@ impl Listing {
         let index = memtable.index();
         let held = work.hold(index.order_bytes());
         let order = index.order();
-        let summary = match index.as_dense(AT) {
+        let summary = match index.as_dense(NEWEST) {
             Some((first, first_row, count)) => IdSummary::dense(first, first_row, count),
             None => {
                 let mut place = Place::default();
-                let entries = std::iter::from_fn(|| index.next_in(&order, &mut place, AT));
+                let entries = std::iter::from_fn(|| index.next_in(&order, &mut place, NEWEST));
                 IdSummary::of(entries.filter(|(_, row)| !is_bottom || !row.is_tombstone()))
             }
         };
@@ -61,7 +59,7 @@ impl Listing {
     ) -> bool {
         let index = self.memtable.index();
         for _ in 0..most {
-            let Some((id, row)) = index.next_in(&self.order, place, AT) else { return false };
+            let Some((id, row)) = index.next_in(&self.order, place, NEWEST) else { return false };
             if !(self.skips_tombstones && row.is_tombstone()) {
                 visit(id, row);
             }

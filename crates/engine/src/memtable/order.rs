@@ -4,14 +4,38 @@
 //! system. Runs of consecutive ids ascend as they are. [`super::MemIndex::next_in`] merges both,
 //! from a [`Place`] that the caller keeps, so that a long list can be taken in pieces.
 
+use std::cmp::Ordering;
+
+use nephrite_format::Row;
+
 use super::column::Block;
 
 /// Entries of the index's table, in ascending order of their ids.
 #[derive(Debug)]
 pub(crate) struct Order {
     /// The beginning of each id as a number that sorts like it (numbers: all of it), and its newest
-    /// entry.
+    /// entry with its row above it: so nobody who goes through the ids in order has to visit entries
+    /// and numbers, which lie in order of arrival.
     slots: Block<[u64; 2]>,
+}
+
+/// One of the ids.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) beginning: u64,
+    pub(super) entry: u32,
+    /// Of the newest entry.
+    pub(super) row: Row,
+}
+
+impl Slot {
+    fn packed(self) -> [u64; 2] {
+        [self.beginning, u64::from(self.row.get()) << 32 | u64::from(self.entry)]
+    }
+
+    fn unpacked([beginning, rest]: [u64; 2]) -> Self {
+        Self { beginning, entry: low_half(rest), row: Row::new(low_half(rest >> 32)) }
+    }
 }
 
 /// How far a list was taken.
@@ -23,26 +47,27 @@ pub(crate) struct Place {
 }
 
 impl Order {
-    /// Of `count` entries with the beginnings of their ids; `precedes` compares two entries whose
-    /// beginnings are equal.
+    /// Of `count` slots; `tie` compares two entries whose beginnings are equal, where they can be.
     pub(super) fn new(
         count: usize,
-        entries: impl Iterator<Item = (u64, u32)>,
-        compare: impl Fn(u32, u32) -> std::cmp::Ordering,
+        listed: impl Iterator<Item = Slot>,
+        tie: Option<impl Fn(u32, u32) -> Ordering>,
     ) -> Self {
         let mut slots: Block<[u64; 2]> = Block::zeroed(count);
-        let listed = slots.values_mut().iter_mut().zip(entries);
-        listed.for_each(|(slot, (key, entry))| *slot = [key, u64::from(entry)]);
-        slots.values_mut().sort_unstable_by(|left, right| {
-            let tie = || compare(entry_of(*left), entry_of(*right));
-            left[0].cmp(&right[0]).then_with(tie)
-        });
+        slots.values_mut().iter_mut().zip(listed).for_each(|(slot, it)| *slot = it.packed());
+        match tie {
+            None => slots.values_mut().sort_unstable_by_key(|slot| slot[0]),
+            Some(tie) => slots.values_mut().sort_unstable_by(|left, right| {
+                let tie = || tie(low_half(left[1]), low_half(right[1]));
+                left[0].cmp(&right[0]).then_with(tie)
+            }),
+        }
         Self { slots }
     }
 
-    /// The entry at a position; none past the last one.
-    pub(super) fn entry(&self, at: usize) -> Option<u32> {
-        self.slots.values().get(at).copied().map(entry_of)
+    /// The slot at a position; none past the last one.
+    pub(super) fn slot(&self, at: usize) -> Option<Slot> {
+        self.slots.values().get(at).copied().map(Slot::unpacked)
     }
 
     /// Bytes of memory that an order of so many entries takes.
@@ -51,8 +76,8 @@ impl Order {
     }
 }
 
-fn entry_of(slot: [u64; 2]) -> u32 {
-    u32::try_from(slot[1]).expect("made from 32 bits")
+fn low_half(bits: u64) -> u32 {
+    u32::try_from(bits & 0xffff_ffff).expect("32 bits are left")
 }
 
 /// The first eight bytes of a string as a number: numbers sort like the strings, as far as they go.
