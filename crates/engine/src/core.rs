@@ -14,7 +14,7 @@ use std::{
 use async_lock::Mutex as AsyncMutex;
 use event_listener::Event;
 use nephrite_format::{
-    DatabaseId, FileId, IdKind, Lsn, StoreId, VectorLayout, manifest::DatabaseMeta,
+    BLOCK_BYTES, DatabaseId, FileId, IdKind, Lsn, StoreId, VectorLayout, manifest::DatabaseMeta,
 };
 use nephrite_pager::snapshot::Snapshot;
 
@@ -114,6 +114,9 @@ pub(crate) struct Counters {
 /// (measured: `tests/tests/idle_memory.rs` prints both).
 const DATABASE_BYTES: u64 = 800;
 const OPEN_DATABASE_BYTES: u64 = 11 << 10;
+
+/// In how many steps the file of a full memtable is made longer ahead of its rows.
+const FILE_STEPS: u64 = 2;
 
 fn databases_bytes(known: usize, open: usize) -> u64 {
     known as u64 * DATABASE_BYTES + open as u64 * OPEN_DATABASE_BYTES
@@ -278,7 +281,8 @@ impl Core {
 
     pub(crate) fn new_sink(&self) -> Arc<SegmentSink> {
         let in_flight_max = self.config.in_flight_limit();
-        Arc::new(SegmentSink::new(self.allocate_file(), &self.read, in_flight_max))
+        let step = (self.config.memtable_limit() / FILE_STEPS).next_multiple_of(BLOCK_BYTES as u64);
+        Arc::new(SegmentSink::new(self.allocate_file(), &self.read, in_flight_max, step))
     }
 
     /// An empty memtable.

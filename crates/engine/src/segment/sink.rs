@@ -30,15 +30,14 @@ use nephrite_io::{
 
 use super::{
     reader::ReadContext,
-    traffic::Traffic,
+    traffic::{Pace, Traffic},
     work_memory::{Held, WorkMemory},
 };
 use crate::{error::Error, files::OpenFiles, paths::segment_name, planted::planted};
 
-/// What a file is made longer by at the least, so that few writes wait for it.
-const STEP_BYTES: u64 = 16 << 20;
-/// Writes that pass the end by no more may do so: making the file longer would cost more.
-const PASS_BYTES: u64 = 512 << 10;
+/// Writes that pass the end by no more than this part of a step may do so: making the file longer
+/// would cost more.
+const PASS_SHARE: u64 = 32;
 
 /// A segment file under construction.
 #[derive(Debug)]
@@ -59,6 +58,8 @@ pub(crate) struct SegmentSink {
     names_lost: AtomicU64,
     in_flight: Arc<InFlight>,
     in_flight_max: u64,
+    /// What the file is made longer by, so that few writes wait for it.
+    step: u64,
     work: Arc<WorkMemory>,
     traffic: Arc<Traffic>,
 }
@@ -153,7 +154,8 @@ impl InFlight {
 
 impl SegmentSink {
     /// Writers wait while more than `in_flight_max` bytes would be in flight, or fewer (`traffic`).
-    pub(crate) fn new(id: FileId, context: &ReadContext, in_flight_max: u64) -> Self {
+    /// Files of rows are made longer in steps of `step` bytes.
+    pub(crate) fn new(id: FileId, context: &ReadContext, in_flight_max: u64, step: u64) -> Self {
         let files = &context.files;
         Self {
             id,
@@ -173,6 +175,7 @@ impl SegmentSink {
                 files: Arc::clone(files),
             }),
             in_flight_max,
+            step,
             work: Arc::clone(&context.work),
             traffic: Arc::clone(&context.traffic),
         }
@@ -233,7 +236,8 @@ impl SegmentSink {
     ///
     /// Whoever hands in rows has asked for their end before.
     pub(crate) async fn lengthen(&self, file: &SinkFile, end: u64) {
-        let suffices = || end <= self.len.load(Ordering::Relaxed) + PASS_BYTES;
+        let pass = self.step / PASS_SHARE;
+        let suffices = || end <= self.len.load(Ordering::Relaxed) + pass;
         if suffices() {
             return;
         }
@@ -242,7 +246,7 @@ impl SegmentSink {
         if suffices() {
             return;
         }
-        let len = end.next_multiple_of(STEP_BYTES);
+        let len = end.next_multiple_of(self.step);
         self.len.store(len, Ordering::Relaxed); // ordered by the lock for all but a first look
         growth.running = Some(self.files.disk.set_len(&file.handle, len));
         growth.settle().await;
@@ -341,7 +345,15 @@ impl SegmentSink {
     /// Waits until a piece of these bytes may be submitted: while the device has enough to do, or
     /// readers wait for it.
     pub(crate) async fn make_room(&self, bytes: usize) -> Result<(), Error> {
-        let window = self.traffic.window(self.in_flight_max);
+        self.make_room_at(Pace::Background, bytes).await
+    }
+
+    /// As [`Self::make_room`]; what somebody waits for does not give way to readers.
+    pub(crate) async fn make_room_at(&self, pace: Pace, bytes: usize) -> Result<(), Error> {
+        let window = match pace {
+            Pace::Background => self.traffic.window(self.in_flight_max),
+            Pace::Awaited => self.in_flight_max,
+        };
         let at_most = window.saturating_sub(bytes as u64);
         if window < self.in_flight_max && at_most < self.in_flight.bytes.load(Ordering::Relaxed) {
             self.traffic.paced.fetch_add(1, Ordering::Relaxed); // a counter
