@@ -34,6 +34,7 @@ use crate::{
     core::{Core, DatabaseCore, WriteSide},
     error::Error,
     memtable::Memtable,
+    segment::traffic::Pace,
     version::Version,
     wal::{Claim, Record, Refusal, Staged, may_lead},
 };
@@ -134,7 +135,11 @@ impl Core {
         };
         if let Some(memtable) = memtable {
             // Only a head start for the flush: a failure does not touch what was promised.
-            if let Err(error) = memtable.write_behind().await {
+            let pace = match durability {
+                Durability::Buffered => Pace::Background,
+                Durability::Synced => Pace::Awaited,
+            };
+            if let Err(error) = memtable.write_behind(pace).await {
                 self.memory.set_unwritable(Some(error));
                 self.flush_wanted.notify(1);
             }

@@ -16,6 +16,7 @@ use crate::{
         id_pages::{ID_BYTES, IdPageWriter},
         seal::{Identity, Tail, TailPages, seal_tail},
         sink::SegmentSink,
+        traffic::Pace,
     },
 };
 
@@ -32,7 +33,7 @@ impl Core {
     ) -> Result<Arc<Segment>, Error> {
         memtable.close_page();
         self.note_fill();
-        memtable.write_pages().await?;
+        memtable.write_pages(Pace::Background).await?;
         let sink = memtable.sink();
         let identity = self.identity(database, sink.id());
         let mut checksums = Vec::new();

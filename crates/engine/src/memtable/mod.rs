@@ -38,7 +38,10 @@ pub(crate) use self::{
 use crate::{
     error::Error,
     planted::planted,
-    segment::{sink::SegmentSink, traffic::PIECE_BYTES},
+    segment::{
+        sink::SegmentSink,
+        traffic::{PIECE_BYTES, Pace},
+    },
 };
 
 /// Largest chunk: a huge page, mapped with one page fault where pages of 4 KiB take 512. On these
@@ -322,7 +325,7 @@ impl Memtable {
     /// Waits only while more is in flight than the device needs.
     ///
     /// Cancel safety: ranges are claimed and submitted without an await between.
-    pub(crate) async fn write_behind(&self) -> Result<(), Error> {
+    pub(crate) async fn write_behind(&self, pace: Pace) -> Result<(), Error> {
         if self.ready_bytes() == 0 || self.sealed.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -334,7 +337,7 @@ impl Memtable {
             Err(error) => return Err(error),
         };
         sink.lengthen(&file, BLOCK_BYTES as u64 + self.ready_end()).await;
-        sink.make_room(WRITE_BYTES_MAX).await?;
+        sink.make_room_at(pace, WRITE_BYTES_MAX).await?;
         let mut written = lock(&self.written);
         if sink.id() != self.sink().id() {
             return Ok(());
@@ -362,7 +365,7 @@ impl Memtable {
         if self.durable_rows.load(Ordering::Acquire) == rows {
             return Ok(());
         }
-        self.write_pages().await?;
+        self.write_pages(Pace::Awaited).await?;
         if !planted("bulk_rows_unsynced") {
             sink.sync().await?;
         }
@@ -376,7 +379,7 @@ impl Memtable {
 
     /// Writes every finished page, waits for the file; a page that still takes
     /// rows is left for later.
-    pub(crate) async fn write_pages(&self) -> Result<(), Error> {
+    pub(crate) async fn write_pages(&self, pace: Pace) -> Result<(), Error> {
         let target = {
             let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
             let page = u64::from(self.layout.page_bytes());
@@ -393,7 +396,7 @@ impl Memtable {
         let file = sink.file().await?;
         sink.lengthen(&file, BLOCK_BYTES as u64 + target).await;
         loop {
-            sink.make_room(PIECE_BYTES).await?;
+            sink.make_room_at(pace, PIECE_BYTES).await?;
             let mut written = lock(&self.written);
             if sink.id() != self.sink().id() {
                 // The flush goes on in another file, because a write to this one failed.

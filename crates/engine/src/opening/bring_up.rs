@@ -341,6 +341,7 @@ impl Opening {
             next_file: Arc::clone(next_file),
             segment_bytes: self.config.wal_segment_bytes,
             flush_wanted: Arc::new(Event::new()),
+            traffic: Arc::default(),
         }
     }
 
@@ -390,7 +391,7 @@ impl Opening {
             metadata,
             work,
             ahead,
-            traffic: Arc::default(),
+            traffic: Arc::clone(&context.traffic),
         };
         let (recovered, spares) = log.hand_over();
         // Files of another size come from a former configuration.

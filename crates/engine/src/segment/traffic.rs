@@ -2,7 +2,8 @@
 //!
 //! A device serves what it was given in about the order in which it came, so a read waits behind
 //! the writes before it: behind 8 MiB, several milliseconds on a device of 2 GB/s. So the *window*,
-//! the bytes that background writes may have in flight, follows the readers:
+//! the bytes that background writes may have in flight, follows the readers. A frame of the log that
+//! somebody waits for to be synced counts like a page that is being loaded:
 //!
 //! | readers | memtables | window |
 //! |---|---|---|
@@ -22,6 +23,15 @@ use std::sync::{
 
 /// Bytes of one transfer of a flush or compaction: large enough for most of the bandwidth.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
+/// Who waits for a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Nobody: it gives way to readers.
+    Background,
+    /// Somebody waits for its sync.
+    Awaited,
+}
+
 /// Pieces without a page load after which readers count as gone.
 const CALM_PIECES: u64 = 16;
 /// Loads in flight from which readers are in need of the whole device.
@@ -43,7 +53,7 @@ pub(crate) struct Traffic {
     pub(crate) paced: AtomicU64,
 }
 
-/// A page load in flight.
+/// A page load, or a synced frame of the log, in flight.
 #[derive(Debug)]
 pub(crate) struct Loading(Arc<Traffic>);
 
@@ -54,7 +64,7 @@ impl Drop for Loading {
 }
 
 impl Traffic {
-    /// A page is being loaded until the answer is dropped.
+    /// A page is being loaded, or a frame of the log synced, until the answer is dropped.
     pub(crate) fn load(self: &Arc<Self>) -> Loading {
         self.loading.fetch_add(1, Relaxed);
         self.begun.fetch_add(1, Relaxed);

@@ -337,6 +337,7 @@ impl Committer {
                 write(&*disk, file, offset, part).await?
             }
             Durability::Synced => {
+                let _waits = self.context.traffic.load();
                 let written = write_synced(&*disk, file, offset, part).await?;
                 current.unsynced = false;
                 self.wal.counters.syncs.fetch_add(1, Ordering::Relaxed); // a counter

@@ -42,6 +42,7 @@ pub(crate) use self::{
 };
 use crate::{
     error::Error, manifest::Manifest, memtable::Memtable, paths::StorePaths, runtime::Runtime,
+    segment::traffic::Traffic,
 };
 
 /// The part of the log that everyone shares; see the module documentation.
@@ -137,6 +138,8 @@ pub(crate) struct WalContext {
     pub(crate) segment_bytes: u64,
     /// Woken when the log has grown so long that memtables should be flushed.
     pub(crate) flush_wanted: Arc<Event>,
+    /// What background writes may have in flight while somebody waits for a sync.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl WalContext {
