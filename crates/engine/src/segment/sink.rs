@@ -88,17 +88,19 @@ impl Drop for SinkFile {
     }
 }
 
-/// A change of the file's length. It ends even if whoever asked for it is gone, so the next one
-/// waits for it: a late one would cut off what was written meanwhile.
+/// A change of the file's length, and what it will be. It ends even if whoever asked for it is gone,
+/// so the next one waits for it: a late one would cut off what was written meanwhile. For the same
+/// reason nobody is told of a length that the file does not have yet.
 #[derive(Default)]
 struct Growth {
-    running: Option<IoFuture<()>>,
+    running: Option<(IoFuture<()>, u64)>,
 }
 
 impl Growth {
-    async fn settle(&mut self) {
-        if let Some(running) = &mut self.running {
+    async fn settle(&mut self, len: &AtomicU64) {
+        if let Some((running, wanted)) = &mut self.running {
             let _ = running.await; // see `SegmentSink::lengthen`
+            len.store(*wanted, Ordering::Relaxed); // ordered by the lock for all but a first look
             self.running = None;
         }
     }
@@ -242,20 +244,19 @@ impl SegmentSink {
             return;
         }
         let mut growth = self.growth.lock().await;
-        growth.settle().await;
+        growth.settle(&self.len).await;
         if suffices() {
             return;
         }
         let len = end.next_multiple_of(self.step);
-        self.len.store(len, Ordering::Relaxed); // ordered by the lock for all but a first look
-        growth.running = Some(self.files.disk.set_len(&file.handle, len));
-        growth.settle().await;
+        growth.running = Some((self.files.disk.set_len(&file.handle, len), len));
+        growth.settle(&self.len).await;
     }
 
     /// Ends the file at `end`, behind the last byte written. After [`Self::drain`], before a sync.
     pub(crate) async fn cut(self: &Arc<Self>, end: u64) -> Result<(), Error> {
         let mut growth = self.growth.lock().await;
-        growth.settle().await;
+        growth.settle(&self.len).await;
         if self.len.load(Ordering::Relaxed) <= end {
             return Ok(()); // it ends with the last write
         }
