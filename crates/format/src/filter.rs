@@ -69,11 +69,11 @@ impl IdHash {
         usize::try_from(product >> 64).expect("below the count")
     }
 
-    /// The lower half chooses a bit of each word.
+    /// The lower half chooses a bit of each word: that of the word of this factor.
     #[inline]
-    fn mask(self) -> [u32; WORDS] {
+    fn bit(self, factor: u32) -> u32 {
         let low = u32::try_from(self.0 & 0xffff_ffff).expect("32 bits are left");
-        FACTORS.map(|factor| 1 << (low.wrapping_mul(factor) >> 27))
+        1 << (low.wrapping_mul(factor) >> 27)
     }
 }
 
@@ -100,7 +100,7 @@ impl IdFilter {
     pub fn insert(&mut self, id: IdRef<'_>) {
         let hash = IdHash::of(id);
         let block = &mut self.blocks[hash.block(self.blocks.len())];
-        block.0.iter_mut().zip(hash.mask()).for_each(|(word, bit)| *word |= bit);
+        block.0.iter_mut().zip(FACTORS).for_each(|(word, factor)| *word |= hash.bit(factor));
     }
 
     /// False when the id was certainly not added.
@@ -108,8 +108,17 @@ impl IdFilter {
     #[inline]
     pub fn may_contain(&self, hash: IdHash) -> bool {
         let Some(block) = self.blocks.get(hash.block(self.blocks.len())) else { return true };
-        let missing = block.0.iter().zip(hash.mask()).map(|(word, bit)| !word & bit);
-        missing.fold(0, |all, word| all | word) == 0
+        // Word by word: half of the absent ids are denied by the first one, and eight bits made
+        // one by one and then looked at as a whole are waited for (stores of 4 bytes, a load of 16).
+        block.0.iter().zip(FACTORS).all(|(word, factor)| word & hash.bit(factor) != 0)
+    }
+
+    /// What a question about this hash reads, for those who ask about many ids and want it fetched
+    /// before.
+    #[must_use]
+    #[inline]
+    pub fn words_of(&self, hash: IdHash) -> Option<&[u32; 8]> {
+        self.blocks.get(hash.block(self.blocks.len())).map(|block| &block.0)
     }
 
     /// Bytes of memory of a filter for as many ids.

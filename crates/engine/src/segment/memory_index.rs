@@ -7,18 +7,21 @@
 //! there; a database with more of them than the limit allows needs a larger limit.
 //! Dense segments have neither.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use nephrite_format::{
-    BLOCK_BYTES,
-    filter::IdFilter,
+    BLOCK_BYTES, IdRef,
+    filter::{IdFilter, IdHash},
     id_run::FenceIndex,
     segment::{ChecksumTablePage, Section, SectionKind, SegmentFooter, checksum_position},
 };
-use nephrite_io::{FileHandle, IoBuffer};
+use nephrite_io::{FileHandle, IoBuffer, memory::prefetch_value};
 use nephrite_pager::RowTable;
 
 use super::{
@@ -27,6 +30,9 @@ use super::{
     seal::Identity,
 };
 use crate::{error::Error, log_file::aligned};
+
+/// Ids whose parts of a filter are on their way at a time.
+const FILTER_AHEAD: usize = 32;
 
 /// Bytes that the open segments of a store keep in memory beside their pages.
 #[derive(Debug)]
@@ -148,6 +154,23 @@ impl MemoryIndex {
     #[inline]
     pub(super) fn filter(&self) -> Option<&IdFilter> {
         self.filter.as_ref()
+    }
+
+    /// Which of the ids at some positions may be in the segment. Their parts of the filter are asked
+    /// for before they are looked at, since each of them is far away in memory.
+    pub(super) fn possible(&self, ids: &[IdRef<'_>], positions: Range<usize>) -> Vec<usize> {
+        let Some(filter) = &self.filter else { return positions.collect() };
+        let mut possible = Vec::new();
+        let mut hashes = Vec::with_capacity(FILTER_AHEAD);
+        for start in positions.clone().step_by(FILTER_AHEAD) {
+            let end = positions.end.min(start + FILTER_AHEAD);
+            hashes.clear();
+            hashes.extend(ids[start..end].iter().map(|id| IdHash::of(*id)));
+            hashes.iter().filter_map(|hash| filter.words_of(*hash)).for_each(prefetch_value);
+            let found = (start..end).zip(&hashes).filter(|(_, hash)| filter.may_contain(**hash));
+            possible.extend(found.map(|(position, _)| position));
+        }
+        possible
     }
 }
 

@@ -336,8 +336,7 @@ impl Segment {
         };
         let start = ids.partition_point(|id| *id < self.meta.min_id.as_id_ref());
         let end = ids.partition_point(|id| *id <= self.meta.max_id.as_id_ref());
-        let possible = |position: &usize| !self.denies(|| IdHash::of(ids[*position]));
-        let positions: Vec<usize> = (start..end).filter(possible).collect();
+        let positions = self.index.possible(ids, start..end);
         let Some((first, last)) = positions.first().zip(positions.last()) else { return Ok(()) };
         let page_of = |position: &usize| fences.page_for(ids[*position]);
         let pages = page_of(first).unwrap_or(0)..page_of(last).map_or(self.id_pages(), |it| it + 1);
