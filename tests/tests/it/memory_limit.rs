@@ -24,7 +24,7 @@ const DIMENSIONS: [u32; 20] = [
 /// Bytes of vectors in one `put_many`.
 const BATCH_BYTES: usize = 256 << 10;
 /// The largest chunk of a memtable, with its index.
-const CHUNK_BYTES: u64 = 2 << 20;
+const CHUNK_BYTES: u64 = 3 << 20;
 /// Flushes and compactions begin when the memtables are full, and take at most this share more.
 const WORK_SHARE: u64 = 16;
 /// What a process has beside the store: program, stacks, and what its allocator keeps.
