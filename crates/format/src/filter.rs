@@ -108,8 +108,8 @@ impl IdFilter {
     #[inline]
     pub fn may_contain(&self, hash: IdHash) -> bool {
         let Some(block) = self.blocks.get(hash.block(self.blocks.len())) else { return true };
-        // Word by word: half of the absent ids are denied by the first one, and eight bits made
-        // one by one and then looked at as a whole are waited for (stores of 4 bytes, a load of 16).
+        // Word by word: half of the absent ids are denied by the first one, and eight bits made one
+        // by one and then looked at as a whole are waited for (stores of 4 bytes, a load of 16).
         block.0.iter().zip(FACTORS).all(|(word, factor)| word & hash.bit(factor) != 0)
     }
 

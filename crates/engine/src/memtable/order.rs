@@ -14,8 +14,8 @@ use super::column::Block;
 #[derive(Debug)]
 pub(crate) struct Order {
     /// The beginning of each id as a number that sorts like it (numbers: all of it), and its newest
-    /// entry with its row above it: so nobody who goes through the ids in order has to visit entries
-    /// and numbers, which lie in order of arrival.
+    /// entry with its row above it: so who goes through the ids in order need not visit entries and
+    /// numbers, which lie in order of arrival.
     slots: Block<[u64; 2]>,
 }
 

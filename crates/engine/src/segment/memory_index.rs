@@ -156,8 +156,8 @@ impl MemoryIndex {
         self.filter.as_ref()
     }
 
-    /// Which of the ids at some positions may be in the segment. Their parts of the filter are asked
-    /// for before they are looked at, since each of them is far away in memory.
+    /// Which of the ids at some positions may be in the segment. Their parts of the filter are
+    /// asked for before they are looked at, since each of them is far away in memory.
     pub(super) fn possible(&self, ids: &[IdRef<'_>], positions: Range<usize>) -> Vec<usize> {
         let Some(filter) = &self.filter else { return positions.collect() };
         let mut possible = Vec::new();

@@ -88,9 +88,9 @@ impl Drop for SinkFile {
     }
 }
 
-/// A change of the file's length, and what it will be. It ends even if whoever asked for it is gone,
-/// so the next one waits for it: a late one would cut off what was written meanwhile. For the same
-/// reason nobody is told of a length that the file does not have yet.
+/// A change of the file's length, and what it will be. It ends even if whoever asked for it is
+/// gone, so the next one waits for it: a late one would cut off what was written meanwhile. For the
+/// same reason nobody is told of a length that the file does not have yet.
 #[derive(Default)]
 struct Growth {
     running: Option<(IoFuture<()>, u64)>,

@@ -2,8 +2,8 @@
 //!
 //! A device serves what it was given in about the order in which it came, so a read waits behind
 //! the writes before it: behind 8 MiB, several milliseconds on a device of 2 GB/s. So the *window*,
-//! the bytes that background writes may have in flight, follows the readers. A frame of the log that
-//! somebody waits for to be synced counts like a page that is being loaded:
+//! the bytes that background writes may have in flight, follows the readers. A frame of the log
+//! that somebody waits for to be synced counts like a page that is being loaded:
 //!
 //! | readers | memtables | window |
 //! |---|---|---|

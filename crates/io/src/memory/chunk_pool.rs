@@ -1,8 +1,8 @@
 //! Large chunks whose memory serves again when their last reader is gone.
 //!
 //! Memory that was in use is mapped, and on a virtual machine backed by its host: a fresh huge page
-//! has to be cleared, and may have to be found by the host first, which was seen to take fifty times
-//! as long as filling it.
+//! has to be cleared, and may have to be found by the host first, which was seen to take fifty
+//! times as long as filling it.
 //!
 //! Guarantees: a chunk from the pool is like any other, what is appended to begins as zeros; the
 //! pool keeps no more free memory than it was told. Chunks that are not about a huge page long come
