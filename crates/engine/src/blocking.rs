@@ -185,7 +185,8 @@ impl Database {
     /// Runs a write. A synced one that finds nobody at the log commits itself, on this thread.
     fn write<T>(&self, durability: Durability, call: impl Future<Output = T>) -> T {
         match durability {
-            Durability::Synced => drive(self.0.disk(), led(call)),
+            Durability::Synced if self.0.drives_commits() => drive(self.0.disk(), led(call)),
+            Durability::Synced => block_on(led(call)),
             Durability::Buffered => block_on(call),
         }
     }

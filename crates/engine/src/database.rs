@@ -41,6 +41,11 @@ impl Database {
         &*self.handle.core().read.disk
     }
 
+    /// Whether a thread that blocks may commit on a ring of its own.
+    pub(crate) fn drives_commits(&self) -> bool {
+        self.handle.core().seat.drives
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

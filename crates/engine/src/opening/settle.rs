@@ -42,6 +42,9 @@ impl Core {
         name: &str,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
+        if !self.seat.drives {
+            return self.spawn(name, task).await;
+        }
         let disk = &self.read.disk;
         self.keep(self.runtime.spawn_beside(name, Box::pin(task), disk)).await
     }

@@ -186,9 +186,8 @@ impl Wal {
             counters: WalCounters::default(),
             record_bytes_max: payload_max - FRAME_HEADER_BYTES,
         });
-        let runtime = Arc::clone(&context.runtime);
-        let committer = Committer::new(Arc::clone(&wal), context, manifest, start);
-        let seat = Seat::new(Arc::clone(&wal), runtime, committer);
+        let committer = Committer::new(Arc::clone(&wal), context.clone(), manifest, start);
+        let seat = Seat::new(Arc::clone(&wal), &context, committer);
         Ok((wal, seat))
     }
 

@@ -32,7 +32,7 @@ use std::{
 use nephrite_format::FrameSequence;
 
 use super::{
-    Staged, Wal,
+    Staged, Wal, WalContext,
     committer::{Committer, Work},
     group::CommitGroup,
     staging::Frame,
@@ -42,6 +42,10 @@ use crate::runtime::{AbortOnPanic, BoxFuture, Runtime};
 /// How long buffered records may wait in memory for company before they are written, and the log
 /// must have been quiet before that is noted in it.
 const LINGER: Duration = Duration::from_millis(10);
+
+/// Memory that the process may lock at the least for threads that commit to have rings of their
+/// own. Below, the rings that stores cannot do without come first.
+const LOCKABLE_MIN: u64 = 1 << 20;
 
 thread_local! {
     /// Whether the future that is being polled may lead.
@@ -79,6 +83,8 @@ impl Drop for Mark {
 pub(crate) struct Seat {
     wal: Arc<Wal>,
     runtime: Arc<dyn Runtime>,
+    /// Whether threads that commit may have rings for it.
+    pub(crate) drives: bool,
     state: Mutex<State>,
 }
 
@@ -106,9 +112,15 @@ impl std::fmt::Debug for Place {
 }
 
 impl Seat {
-    pub(super) fn new(wal: Arc<Wal>, runtime: Arc<dyn Runtime>, committer: Committer) -> Arc<Self> {
+    pub(super) fn new(wal: Arc<Wal>, context: &WalContext, committer: Committer) -> Arc<Self> {
+        let lockable = context.disk.report().limits.locked_memory_bytes;
         let place = Place::Free(Box::new(committer));
-        Arc::new(Self { wal, runtime, state: Mutex::new(State { place, lingers: false }) })
+        Arc::new(Self {
+            wal,
+            runtime: Arc::clone(&context.runtime),
+            drives: LOCKABLE_MIN <= lockable.unwrap_or(u64::MAX),
+            state: Mutex::new(State { place, lingers: false }),
+        })
     }
 
     /// The log's task: runs until the log is closed and everything staged is written. Returns
