@@ -3,14 +3,15 @@
 //!
 //! One thread puts vectors under random known ids as fast as it is let, another gets random ids.
 //! The clock of the updates runs until what they wrote is flushed. Beside it: sequential direct
-//! writes before and after, and the same reads without any writes.
+//! writes before and after, the same reads without any writes, what was written for each byte of
+//! the updates (log, compactions, all of it), and what the segments take at the end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use hdrhistogram::Histogram;
 use nephrite::{
-    DatabaseOptions, Durability, Ids,
+    DatabaseOptions, Durability, Ids, StoreStats,
     blocking::{Database, Store},
 };
 
@@ -67,14 +68,12 @@ pub(crate) fn run(place: &Place, arguments: &SustainedArguments) -> Outcome<Vec<
     raw.push(sequential(place)?);
     let mut updates = Figure::new("updates", "MB/s");
     updates.push(rate * arguments.record_bytes() as f64 / 1e6);
-    let count = |name: &str, count: u64| one(name, "", count as f64);
     let mut figures = vec![
         one("updates", "vectors/s", rate),
         updates.ratio_to(&raw, "updates / raw"),
-        count("flushes", after.flushes - before.flushes),
-        count("compactions", after.compactions - before.compactions),
-        count("writes that waited", after.write_stalls - before.write_stalls),
+        one("segments / live vectors", "x", space(&database, arguments)?),
     ];
+    figures.extend(amounts(&before, &after, arguments));
     let (quiet_p99, busy_p99) =
         (p99("get without writes, p99", &quiet), p99("get meanwhile, p99", &busy));
     figures.push(busy_p99.ratio_to(&quiet_p99, "get p99 meanwhile / without writes"));
@@ -82,6 +81,39 @@ pub(crate) fn run(place: &Place, arguments: &SustainedArguments) -> Outcome<Vec<
     drop(database);
     store.close()?;
     Ok(figures)
+}
+
+/// A counter with what it is called.
+type Counter = (&'static str, fn(&StoreStats) -> u64);
+
+/// What was done, and what it moved for each byte of the updates.
+fn amounts(before: &StoreStats, after: &StoreStats, arguments: &SustainedArguments) -> Vec<Figure> {
+    let counts: [Counter; 5] = [
+        ("flushes", |stats| stats.flushes),
+        ("compactions", |stats| stats.compactions),
+        ("writes that waited", |stats| stats.write_stalls),
+        ("flushes that waited", |stats| stats.flush_stalls),
+        ("pieces that waited for readers", |stats| stats.writes_paced),
+    ];
+    let moved: [Counter; 4] = [
+        ("log", |stats| stats.wal_bytes_written),
+        ("read by compactions", |stats| stats.compaction_bytes_read),
+        ("written by compactions", |stats| stats.compaction_bytes_written),
+        ("written in all", |stats| stats.io.bytes_written),
+    ];
+    let grown = |of: fn(&StoreStats) -> u64| (of(after) - of(before)) as f64;
+    let updated = grown(|stats| stats.wal_records) * arguments.record_bytes() as f64;
+    let counted = counts.into_iter().map(|(name, of)| one(name, "", grown(of)));
+    let bytes = moved
+        .into_iter()
+        .map(|(name, of)| one(&format!("{name} / bytes of updates"), "x", grown(of) / updated));
+    counted.chain(bytes).collect()
+}
+
+/// Bytes of the segments over those of the vectors.
+fn space(database: &Database, arguments: &SustainedArguments) -> Outcome<f64> {
+    let live = arguments.vectors() * arguments.record_bytes();
+    Ok(database.stats()?.segment_bytes as f64 / live as f64)
 }
 
 fn one(name: &str, unit: &'static str, sample: f64) -> Figure {
