@@ -310,9 +310,7 @@ impl Core {
             output.set_obsolete(&self.garbage); // nothing names it
             return Err(error);
         }
-        if let Some(hidden) = &plan.hidden
-            && !planted("hidden_unsynced")
-        {
+        if let Some(hidden) = &plan.hidden {
             self.keep_in_log(hidden).await?;
         }
         self.swap(database, &plan.inputs, output, live_before, Kept { rows, hidden }).await?;
