@@ -1,6 +1,13 @@
 //! Compaction: space that comes back, readers that notice nothing, counts that stay exact.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use nephrite::{
     Batch, Config, DatabaseOptions, Durability, IdKind, IdRef, Ids,
@@ -15,6 +22,8 @@ use crate::{
 };
 
 const DIMENSION: usize = 128;
+/// From how much garbage on a database is compacted.
+const PERCENT: u64 = nephrite::config::GARBAGE_PERCENT as u64;
 
 /// Small numbers that look random and are always the same.
 struct Numbers(u64);
@@ -33,7 +42,7 @@ fn settle(store: &Store, database: &Database) {
         let before = (store.stats().compactions, store.stats().files_open);
         let stats = database.stats().unwrap();
         let dead = stats.segment_rows - stats.segment_rows_live;
-        let due = stats.garbage_bytes * 100 >= stats.segment_bytes * 20
+        let due = stats.garbage_bytes * 100 >= stats.segment_bytes * PERCENT
             && 64 << 10 <= stats.garbage_bytes;
         if !due || dead == 0 && stats.tombstones == 0 {
             return;
@@ -368,4 +377,40 @@ fn a_slow_compaction_does_not_keep_the_files_of_a_dropped_database() {
         std::thread::yield_now();
     }
     assert_eq!(database.stats().unwrap().segments, 4, "the compaction is still going on");
+}
+
+/// No times here: sooner or later a flush finds a reader's load and its own writes in flight.
+#[test]
+fn background_writes_wait_while_readers_load_pages() {
+    ends(|| {
+        let config = small().memory_limit(16 << 20).memtable_bytes(2 << 20);
+        let (_directory, store) = new_store(config);
+        let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+        let count = 30_000_u64; // twice the cache
+        let ids: Vec<u64> = (0..count).collect();
+        for part in ids.chunks(1_000) {
+            let rows: Vec<f32> = part.iter().flat_map(|id| vector(*id, DIMENSION)).collect();
+            database.put_many(Ids::U64(part), &rows, Durability::Buffered).unwrap();
+        }
+        database.flush().unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut numbers = Numbers(3);
+                // Relaxed: a read more or less does not matter.
+                while !over.load(Ordering::Relaxed) {
+                    assert!(database.get(numbers.below(count)).unwrap().is_some());
+                }
+            });
+            let mut numbers = Numbers(4);
+            while store.stats().writes_paced == 0 {
+                (0..2_000).for_each(|_| {
+                    let id = numbers.below(count);
+                    database.put(id, &vector(id, DIMENSION)).unwrap();
+                });
+                database.flush().unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    });
 }
