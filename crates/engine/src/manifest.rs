@@ -121,6 +121,10 @@ impl Manifest {
     /// Why the new file cannot be written.
     pub(crate) async fn make_sure(&self) -> Result<(), Error> {
         let mut inner = self.inner.lock().await;
+        // A change of unknown outcome may be on disk or not: nobody can be sure of either.
+        if let Some(error) = &inner.failed {
+            return Err(error.clone());
+        }
         if inner.must_move() {
             self.rotate(&mut inner, &[]).await?;
         }
