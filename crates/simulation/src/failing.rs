@@ -30,6 +30,7 @@ pub struct FailNth {
     actions: Vec<Action>,
     stride: usize,
     faults: Vec<Fault>,
+    path: String,
 }
 
 /// What a fail-the-Nth check has found.
@@ -50,13 +51,25 @@ impl FailNth {
     /// Every call of this script, in each of the ways of [`FAILURES`], once and from then on.
     #[must_use]
     pub fn new(actions: &[Action]) -> Self {
-        Self { actions: actions.to_vec(), stride: 1, faults: FAILURES.to_vec() }
+        Self {
+            actions: actions.to_vec(),
+            stride: 1,
+            faults: FAILURES.to_vec(),
+            path: String::new(),
+        }
     }
 
     /// Only every n-th call.
     #[must_use]
     pub fn stride(mut self, calls: usize) -> Self {
         self.stride = calls.max(1);
+        self
+    }
+
+    /// Only calls for files and directories whose path contains this text.
+    #[must_use]
+    pub fn path(mut self, text: &str) -> Self {
+        self.path = text.to_owned();
         self
     }
 
@@ -85,7 +98,7 @@ impl FailNth {
 
     /// Whether there was an n-th call.
     fn fail_one(&self, fault: Fault, repeat: Repeat, nth: u64, report: &mut FailNthReport) -> bool {
-        let rule = FaultRule::new(fault, &[]).nth(nth).repeat(repeat);
+        let rule = FaultRule::new(fault, &[]).path(&self.path).nth(nth).repeat(repeat);
         let boot = Boot::new(options(1).faults(FaultPlan::new().with(rule)), blank(), 1);
         let mut script = Script::new();
         script.perseveres = true;
