@@ -11,6 +11,8 @@ use nephrite::{
 use crate::support::{new_store, small, vector};
 
 const IDS: u64 = 400;
+/// Units of 64 bytes that a vector of them takes.
+const VECTOR_UNITS: u16 = 8;
 
 /// A closed store of vectors of 512 bytes, eight to a page, all in segments.
 fn filled() -> tempfile::TempDir {
@@ -21,8 +23,12 @@ fn filled() -> tempfile::TempDir {
     directory
 }
 
+/// The trace without reads of id pages. There are some where a put waited for room in the log: its
+/// row stays empty, and what follows in that segment is found by its id page.
 fn read(path: &Path) -> Trace {
-    Trace::read(File::open(path).unwrap(), "trace").unwrap()
+    let mut trace = Trace::read(File::open(path).unwrap(), "trace").unwrap();
+    trace.reads.retain(|read| read.length == VECTOR_UNITS);
+    trace
 }
 
 #[test]
