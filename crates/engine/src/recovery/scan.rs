@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nephrite_format::{
     BLOCK_BYTES, FrameSequence, Lsn,
-    frame::{FrameHeader, decode_frame},
+    frame::{FrameHeader, decode_frame, peek_frame_bytes},
     wal::WalRecord,
 };
 
@@ -128,12 +128,21 @@ async fn scan_segment(
         Ok(())
     })?;
     let mut stop = stop;
+    let mut later_from = None; // looked up for the first record that asks
     for (at, sequence, lsn, bulk) in bulks {
         let what = match check_bulk(source, lsn, &bulk).await? {
             Checked::Whole => continue,
-            // An earlier recovery may have found the rows missing, and ended the log here.
-            Checked::NotNeeded if !begin_by(source, later, sequence).await? => continue,
-            Checked::NotNeeded => format!("frame {sequence}, which the next log segment replaces"),
+            Checked::NotNeeded => {
+                // An earlier recovery may have found the rows missing, and ended the log here.
+                let from = match later_from {
+                    Some(from) => from,
+                    None => *later_from.insert(lowest_first(source, later).await?),
+                };
+                if from.is_none_or(|from| sequence < from) {
+                    continue;
+                }
+                format!("frame {sequence}, which the next log segment replaces")
+            }
             Checked::Missing(what) => what,
         };
         ends.retain(|(other, ..)| *other < sequence);
@@ -184,27 +193,32 @@ async fn begins_with(
     Ok(first_frame(source, segment).await? == Some(sequence))
 }
 
-/// Whether one of these segments begins with this frame or an earlier one. Then that frame of a
-/// segment before them does not count: the log had ended before it when they were begun.
-async fn begin_by(
+/// The lowest sequence that one of these segments begins with. A frame with it or a later one does
+/// not count in a segment before them: the log had ended before it when they were begun.
+async fn lowest_first(
     source: Source<'_>,
     later: &BTreeMap<u64, Found>,
-    sequence: FrameSequence,
-) -> Result<bool, Error> {
+) -> Result<Option<FrameSequence>, Error> {
+    let mut lowest = None;
     for found in later.values() {
-        if first_frame(source, found).await?.is_some_and(|first| first <= sequence) {
-            return Ok(true);
-        }
+        lowest = lowest.into_iter().chain(first_frame(source, found).await?).min();
     }
-    Ok(false)
+    Ok(lowest)
 }
 
-/// The sequence of a segment's first frame, if there is one.
+/// The sequence of a segment's first frame, if there is one. Reads no more than that frame.
 async fn first_frame(source: Source<'_>, segment: &Found) -> Result<Option<FrameSequence>, Error> {
     let Found { wal, header, .. } = segment;
-    let content = content(source.disk, source.paths, *wal).await?;
-    let place = header.identity(BLOCK_BYTES as u64);
-    let first = decode_frame(&content[BLOCK_BYTES..], place);
+    let opened = wal.open(source.disk, source.paths).await?;
+    let place = BLOCK_BYTES as u64;
+    let read = |bytes: u64| log_file::read_file(&**source.disk, &opened.file, bytes);
+    let mut content = read(wal.bytes.min(2 * place)).await?;
+    let Some(frame_bytes) = peek_frame_bytes(&content[BLOCK_BYTES..]) else { return Ok(None) };
+    let end = BLOCK_BYTES + frame_bytes;
+    if content.len() < end && end as u64 <= wal.bytes {
+        content = read(end as u64).await?;
+    }
+    let first = decode_frame(&content[BLOCK_BYTES..], header.identity(place));
     Ok(first.ok().map(|frame| frame.header.sequence))
 }
 
