@@ -23,7 +23,7 @@ use nephrite_format::Row;
 use nephrite_io::{Completed, IoBuffer, Operation, Request, memory::AlignedBuf};
 
 use super::{
-    pages::{Check, Kind, verify},
+    pages::{Kind, verify_all},
     reader::{ReadContext, Segment},
     traffic::PIECE_BYTES,
     work_memory::{Held, WorkMemory},
@@ -167,39 +167,17 @@ impl Segment {
         let offset = self.offset(Kind::Vector, pages.start);
         let delivery = Arc::new(Delivery::default());
         let told = Arc::clone(&delivery);
-        let (identity, name) = (self.identity, Arc::clone(&self.name));
+        let (place, name) = (self.identity.page(offset), Arc::clone(&self.name));
         let loading = context.traffic.load();
         let on_complete = Box::new(move |done: Completed| {
             drop(loading);
-            let all_match = |bytes: &[u8]| {
-                let found = bytes.chunks_exact(page_bytes).zip(pages.clone()).zip(checks);
-                found.enumerate().try_for_each(|(at, ((bytes, page), check))| {
-                    let place = identity.page(offset + (at * page_bytes) as u64);
-                    verify(bytes, place, check, page, &name)
-                })
-            };
+            let all_match =
+                |bytes: &[u8]| verify_all(bytes, page_bytes, place, checks, pages.start, &name);
             told.set(outcome(done, pages.start, ahead, all_match));
         });
         let operation = Operation::Read { offset, buffer: IoBuffer::Owned(buffer) };
         context.disk.submit(vec![Request { file, operation, on_complete }]);
         Ok(Some(BulkRead(delivery)))
-    }
-
-    /// What consecutive pages must look like, from the checksum table.
-    async fn checks(
-        &self,
-        context: &ReadContext,
-        kind: Kind,
-        pages: Range<u32>,
-    ) -> Result<Vec<Check>, Error> {
-        let mut checks = Vec::with_capacity(pages.len());
-        for page in pages {
-            checks.push(match self.check_if_resident(kind, page) {
-                Some(check) => check,
-                None => self.check_for(context, kind, page).await?,
-            });
-        }
-        Ok(checks)
     }
 
     /// Whether a vector page is in the cache: a hint.

@@ -95,12 +95,27 @@ impl Segment {
         let offset = self.offset(kind, first);
         let buffer = nephrite_io::read(&*context.disk, &file, offset, buffer).await?;
         drop(file); // nobody waits for a file while holding one
-        for (bytes, page) in buffer.as_slice().chunks_exact(page_bytes).zip(first..) {
-            let check = self.check_for(context, kind, page).await?;
-            let place = self.identity.page(self.offset(kind, page));
-            verify(bytes, place, check, page, &self.name)?;
-        }
+        let checks = self.checks(context, kind, first..first + count).await?;
+        let place = self.identity.page(offset);
+        verify_all(buffer.as_slice(), page_bytes, place, checks, first, &self.name)?;
         Ok(buffer)
+    }
+
+    /// What consecutive pages must look like, from the checksum table.
+    pub(super) async fn checks(
+        &self,
+        context: &ReadContext,
+        kind: Kind,
+        pages: Range<u32>,
+    ) -> Result<Vec<Check>, Error> {
+        let mut checks = Vec::with_capacity(pages.len());
+        for page in pages {
+            checks.push(match self.check_if_resident(kind, page) {
+                Some(check) => check,
+                None => self.check_for(context, kind, page).await?,
+            });
+        }
+        Ok(checks)
     }
 
     pub(super) fn page_bytes(&self, kind: Kind) -> usize {
@@ -243,7 +258,7 @@ impl Segment {
     }
 
     /// What a page must look like, from the checksum table.
-    pub(super) async fn check_for(
+    async fn check_for(
         &self,
         context: &ReadContext,
         kind: Kind,
@@ -264,7 +279,7 @@ impl Segment {
     }
 
     /// What a page must look like, if the page of the checksum table is in memory.
-    pub(super) fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
+    fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
         if kind == Kind::Table {
             return Some(Check::Table);
         }
@@ -432,6 +447,22 @@ fn submit(context: &ReadContext, requests: Vec<Request>) {
     if !requests.is_empty() {
         context.disk.submit(requests);
     }
+}
+
+/// Verifies consecutive pages, the first of which is page `first` and lies at `place`.
+pub(super) fn verify_all(
+    bytes: &[u8],
+    page_bytes: usize,
+    mut place: PageIdentity,
+    checks: Vec<Check>,
+    first: u32,
+    name: &str,
+) -> Result<(), Error> {
+    for ((bytes, check), page) in bytes.chunks_exact(page_bytes).zip(checks).zip(first..) {
+        verify(bytes, place, check, page, name)?;
+        place.offset += page_bytes as u64;
+    }
+    Ok(())
 }
 
 pub(super) fn verify(
