@@ -8,14 +8,22 @@ use std::{
 
 /// Waits for whichever comes first.
 pub(crate) async fn either(first: impl Future<Output = ()>, second: impl Future<Output = ()>) {
+    second_came(first, second).await;
+}
+
+/// As [`either`]; `true` when it was the second.
+pub(crate) async fn second_came(
+    first: impl Future<Output = ()>,
+    second: impl Future<Output = ()>,
+) -> bool {
     let (mut first, mut second) = (pin!(first), pin!(second));
     poll_fn(|context| {
         if first.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
-        second.as_mut().poll(context)
+        second.as_mut().poll(context).map(|()| true)
     })
-    .await;
+    .await
 }
 
 /// Waits for all; their outcomes in the same order. Every wake-up polls all that are not done: for

@@ -37,7 +37,10 @@ use super::{
     group::CommitGroup,
     staging::Frame,
 };
-use crate::runtime::{AbortOnPanic, BoxFuture, Runtime};
+use crate::{
+    runtime::{AbortOnPanic, BoxFuture, Runtime},
+    together::{either, second_came},
+};
 
 /// How long buffered records may wait in memory for company before they are written, and the log
 /// must have been quiet before that is noted in it.
@@ -130,7 +133,7 @@ impl Seat {
             let listener = self.wal.work.listen();
             let Some(mut committer) = self.take().await else {
                 // Who leads puts it back soon, and may take it again before this task could.
-                first_of(listener, self.runtime.sleep(LINGER)).await;
+                either(listener, self.runtime.sleep(LINGER)).await;
                 continue;
             };
             let work = committer.next_work();
@@ -144,7 +147,7 @@ impl Seat {
             } else {
                 let next = committer.next_sequence();
                 self.put(committer, true);
-                if first_of(listener, self.runtime.sleep(LINGER)).await {
+                if second_came(listener, self.runtime.sleep(LINGER)).await {
                     self.end_quiet(next).await;
                 }
                 continue;
@@ -258,16 +261,4 @@ impl Drop for Leading<'_> {
         self.seat.state().place = Place::Left(commit);
         self.seat.wal.work.notify(1);
     }
-}
-
-/// Waits for whichever comes first; `true` when it was the second.
-async fn first_of(first: impl Future<Output = ()>, second: impl Future<Output = ()>) -> bool {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    poll_fn(|context| {
-        if first.as_mut().poll(context).is_ready() {
-            return Poll::Ready(false);
-        }
-        second.as_mut().poll(context).map(|()| true)
-    })
-    .await
 }
