@@ -11,7 +11,7 @@ use std::{ops::RangeInclusive, process::ExitCode};
 use nephrite_simulation::{Action, Errno, Exhaustive, FailNth, Fault, Options, Profile, simulate};
 
 /// Seeds of each profile unless the command line says otherwise.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 /// Seeds that are tried before anything else: most bugs are caught by one of them.
 const FEW: u64 = 10;
 /// Synced writes that fill seven log segments of 256 KiB, a block each.
