@@ -7,7 +7,7 @@
 //!
 //! Checked by: the tests below, and `tests/it/bench.rs` beside `fio`.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -189,29 +189,53 @@ fn scramble(buffer: &mut IoBuffer) {
     }
 }
 
+/// A block that was moved: its number, when it arrived, and what became of it.
+type Arrival = (usize, Stopwatch, Completed);
+
 /// Blocks that have arrived and were not looked at.
 #[derive(Default)]
 struct Arrivals {
-    arrived: Mutex<Vec<(usize, Stopwatch, Completed)>>,
+    state: Mutex<ArrivalState>,
     any: Condvar,
+}
+
+#[derive(Default)]
+struct ArrivalState {
+    arrived: Vec<Arrival>,
+    /// Whether the measuring thread sleeps: to notify is a system call, whoever listens.
+    is_awaited: bool,
 }
 
 impl Arrivals {
     fn push(&self, slot: usize, completed: Completed) {
         let now = Stopwatch::start();
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).push((slot, now, completed));
-        self.any.notify_one();
+        let mut state = self.lock();
+        state.arrived.push((slot, now, completed));
+        let is_awaited = std::mem::take(&mut state.is_awaited);
+        drop(state);
+        if is_awaited {
+            self.any.notify_one();
+        }
     }
 
-    /// What is there.
-    fn take(&self) -> Vec<(usize, Stopwatch, Completed)> {
-        std::mem::take(&mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes what is there in exchange for an empty list.
+    fn take(&self, taken: &mut Vec<Arrival>) {
+        std::mem::swap(&mut self.lock().arrived, taken);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().arrived.is_empty()
     }
 
     fn wait(&self) {
-        let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.any.wait_while(arrived, |arrived| arrived.is_empty());
+        let mut state = self.lock();
+        state.is_awaited = state.arrived.is_empty();
+        let waited = self.any.wait_while(state, |state| state.arrived.is_empty());
         drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ArrivalState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -234,7 +258,7 @@ impl Flight<'_> {
         interrupt: Interrupt<'_>,
     ) -> Result<Histogram<u32>, Failure> {
         let mut latencies = Histogram::new(3).map_err(Failure::error)?;
-        let watch = Stopwatch::start();
+        let (watch, mut arrived) = (Stopwatch::start(), Vec::new());
         loop {
             let more = watch.elapsed() < duration;
             while more && let Some((slot, buffer)) = self.idle.pop() {
@@ -245,7 +269,8 @@ impl Flight<'_> {
                 return Ok(latencies);
             }
             self.wait();
-            for (slot, ended, completed) in self.arrivals.take() {
+            self.arrivals.take(&mut arrived);
+            for (slot, ended, completed) in arrived.drain(..) {
                 self.in_flight -= 1;
                 completed.result.map_err(Failure::error)?;
                 let latency = ended.since(self.started[slot]);
@@ -283,8 +308,7 @@ impl Flight<'_> {
         match self.ring {
             Some(ring) => {
                 // What a poll of a submission has brought needs no waiting.
-                let nothing = self.arrivals.arrived.lock().is_ok_and(|arrived| arrived.is_empty());
-                if nothing {
+                if self.arrivals.is_empty() {
                     ring.wait(None);
                 }
             }
