@@ -41,6 +41,7 @@ log_skipped_unflushed|a close that could not flush everything skips the log all 
 file_number_reused|numbers of files that a crash left are given out again
 tombstone_dropped_in_flush|flushes drop tombstones that hide older segments
 tombstone_dropped_in_compaction|compactions drop them
+neighbour_buried|flushes note the wrong row as hidden, which a compaction then leaves out
 oldest_version_kept|compactions keep the oldest version of an id
 inputs_removed_early|compactions remove their inputs before the manifest forgets them
 filter_incomplete|some ids are missing in the filter of a segment

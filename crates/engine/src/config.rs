@@ -27,7 +27,7 @@ pub const FLUSH_INTERVAL: Duration = Duration::from_secs(300);
 /// Default of [`Config::max_open_files`].
 pub const MAX_OPEN_FILES: u32 = 100;
 /// Default of [`Config::garbage_percent`].
-pub const GARBAGE_PERCENT: u32 = 20;
+pub const GARBAGE_PERCENT: u32 = 28;
 /// Default of [`Config::compaction_bytes_per_second`].
 pub const COMPACTION_BYTES_PER_SECOND: u64 = 256 << 20;
 /// Smallest accepted [`Config::compaction_bytes_per_second`].
@@ -199,7 +199,8 @@ impl Config {
 
     /// Share of garbage (deleted and overwritten vectors) in the segments of a database, in
     /// percent, from which it is compacted in the background. Default [`GARBAGE_PERCENT`], from 1
-    /// to 90. Less garbage takes more writing.
+    /// to 90. Less garbage takes more writing. From three percent more on flushes, and so in the
+    /// end writers, wait for compactions.
     #[must_use]
     pub fn garbage_percent(mut self, percent: u32) -> Self {
         self.garbage_percent = percent;
@@ -208,8 +209,8 @@ impl Config {
 
     /// Bytes that compactions in the background may read and write per second; `None` lets them
     /// go as fast as they can. Default [`COMPACTION_BYTES_PER_SECOND`], at least
-    /// [`COMPACTION_BYTES_PER_SECOND_MIN`]. Where garbage has grown to half more than
-    /// [`Self::garbage_percent`] there is no limit.
+    /// [`COMPACTION_BYTES_PER_SECOND_MIN`]. Where garbage has grown to three percent
+    /// more than [`Self::garbage_percent`], or many segments meet, there is no limit.
     #[must_use]
     pub fn compaction_bytes_per_second(mut self, bytes: Option<u64>) -> Self {
         self.compaction_bytes_per_second = bytes;

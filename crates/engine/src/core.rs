@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,7 +28,7 @@ use crate::{
     paths::StorePaths,
     reserve::Reserve,
     runtime::{BoxFuture, Runtime},
-    segment::{Garbage, ReadContext, Segment, seal::Identity, sink::SegmentSink},
+    segment::{Garbage, LiveRows, ReadContext, Segment, seal::Identity, sink::SegmentSink},
     snapshot::Snapshots,
     stats::Latency,
     together::all,
@@ -154,6 +154,8 @@ pub(crate) struct WriteSide {
     pub(crate) next_order: u64,
     /// Files of failed flushes that log records may name until the next flush succeeds.
     pub(crate) abandoned: Vec<FileId>,
+    /// Of segments that were replaced since the last flush began.
+    pub(crate) replaced: Vec<Weak<LiveRows>>,
 }
 
 /// Since when a database has something to flush; a hint for the flush task.
@@ -266,7 +268,7 @@ impl Core {
 
     /// Tells those who write in the background how urgent it is.
     pub(crate) fn note_fill(&self) {
-        self.read.traffic.note_fill(self.memory.bytes(), self.memtable_room());
+        self.read.traffic.note_room(self.memtable_room());
     }
 
     pub(crate) fn identity(&self, database: &DatabaseCore, file: FileId) -> Identity {
@@ -381,7 +383,7 @@ impl Core {
             id_kind: meta.id_kind,
             visibility: Arc::new(Visibility::new(record.flushed_lsn)),
             version: Snapshot::new(Arc::new(version)),
-            write: Mutex::new(WriteSide { dropped: false, next_order, abandoned: Vec::new() }),
+            write: Mutex::new(WriteSide { next_order, ..WriteSide::default() }),
             dropped: AtomicBool::new(false),
             dirty_since: DirtySince::default(),
             used: AtomicBool::new(true),
@@ -416,7 +418,7 @@ impl Core {
         let hash_seed = runtime.random_u64();
         let databases_open_max = config.databases_open_max();
         let reserve = Reserve::new(Arc::clone(&read.disk), paths.clone(), &config);
-        let memory = MemtableMemory::new(&config);
+        let memory = MemtableMemory::new(&config, read.traffic.memtable_bytes());
         Self {
             config,
             runtime,

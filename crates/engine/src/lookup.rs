@@ -257,14 +257,34 @@ pub(crate) async fn find_in_segments(
 ) -> Result<Vec<Option<Row>>, Error> {
     let mut rows: Vec<Option<Row>> = vec![None; ids.len()];
     let (Some(min), Some(max)) = (ids.first(), ids.last()) else { return Ok(rows) };
+    let (mut left, mut positions) = (ids.to_vec(), (0..ids.len()).collect::<Vec<usize>>());
     for segment in segments.iter().filter(|segment| segment.overlaps(*min, *max)) {
+        let before = left.len();
+        let mut settled = 0;
         let settle = |position: usize, row| {
-            if rows[position].is_none() {
-                rows[position] = Some(row);
+            // An id may be asked for, and told, more than once.
+            if rows[positions[position]].is_none() {
+                rows[positions[position]] = Some(row);
+                settled += 1;
                 found(segment, row);
             }
         };
-        segment.find_sorted(context, ids, settle).await?;
+        segment.find_sorted(context, &left, settle).await?;
+        if settled != 0 {
+            let mut kept = 0;
+            for at in 0..positions.len() {
+                if rows[positions[at]].is_none() {
+                    (positions[kept], left[kept]) = (positions[at], left[at]);
+                    kept += 1;
+                }
+            }
+            positions.truncate(kept);
+            left.truncate(kept);
+        }
+        debug_assert_eq!(before, left.len() + settled);
+        if left.is_empty() {
+            break;
+        }
     }
     Ok(rows)
 }

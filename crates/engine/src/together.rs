@@ -26,6 +26,43 @@ pub(crate) async fn second_came(
     .await
 }
 
+/// A future that goes on while its owner waits for others.
+pub(crate) struct Beside<'a, T>(State<'a, T>);
+
+enum State<'a, T> {
+    Running(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+    Done(T),
+}
+
+impl<'a, T> Beside<'a, T> {
+    /// Begins with the first wait.
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> Self {
+        Self(State::Running(Box::pin(future)))
+    }
+
+    /// Waits for another future and lets this one get on meanwhile.
+    pub(crate) async fn while_waiting_for<F: Future>(&mut self, other: F) -> F::Output {
+        let mut other = pin!(other);
+        poll_fn(|context| {
+            if let State::Running(future) = &mut self.0
+                && let Poll::Ready(outcome) = future.as_mut().poll(context)
+            {
+                self.0 = State::Done(outcome);
+            }
+            other.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Waits for it.
+    pub(crate) async fn finish(self) -> T {
+        match self.0 {
+            State::Running(future) => future.await,
+            State::Done(outcome) => outcome,
+        }
+    }
+}
+
 /// Waits for all; their outcomes in the same order. Every wake-up polls all that are not done: for
 /// a few dozen futures that do I/O.
 pub(crate) async fn all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {

@@ -1,26 +1,38 @@
 //! Which segments are worth a compaction.
 //!
-//! Garbage first: when it comes to more than the configured share of a database, the segment with
-//! the most of it is rewritten by itself. That needs the least room and frees the most; only when
-//! tombstones are the garbage, or the database is small, it is rewritten as a whole.
+//! Garbage first: when it comes to more than the configured share of a database, the segment of
+//! which the most is garbage is rewritten, by itself or with neighbours of which as much is, up to
+//! [`LARGE_SHARE`] of the database. That copies the least for what it gives back: under updates
+//! that fall anywhere the old segments decay until little is left to copy. Only when tombstones are
+//! the garbage, or the database is small, it is rewritten as a whole.
 //!
-//! Then the number of runs: neighbours of similar size are merged, newest first, as long as the
-//! next older one is at most [`SIZE_RATIO`] times what was gathered (tiered by size). A lookup
-//! visits the segments whose ranges hold its id: at most [`RUNS_MAX`] of them may meet. Large
-//! segments that meet no other cost a lookup nothing and are left alone up to [`SEGMENTS_MAX`].
+//! Then the number of runs: the newest segments are merged when [`MERGE_MIN`] of them are of
+//! similar size (tiered by size), but what is large already stays out: merging it again saves
+//! lookups little and copies much. A lookup visits the segments whose ranges hold its id: at most
+//! [`RUNS_MAX`] of them may meet; beyond that the neighbours with the fewest live bytes are merged.
+//! Large segments that meet no other cost a lookup nothing and are left alone up to
+//! [`SEGMENTS_MAX`].
+//!
+//! What that copies is tested with a model (`tests`): updates that fall anywhere.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
+
+use nephrite_format::IdRef;
 
 use crate::{manifest::DatabaseRecord, segment::Segment, version::Version};
 
 /// Fewest segments worth merging when nothing presses.
 const MERGE_MIN: usize = 4;
 /// Most segments of a database whose ranges of ids meet.
-pub(crate) const RUNS_MAX: usize = 8;
+const RUNS_MAX: usize = 8;
+/// Runs of a database from which its flushes wait for compactions.
+const RUNS_STALL: usize = 3 * RUNS_MAX;
 /// Most segments of a database.
 const SEGMENTS_MAX: usize = 64;
 /// Neighbours that are merged when there are more.
 const MERGE_MANY: usize = 16;
+/// A segment is large when it has one in so many bytes of its database.
+const LARGE_SHARE: u64 = 8;
 /// How much larger the next older segment may be than those gathered so far.
 const SIZE_RATIO: u64 = 2;
 /// Segments below this many bytes are merged even when their ids meet no other.
@@ -31,6 +43,8 @@ const GARBAGE_BYTES_MIN: u64 = 64 << 10;
 const WHOLE_BYTES: u64 = 16 << 20;
 /// Bytes of the entry of a tombstone, about.
 const TOMBSTONE_BYTES: u64 = 16;
+/// Garbage is urgent from so many percent above the allowed share on: flushes wait for it then.
+const URGENT_PERCENT: u64 = 3;
 /// Most rows of an output; a segment numbers them with 32 bits.
 const ROWS_MAX: u64 = 1 << 31;
 
@@ -72,98 +86,194 @@ pub(crate) fn garbage_bytes(version: &Version) -> u64 {
     all.map(|segment| dead_bytes(segment) + tombstone_bytes(segment)).sum()
 }
 
-/// The segments to compact; none when nothing is due.
-pub(super) fn choose(version: &Version, garbage_percent: u32) -> Option<Choice> {
-    of_garbage(version, u64::from(garbage_percent)).or_else(|| of_runs(&version.segments))
+/// What the choice depends on.
+#[derive(Clone, Copy, Debug)]
+struct Run<'a> {
+    bytes: u64,
+    dead: u64,
+    tombstones: u64,
+    rows: u64,
+    range: (IdRef<'a>, IdRef<'a>),
 }
 
-fn of_garbage(version: &Version, percent: u64) -> Option<Choice> {
-    let segments = &version.segments;
-    let bytes: u64 = segments.iter().map(|segment| segment.file_bytes()).sum();
-    let garbage = garbage_bytes(version);
+impl<'a> Run<'a> {
+    fn of(segment: &'a Arc<Segment>) -> Self {
+        Self {
+            bytes: segment.file_bytes(),
+            dead: dead_bytes(segment),
+            tombstones: tombstone_bytes(segment),
+            rows: u64::from(segment.row_count()),
+            range: segment.id_range(),
+        }
+    }
+
+    fn all_of(segments: &'a [Arc<Segment>]) -> Vec<Self> {
+        segments.iter().map(Self::of).collect()
+    }
+
+    /// Bytes that a rewrite copies.
+    fn live(&self) -> u64 {
+        self.bytes.saturating_sub(self.dead)
+    }
+
+    fn holds(&self, id: IdRef<'_>) -> bool {
+        self.range.0 <= id && id <= self.range.1
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.range.0 <= other.range.1 && other.range.0 <= self.range.1
+    }
+
+    /// Whether at least as large a part of it is garbage as of the other.
+    fn is_as_dead_as(&self, other: &Self) -> bool {
+        u128::from(other.dead) * u128::from(self.bytes)
+            <= u128::from(self.dead) * u128::from(other.bytes)
+    }
+}
+
+/// Bytes of runs, and those of them that are garbage.
+fn sums(runs: &[Run<'_>]) -> (u64, u64) {
+    let bytes = runs.iter().map(|run| run.bytes).sum();
+    (bytes, runs.iter().map(|run| run.dead + run.tombstones).sum())
+}
+
+/// The segments to compact; none when nothing is due.
+pub(super) fn choose(version: &Version, garbage_percent: u32) -> Option<Choice> {
+    let (which, reason) = choose_runs(&Run::all_of(&version.segments), u64::from(garbage_percent))?;
+    Some(Choice { inputs: version.segments[which].to_vec(), reason })
+}
+
+fn choose_runs(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> {
+    of_garbage(runs, percent).or_else(|| of_number(runs))
+}
+
+/// Whether a database suffers from what is put off.
+pub(super) fn presses(version: &Version, garbage_percent: u32) -> bool {
+    let runs = Run::all_of(&version.segments);
+    let (bytes, garbage) = sums(&runs);
+    RUNS_MAX < most_meeting(&runs)
+        || is_too_much(garbage, bytes, u64::from(garbage_percent) + URGENT_PERCENT)
+}
+
+/// Whether flushes have to wait: lookups would visit far too many segments, or there is more
+/// garbage than the allowed share by far.
+pub(super) fn stalls(version: &Version, garbage_percent: u32) -> bool {
+    let runs = Run::all_of(&version.segments);
+    let (bytes, garbage) = sums(&runs);
+    RUNS_STALL <= most_meeting(&runs)
+        || is_too_much(garbage, bytes, u64::from(garbage_percent) + URGENT_PERCENT)
+}
+
+fn of_garbage(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> {
+    let (bytes, garbage) = sums(runs);
     if !is_too_much(garbage, bytes, percent) {
         return None;
     }
-    // A half more than allowed: whoever writes does so faster than the budget lets us follow.
-    let urgent = bytes * percent * 3 / 2 <= garbage * 100;
+    // Whoever writes does so faster than the budget lets us follow.
+    let urgent = is_too_much(garbage, bytes, percent + URGENT_PERCENT);
     let reason = if urgent { Reason::Urgent } else { Reason::Due };
-    let tombstones: u64 = segments.iter().map(|segment| tombstone_bytes(segment)).sum();
+    let tombstones: u64 = runs.iter().map(|run| run.tombstones).sum();
     if bytes <= WHOLE_BYTES || garbage <= 2 * tombstones {
-        return Some(Choice { inputs: within_rows(segments), reason });
+        return Some((within_rows(runs, 0..runs.len()), reason));
     }
-    let worst = segments.iter().max_by_key(|segment| dead_bytes(segment))?;
-    Some(Choice { inputs: vec![Arc::clone(worst)], reason })
+    let worst = (1..runs.len())
+        .fold(0, |worst, at| if runs[worst].is_as_dead_as(&runs[at]) { worst } else { at });
+    Some((within_rows(runs, with_neighbours(runs, worst, bytes, garbage)), reason))
 }
 
-/// The newest segments that fit one output.
-fn within_rows(segments: &[Arc<Segment>]) -> Vec<Arc<Segment>> {
+/// A run with those around it that are worth a rewrite as well: as long as more of them than of
+/// everything is garbage, and what is copied is no more than a large segment.
+fn with_neighbours(runs: &[Run<'_>], at: usize, bytes: u64, garbage: u64) -> Range<usize> {
+    let average = Run { bytes, dead: garbage, ..runs[at] };
+    let (mut which, mut live) = (at..at + 1, runs[at].live());
+    loop {
+        let before = which.start.checked_sub(1).map(|at| &runs[at]);
+        let fits = |run: &&Run<'_>| {
+            run.is_as_dead_as(&average) && live + run.live() <= bytes / LARGE_SHARE
+        };
+        match (before.filter(fits), runs.get(which.end).filter(fits)) {
+            (Some(before), after) if after.is_none_or(|after| before.is_as_dead_as(after)) => {
+                which.start -= 1;
+                live += before.live();
+            }
+            (_, Some(after)) => {
+                which.end += 1;
+                live += after.live();
+            }
+            (_, None) => return which,
+        }
+    }
+}
+
+/// The first of them that fit one output.
+fn within_rows(runs: &[Run<'_>], which: Range<usize>) -> Range<usize> {
     let mut rows = 0;
-    let fits = |segment: &&Arc<Segment>| {
-        rows += u64::from(segment.row_count());
+    let fits = |run: &&Run<'_>| {
+        rows += run.rows;
         rows <= ROWS_MAX
     };
-    segments.iter().take_while(fits).cloned().collect()
+    let count = runs[which.clone()].iter().take_while(fits).count();
+    which.start..which.start + count
 }
 
-fn of_runs(segments: &[Arc<Segment>]) -> Option<Choice> {
-    let depth = depth(segments);
+fn of_number(runs: &[Run<'_>]) -> Option<(Range<usize>, Reason)> {
+    let depth = most_meeting(runs);
     let reason = if RUNS_MAX < depth { Reason::Urgent } else { Reason::Due };
-    let tiered = tiered(segments);
-    if MERGE_MIN <= tiered {
-        let inputs = within_rows(&segments[..tiered]);
-        return (2 <= inputs.len()).then_some(Choice { inputs, reason });
-    }
-    let many = if RUNS_MAX < depth {
-        depth - RUNS_MAX / 2
-    } else if SEGMENTS_MAX < segments.len() {
-        MERGE_MANY
+    let tiered = tiered(runs);
+    let which = if MERGE_MIN <= tiered {
+        0..tiered
+    } else if RUNS_MAX < depth {
+        smallest_neighbours(runs, (depth - RUNS_MAX + RUNS_MAX / 4).max(MERGE_MIN))?
+    } else if SEGMENTS_MAX < runs.len() {
+        smallest_neighbours(runs, MERGE_MANY)?
     } else {
         return None;
     };
-    let inputs = within_rows(smallest_neighbours(segments, many)?);
-    (2 <= inputs.len()).then_some(Choice { inputs, reason })
+    let which = within_rows(runs, which);
+    (2 <= which.len()).then_some((which, reason))
 }
 
-/// How many of the newest segments are of similar size.
-fn tiered(segments: &[Arc<Segment>]) -> usize {
-    let mut gathered = 0;
-    let mut count = 0;
-    for segment in segments {
-        let fits = count == 0 || segment.file_bytes() <= gathered * SIZE_RATIO;
-        if !fits || !is_eligible(segment, segments) {
+/// How many of the newest runs are of similar size, and none of them large.
+fn tiered(runs: &[Run<'_>]) -> usize {
+    let large = (sums(runs).0 / LARGE_SHARE).max(SMALL_BYTES);
+    let (mut gathered, mut count) = (0, 0);
+    for run in runs {
+        let fits = count == 0 || run.bytes <= gathered * SIZE_RATIO;
+        if !fits || large <= run.bytes || !is_eligible(run, count, runs) {
             break;
         }
-        gathered += segment.file_bytes();
+        gathered += run.bytes;
         count += 1;
     }
     count
 }
 
-fn is_eligible(segment: &Arc<Segment>, all: &[Arc<Segment>]) -> bool {
-    let (min, max) = segment.id_range();
-    segment.file_bytes() < SMALL_BYTES
-        || all.iter().any(|other| !Arc::ptr_eq(other, segment) && other.overlaps(min, max))
+fn is_eligible(run: &Run<'_>, at: usize, all: &[Run<'_>]) -> bool {
+    let mut others = all.iter().enumerate().filter(|(other, _)| *other != at);
+    run.bytes < SMALL_BYTES || others.any(|(_, other)| other.meets(run))
 }
 
-/// Most segments that can have the same id.
-pub(super) fn depth(segments: &[Arc<Segment>]) -> usize {
+/// Most runs that can have the same id.
+fn most_meeting(runs: &[Run<'_>]) -> usize {
     // Where most ranges meet, some range begins.
-    let meeting = |id| segments.iter().filter(|segment| segment.may_contain(id)).count();
-    segments.iter().map(|segment| meeting(segment.id_range().0)).max().unwrap_or(0)
+    let meeting = |id| runs.iter().filter(|run| run.holds(id)).count();
+    runs.iter().map(|run| meeting(run.range.0)).max().unwrap_or(0)
 }
 
-/// The neighbours with the fewest bytes.
-fn smallest_neighbours(segments: &[Arc<Segment>], count: usize) -> Option<&[Arc<Segment>]> {
-    let bytes =
-        |window: &&[Arc<Segment>]| window.iter().map(|segment| segment.file_bytes()).sum::<u64>();
-    segments.windows(count.min(segments.len()).max(1)).min_by_key(bytes)
+/// The neighbours with the fewest bytes to copy.
+fn smallest_neighbours(runs: &[Run<'_>], count: usize) -> Option<Range<usize>> {
+    let count = count.min(runs.len()).max(1);
+    let live = |window: &[Run<'_>]| window.iter().map(Run::live).sum::<u64>();
+    let windows = runs.windows(count).enumerate();
+    let (start, _) = windows.min_by_key(|(_, window)| live(window))?;
+    Some(start..start + count)
 }
 
 /// Everything, if that changes anything.
 pub(super) fn whole(version: &Version) -> Option<Choice> {
     let segments = &version.segments;
     let clean = segments.len() <= 1 && garbage_bytes(version) == 0;
-    let inputs = within_rows(segments);
+    let inputs = segments[within_rows(&Run::all_of(segments), 0..segments.len())].to_vec();
     (!clean && !inputs.is_empty()).then_some(Choice { inputs, reason: Reason::Asked })
 }
 
@@ -210,3 +320,6 @@ pub(super) fn is_due(record: &DatabaseRecord, percent: u64) -> bool {
 fn is_too_much(garbage: u64, bytes: u64, percent: u64) -> bool {
     GARBAGE_BYTES_MIN <= garbage && bytes * percent <= garbage * 100
 }
+
+#[cfg(test)]
+mod tests;

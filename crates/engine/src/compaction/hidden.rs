@@ -98,7 +98,7 @@ impl Core {
             let Some(mut plan) = self.plan(&version, &choice::alone(segment)) else { continue };
             plan.hidden = Some(Hidden::new(database, Arc::clone(&version)));
             let _held = self.read.work.hold(plan.work_bytes(&database.layout));
-            let mut pace = Pace::new(self, None);
+            let mut pace = Pace::new(self, database, None);
             // One that cannot be read is no way to make room.
             let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await;
             let Ok(survey) = survey else { continue };

@@ -16,9 +16,11 @@ use super::pace::Pace;
 use crate::{
     error::Error,
     planted::planted,
-    segment::{ReadContext, Segment, traffic::PIECE_BYTES},
+    segment::{ReadContext, Segment},
 };
 
+/// Bytes of id pages that are listed at a time: what lists them stays in small pieces of memory.
+const LISTED_BYTES: usize = 64 << 10;
 /// Entries of a segment of consecutive ids that are listed at a time.
 const DENSE_STEP: u32 = 1024;
 
@@ -40,7 +42,7 @@ pub(super) struct Cursor {
 impl Cursor {
     /// From the first page on that can hold `from`.
     pub(super) fn new(segment: &Arc<Segment>, from: IdRef<'_>, bytes: usize) -> Self {
-        let bytes = bytes.min(PIECE_BYTES);
+        let bytes = bytes.min(LISTED_BYTES);
         let pages_at_once = u32::try_from(bytes / BLOCK_BYTES).unwrap_or(u32::MAX).max(1);
         Self {
             segment: Arc::clone(segment),

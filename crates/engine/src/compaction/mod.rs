@@ -7,12 +7,13 @@
 //! | `refused` | what failed and is not tried again at once |
 //! | `merge` | the ids of several segments in one order |
 //! | `hidden` | rows that only memtables hide, on a full disk |
-//! | `live_set` | which rows live on, and where they go |
 //! | `rewrite` | the output: rows, ids, tail |
 //! | `pace` | the bandwidth budget |
 //!
 //! Rows are copied in the order in which they lie, so reads and writes are sequential. Ids that a
-//! newer segment has are left out, so that one segment can be rewritten by itself. Tombstones go
+//! newer segment has are left out, so that one segment can be rewritten by itself: flushes note
+//! which rows they hide (`segment/live_rows`); where that is not known the ids of newer segments
+//! are merged with those of the inputs. Tombstones go
 //! when nothing older is left for them to hide.
 //!
 //! Safe under a kill at any point: the output is an orphan until the manifest swaps it in with one
@@ -23,7 +24,6 @@
 mod choice;
 mod due;
 mod hidden;
-mod live_set;
 mod merge;
 mod pace;
 mod refused;
@@ -57,7 +57,7 @@ use crate::{
     error::Error,
     jobs::Reply,
     planted::planted,
-    segment::Segment,
+    segment::{Segment, row_set::RowSet},
     version::Version,
 };
 
@@ -65,8 +65,6 @@ use crate::{
 const MERGE_SHARE: u64 = 32;
 /// Most bytes for them.
 const MERGE_BYTES_MAX: u64 = 4 << 20;
-/// Runs of a database from which its flushes wait for compactions.
-const RUNS_STALL: usize = 3 * choice::RUNS_MAX;
 /// Databases that callers want compacted and that wait, at the most.
 const ASKED_MAX: usize = 256;
 
@@ -197,8 +195,10 @@ impl Compactions {
 }
 
 /// What an output holds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Kept {
+    /// Of the inputs, newest first.
+    live: Vec<Arc<RowSet>>,
     rows: u32,
     /// Rows that were left out because memtables hide them.
     hidden: u32,
@@ -251,14 +251,15 @@ impl Core {
         }
     }
 
-    /// Keeps a flush from adding to far more runs than lookups should visit, until compactions
-    /// have caught up. Not while they fail, and not in recovery, which comes before them.
+    /// Keeps a flush from adding to far more runs than lookups should visit, or to far more garbage
+    /// than is allowed, until compactions have caught up. Not while they fail, and not in recovery,
+    /// which comes before them.
     pub(crate) async fn wait_for_compactions(&self, database: &DatabaseCore) {
         loop {
             let progress = self.compactions.progress.listen();
-            let is_deep = RUNS_STALL <= choice::depth(&database.version.load().segments);
+            let stalls = choice::stalls(&database.version.load(), self.config.garbage_percent);
             let fails = || self.compactions.refused.concerns(database.id, self.runtime.now());
-            if !is_deep || !self.compactions.gets_on() || fails() {
+            if !stalls || !self.compactions.gets_on() || fails() {
                 return;
             }
             let _stalled = Stalled::new(&self.compactions.stalled);
@@ -293,14 +294,13 @@ impl Core {
             Reason::Due => self.config.compaction_bytes_per_second,
             Reason::Urgent | Reason::Asked | Reason::Full => None,
         };
-        let mut pace = Pace::new(self, limit);
+        let mut pace = Pace::new(self, database, limit);
         let _held = self.read.work.hold(plan.work_bytes(&database.layout));
         let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
-        let (rows, hidden, is_empty) = (survey.rows, survey.hidden, survey.is_empty());
         let lost_before = self.read.files.names_lost();
-        let output = match is_empty {
+        let output = match survey.is_empty() {
             true => None,
-            false => Some(rewrite::write_output(self, database, &plan, survey, &mut pace).await?),
+            false => Some(rewrite::write_output(self, database, &plan, &survey, &mut pace).await?),
         };
         let read: u64 = plan.inputs.iter().map(|input| input.file_bytes()).sum();
         let written = output.as_ref().map_or(0, |output| output.file_bytes());
@@ -313,7 +313,8 @@ impl Core {
         if let Some(hidden) = &plan.hidden {
             self.keep_in_log(hidden).await?;
         }
-        self.swap(database, &plan.inputs, output, live_before, Kept { rows, hidden }).await?;
+        let kept = Kept { live: survey.live, rows: survey.rows, hidden: survey.hidden };
+        self.swap(database, &plan.inputs, output, live_before, kept).await?;
         drop(plan); // the last reader of the inputs, unless a snapshot has them
         self.remove_garbage().await;
         self.reserve.restore().await;
@@ -340,9 +341,13 @@ impl Core {
             choice.inputs.iter().any(|input| input.overlaps(min, max))
         };
         let bytes = (self.config.memory_limit / MERGE_SHARE).min(MERGE_BYTES_MAX);
+        let buried: Option<Vec<_>> =
+            choice.inputs.iter().map(|input| input.live().buried()).collect();
+        let shadows = if buried.is_some() { &[] } else { &segments[..at] };
         Some(Plan {
             inputs: choice.inputs.clone(),
-            shadows: segments[..at].iter().filter(meets).cloned().collect(),
+            buried,
+            shadows: shadows.iter().filter(meets).cloned().collect(),
             older: segments[end..].iter().filter(meets).cloned().collect(),
             hidden: None,
             merge_bytes: usize::try_from(bytes).expect("at most 4 MiB"),
@@ -371,6 +376,9 @@ impl Core {
         let missed = u32::try_from(live_before.saturating_sub(live_now)).unwrap_or(u32::MAX);
         if let Some(output) = &output {
             output.live().set(kept.rows.saturating_sub(missed));
+            for (input, live) in inputs.iter().zip(&kept.live) {
+                output.live().inherit(input.live(), live);
+            }
         }
         if planted("inputs_removed_early") {
             for input in inputs {
@@ -410,7 +418,11 @@ impl Core {
         database.publish(&mut side, version);
         drop(side);
         if let Some(output) = &output {
-            inputs.iter().for_each(|input| input.live().forward_to(output.live()));
+            for (input, live) in inputs.iter().zip(kept.live) {
+                input.live().forward_to(output.live(), live);
+            }
+            let replaced = inputs.iter().map(|input| Arc::downgrade(input.live()));
+            database.lock().replaced.extend(replaced);
         }
         drop(swap);
         inputs.iter().for_each(|input| input.set_obsolete(&self.garbage));

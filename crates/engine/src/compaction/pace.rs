@@ -1,17 +1,24 @@
 //! Pace: how fast a compaction may read and write.
 //!
 //! Every piece is paid for with time; who is ahead of the budget waits. A compaction that space or
-//! a caller waits for has no limit, and none has one while a flush or a caller waits behind it. The
-//! end of the store ends the wait, and the compaction.
+//! a caller waits for has no limit, and none has one while a flush or a caller waits behind it, or
+//! while its database falls behind (`choice::presses`): what is put off then is paid for by writers
+//! that wait. The end of the store ends the wait, and the compaction.
 
 use std::time::Duration;
 
-use crate::{core::Core, error::Error, together::either};
+use super::choice;
+use crate::{
+    core::{Core, DatabaseCore},
+    error::Error,
+    together::either,
+};
 
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Pace<'a> {
     core: &'a Core,
+    database: &'a DatabaseCore,
     /// None: as fast as it goes.
     bytes_per_second: Option<u64>,
     started: Duration,
@@ -19,8 +26,12 @@ pub(super) struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(core: &'a Core, bytes_per_second: Option<u64>) -> Self {
-        Self { core, bytes_per_second, started: core.runtime.now(), bytes: 0 }
+    pub(super) fn new(
+        core: &'a Core,
+        database: &'a DatabaseCore,
+        bytes_per_second: Option<u64>,
+    ) -> Self {
+        Self { core, database, bytes_per_second, started: core.runtime.now(), bytes: 0 }
     }
 
     /// Pays for bytes that were transferred.
@@ -38,14 +49,14 @@ impl<'a> Pace<'a> {
         loop {
             let called = self.core.compaction_wanted.listen();
             self.core.check_open()?;
-            if self.core.compactions.is_waited_for() {
-                return Ok(());
-            }
             let now = self.core.runtime.now();
-            if due <= now {
+            if due <= now || self.core.compactions.is_waited_for() || self.presses() {
                 return Ok(());
             }
             either(self.core.runtime.sleep(due - now), called).await;
         }
+    }
+    fn presses(&self) -> bool {
+        choice::presses(&self.database.version.load(), self.core.config.garbage_percent)
     }
 }

@@ -13,7 +13,11 @@ use nephrite_format::{
 };
 use nephrite_io::{IoBuffer, memory::AlignedBuf};
 
-use super::{hidden::Hidden, live_set::LiveSet, merge::Merge, pace::Pace};
+use super::{
+    hidden::Hidden,
+    merge::{Entry, Merge},
+    pace::Pace,
+};
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
@@ -22,10 +26,12 @@ use crate::{
     segment::{
         Segment,
         id_pages::{ID_BYTES, IdPageWriter},
+        row_set::RowSet,
         seal::{Identity, Outline, TailPages, seal_tail},
         sink::SegmentSink,
         traffic::PIECE_BYTES,
     },
+    together::Beside,
 };
 
 /// Pages read or written at once: a piece, or the one page that is larger.
@@ -37,7 +43,9 @@ fn pages_at_once(layout: &VectorLayout) -> u32 {
 pub(super) struct Plan {
     /// Newest first.
     pub(super) inputs: Vec<Arc<Segment>>,
-    /// Newer segments that hide ids of the inputs, newest first.
+    /// Rows of the inputs that newer segments hide, where they are known.
+    pub(super) buried: Option<Vec<RowSet>>,
+    /// Where they are not: newer segments that can hide ids of the inputs, newest first.
     pub(super) shadows: Vec<Arc<Segment>>,
     /// Older segments: a tombstone stays when one of them can have its id.
     pub(super) older: Vec<Arc<Segment>>,
@@ -56,7 +64,13 @@ impl Plan {
     pub(super) fn work_bytes(&self, layout: &VectorLayout) -> u64 {
         let page_bytes = layout.page_bytes() as usize;
         let rows: u64 = self.inputs.iter().map(|input| u64::from(input.row_count())).sum();
-        (self.merge_bytes + 2 * PIECE_BYTES.max(page_bytes) + ID_BYTES) as u64 + rows / 8
+        (self.merge_bytes + 4 * PIECE_BYTES.max(page_bytes) + ID_BYTES) as u64 + rows / 4
+    }
+
+    /// Whether a newer segment is known to have the id of an entry.
+    fn is_buried(&self, entry: Entry) -> bool {
+        let buried = self.buried.as_ref().map(|buried| &buried[entry.input]);
+        !entry.row.is_tombstone() && buried.is_some_and(|buried| buried.contains(entry.row))
     }
 
     /// Whether a memtable has something newer of the id that was merged last.
@@ -73,7 +87,7 @@ impl Plan {
 /// What the first pass finds.
 pub(super) struct Survey {
     /// Of the inputs, newest first.
-    live: Vec<LiveSet>,
+    pub(super) live: Vec<Arc<RowSet>>,
     pub(super) rows: u32,
     entries: u32,
     tombstones: u32,
@@ -120,9 +134,10 @@ pub(super) async fn survey(
     plan: &Plan,
     pace: &mut Pace<'_>,
 ) -> Result<Survey, Error> {
-    let live = plan.inputs.iter().map(|input| LiveSet::new(input.row_count())).collect();
+    let of_input = |input: &Arc<Segment>| RowSet::new(input.row_count());
+    let mut live: Vec<RowSet> = plan.inputs.iter().map(of_input).collect();
     let mut survey = Survey {
-        live,
+        live: Vec::new(),
         rows: 0,
         entries: 0,
         tombstones: 0,
@@ -134,6 +149,9 @@ pub(super) async fn survey(
     let mut merge = plan.merge(core, kind);
     let (mut last_number, mut last_place) = (None, None);
     while let Some(entry) = merge.next(pace).await? {
+        if plan.is_buried(entry) {
+            continue;
+        }
         let is_hidden = !entry.row.is_tombstone() && plan.is_hidden(&merge);
         survey.hidden += u32::from(is_hidden);
         if entry.row.is_tombstone() || is_hidden {
@@ -145,15 +163,16 @@ pub(super) async fn survey(
             continue;
         }
         survey.note(&merge, &mut last_number);
-        survey.live[entry.input].insert(entry.row);
+        live[entry.input].insert(entry.row);
         let place = Some((std::cmp::Reverse(entry.input), entry.row));
         survey.ascending &= last_place < place;
         last_place = place;
     }
     // Oldest input first: its rows come first.
-    for live in survey.live.iter_mut().rev() {
+    for live in live.iter_mut().rev() {
         survey.rows += live.close(survey.rows);
     }
+    survey.live = live.into_iter().map(Arc::new).collect();
     Ok(survey)
 }
 
@@ -162,7 +181,7 @@ pub(super) async fn write_output(
     core: &Core,
     database: &DatabaseCore,
     plan: &Plan,
-    survey: Survey,
+    survey: &Survey,
     pace: &mut Pace<'_>,
 ) -> Result<Arc<Segment>, Error> {
     let sink = core.new_sink();
@@ -182,31 +201,73 @@ async fn write_segment(
     sink: &Arc<SegmentSink>,
     identity: Identity,
     plan: &Plan,
-    survey: Survey,
+    survey: &Survey,
     pace: &mut Pace<'_>,
 ) -> Result<Arc<Segment>, Error> {
-    let mut writer = RowWriter::new(sink, identity);
-    for (input, live) in plan.inputs.iter().zip(&survey.live).rev() {
-        let mut reader = RowReader::default();
-        for row in live.rows() {
-            let bytes = reader.row(core, input, &identity, row, pace).await?;
-            writer.push(bytes, pace).await?;
-        }
-    }
-    let checksums = writer.finish(pace).await?;
+    let checksums = copy_rows(core, sink, identity, plan, survey, pace).await?;
     let pages = if survey.consecutive && survey.ascending {
         TailPages::of_dense(checksums)
     } else {
-        write_ids(core, sink, &identity, plan, &survey, checksums, pace).await?
+        write_ids(core, sink, &identity, plan, survey, checksums, pace).await?
     };
     let tail = seal_tail(&identity, outline(plan, survey), pages)?;
     core.finish_segment(sink, identity, tail).await
 }
 
-fn outline(plan: &Plan, survey: Survey) -> Outline {
+/// Second pass: copies the rows that live on. While one piece is copied and written the next two
+/// are read: one of them is here when it is wanted. Gives the checksums of the output's pages.
+async fn copy_rows(
+    core: &Core,
+    sink: &Arc<SegmentSink>,
+    identity: Identity,
+    plan: &Plan,
+    survey: &Survey,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<u64>, Error> {
+    let layout = identity.layout;
+    let mut writer = RowWriter::new(sink, identity);
+    let mut last = None;
+    let mut read_next = || {
+        let piece: Piece = match last {
+            None => Piece::first(plan, survey, &layout),
+            Some(last) => Piece::next(last, plan, survey, &layout),
+        }?;
+        last = Some(piece);
+        let segment = &plan.inputs[piece.input];
+        let pages = segment.read_vector_pages(&core.read, piece.first_page, piece.page_count);
+        Some((piece, Beside::new(pages)))
+    };
+    let (mut first, mut second) = (read_next(), read_next());
+    while let Some((piece, reading)) = first.take() {
+        let buffer = match &mut second {
+            Some((_, other)) => other.while_waiting_for(reading.finish()).await?,
+            None => reading.finish().await?,
+        };
+        let mut third = read_next();
+        let copied = async {
+            pace.pay(buffer.len() as u64).await?;
+            let bytes = buffer.as_slice();
+            for start in piece.rows(&survey.live[piece.input], &layout) {
+                writer.push(&bytes[start..start + layout.vector_bytes()], pace).await?;
+            }
+            Ok::<(), Error>(())
+        };
+        match (&mut second, &mut third) {
+            (Some((_, second)), Some((_, third))) => {
+                second.while_waiting_for(third.while_waiting_for(copied)).await?;
+            }
+            (Some((_, second)), None) => second.while_waiting_for(copied).await?,
+            (None, _) => copied.await?,
+        }
+        (first, second) = (second, third);
+    }
+    writer.finish(pace).await
+}
+
+fn outline(plan: &Plan, survey: &Survey) -> Outline {
     let newest = plan.inputs.first().expect("a compaction has inputs");
     let max_lsn = plan.inputs.iter().map(|input| input.meta().max_lsn).max();
-    let range = survey.range.expect("the output has ids");
+    let range = survey.range.clone().expect("the output has ids");
     let id_index = match &range {
         (Id::U64(first), _) if survey.consecutive && survey.ascending => {
             IdIndex::Dense { first: *first, count: survey.entries, first_row: Row::new(0) }
@@ -242,6 +303,9 @@ async fn write_ids(
     let mut filter = metadata.new_filter(survey.entries);
     let mut merge = plan.merge(core, identity.id_kind);
     while let Some(entry) = merge.next(pace).await? {
+        if plan.is_buried(entry) {
+            continue;
+        }
         let live = &survey.live[entry.input];
         // What the first pass found hidden is; a memtable may hide more by now.
         let is_hidden = || plan.hidden.is_some() && !live.contains(entry.row);
@@ -278,37 +342,52 @@ async fn write(
     pace.pay(bytes).await
 }
 
-/// Reads rows in order, a large piece of a segment at a time.
-#[derive(Default)]
-struct RowReader {
-    /// First page and pages of what is in the buffer.
-    loaded: Option<(u32, u32)>,
-    buffer: Option<IoBuffer>,
+/// Pages of an input that are read at once.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    input: usize,
+    first_page: u32,
+    page_count: u32,
 }
 
-impl RowReader {
-    async fn row<'a>(
-        &'a mut self,
-        core: &Core,
-        segment: &Segment,
-        identity: &Identity,
-        row: Row,
-        pace: &mut Pace<'_>,
-    ) -> Result<&'a [u8], Error> {
-        let layout = &identity.layout;
-        let place = layout.page_of(row);
-        let holds =
-            self.loaded.is_some_and(|(first, count)| (first..first + count).contains(&place.page));
-        if !holds {
-            let count = pages_at_once(layout).min(segment.vector_pages() - place.page);
-            self.buffer = Some(segment.read_vector_pages(&core.read, place.page, count).await?);
-            self.loaded = Some((place.page, count));
-            pace.pay(u64::from(count) * u64::from(layout.page_bytes())).await?;
+impl Piece {
+    /// The first one with rows to keep; the oldest input comes first.
+    fn first(plan: &Plan, survey: &Survey, layout: &VectorLayout) -> Option<Self> {
+        Self::find(plan, survey, layout, plan.inputs.len().checked_sub(1)?, 0)
+    }
+
+    fn next(self, plan: &Plan, survey: &Survey, layout: &VectorLayout) -> Option<Self> {
+        Self::find(plan, survey, layout, self.input, self.first_page + self.page_count)
+    }
+
+    fn find(
+        plan: &Plan,
+        survey: &Survey,
+        layout: &VectorLayout,
+        input: usize,
+        mut from: u32,
+    ) -> Option<Self> {
+        for input in (0..=input).rev() {
+            let (pages, live) = (plan.inputs[input].vector_pages(), &survey.live[input]);
+            let start = from * layout.rows_per_page();
+            if let Some(row) = live.rows_within(start, u32::MAX).next() {
+                let first_page = layout.page_of(row).page;
+                let page_count = pages_at_once(layout).min(pages - first_page);
+                return Some(Self { input, first_page, page_count });
+            }
+            from = 0;
         }
-        let (first, _) = self.loaded.expect("loaded just now or before");
-        let start = (place.page - first) as usize * layout.page_bytes() as usize + place.offset;
-        let bytes = self.buffer.as_ref().map_or(&[][..], IoBuffer::as_slice);
-        Ok(&bytes[start..start + layout.vector_bytes()])
+        None
+    }
+
+    /// Where the rows to keep begin in the bytes of the piece.
+    fn rows(self, live: &RowSet, layout: &VectorLayout) -> impl Iterator<Item = usize> {
+        let start = self.first_page * layout.rows_per_page();
+        let end = start.saturating_add(self.page_count * layout.rows_per_page());
+        live.rows_within(start, end).map(move |row| {
+            let place = layout.page_of(row);
+            (place.page - self.first_page) as usize * layout.page_bytes() as usize + place.offset
+        })
     }
 }
 

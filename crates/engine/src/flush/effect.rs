@@ -14,30 +14,37 @@ use crate::{
     lookup::find_in_segments,
     memtable::{Listing, Place},
     planted::planted,
-    segment::Segment,
+    segment::{Segment, work_memory::Held},
     version::Version,
 };
 
 /// Ids looked up at a time.
 const IDS_AT_ONCE: usize = 4096;
 
+/// Rows of one list: short ones leave no holes in the allocator's memory.
+const LIST_ROWS: usize = 2048;
+
 /// How the ids of a memtable change what the segments hold.
 #[derive(Debug, Default)]
 pub(super) struct Effect {
     pub(super) live_records: u64,
-    /// Segments with the number of their rows that are garbage from now on.
-    pub(super) buried: Vec<(Arc<Segment>, u32)>,
+    /// Segments with those of their rows that are garbage from now on, in lists of a few thousand.
+    pub(super) buried: Vec<(Arc<Segment>, Vec<Row>)>,
+    /// For the rows.
+    held: Option<Held>,
 }
 
 impl Core {
     /// What the ids of a memtable do to the records in the segments.
     pub(super) async fn effect(&self, version: &Version, ids: &Listing) -> Result<Effect, Error> {
-        let mut effect = Effect { live_records: version.live_records, buried: Vec::new() };
+        let mut effect = Effect { live_records: version.live_records, ..Effect::default() };
         let Some((min, max)) = ids.summary().range() else { return Ok(effect) };
         if !version.segments.iter().any(|segment| segment.overlaps(min, max)) {
             effect.live_records += u64::from(ids.summary().live());
             return Ok(effect);
         }
+        let row_bytes = size_of::<Row>() as u64;
+        effect.held = Some(self.read.work.hold(u64::from(ids.summary().count()) * row_bytes));
         let mut place = Place::default();
         let mut more = true;
         while more {
@@ -58,7 +65,7 @@ impl Core {
         let wanted: Vec<IdRef<'_>> = listed.iter().map(|(id, _)| id.as_id_ref()).collect();
         let before = find_in_segments(&self.read, &version.segments, &wanted, |segment, row| {
             if !row.is_tombstone() {
-                effect.bury(segment);
+                effect.bury(segment, row);
             }
         });
         let before = before.await?;
@@ -76,10 +83,13 @@ impl Core {
 }
 
 impl Effect {
-    fn bury(&mut self, segment: &Arc<Segment>) {
-        match self.buried.iter_mut().find(|(known, _)| Arc::ptr_eq(known, segment)) {
-            Some((_, rows)) => *rows += 1,
-            None => self.buried.push((Arc::clone(segment), 1)),
+    fn bury(&mut self, segment: &Arc<Segment>, row: Row) {
+        let has_room = |list: &&mut (Arc<Segment>, Vec<Row>)| {
+            Arc::ptr_eq(&list.0, segment) && list.1.len() < LIST_ROWS
+        };
+        match self.buried.iter_mut().rev().find(has_room) {
+            Some((_, rows)) => rows.push(row),
+            None => self.buried.push((Arc::clone(segment), vec![row])),
         }
     }
 
@@ -90,7 +100,7 @@ impl Effect {
         for (segment, rows) in &self.buried {
             // A compaction may have put another segment in its place meanwhile.
             let sum = rows_of.entry(segment.live().newest().file()).or_default();
-            *sum = sum.saturating_add(*rows);
+            *sum = sum.saturating_add(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         }
         for meta in known {
             let Some(rows) = rows_of.get(&meta.file) else { continue };

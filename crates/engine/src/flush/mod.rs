@@ -1,8 +1,9 @@
 //! Flush: memtables become segments.
 //!
 //! ```text
-//! freeze -> wait until its writes are acknowledged -> rest of the rows, id run, checksums, footer
-//!        -> sync file -> sync directory -> manifest -> publish -> log space released
+//! freeze -> wait until its writes are acknowledged -> rest of the rows | look at what they hide
+//!        -> id run, checksums, footer -> sync file -> sync directory -> manifest -> publish
+//!        -> log space released
 //! ```
 //!
 //! Runs on the flush task only, of each database the oldest memtable first. Up to
@@ -18,7 +19,7 @@ mod output;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 use nephrite_format::{
@@ -33,8 +34,8 @@ use crate::{
     error::Error,
     memtable::{Listing, Memtable},
     planted::planted,
-    segment::Segment,
-    together::all,
+    segment::{Segment, traffic::Pace},
+    together::{Beside, all},
     wal::LogPosition,
 };
 
@@ -216,9 +217,21 @@ impl Core {
         if memtable.sink().failure().is_some() {
             self.replace_sink(database, &memtable).await;
         }
+        let replaced = std::mem::take(&mut database.lock().replaced);
+        replaced.iter().filter_map(Weak::upgrade).for_each(|live| live.end_forward());
         let version = database.version.load();
         let ids = Listing::new(&memtable, version.segments.is_empty(), &self.read.work);
-        let effect = self.effect(&version, &ids).await?;
+        self.note_fill();
+        memtable.close_page();
+        let leaves_rows = 0 < ids.summary().count();
+        let mut pages = Beside::new(async {
+            if leaves_rows { memtable.write_pages(Pace::Background).await } else { Ok(()) }
+        });
+        let effect = pages.while_waiting_for(self.effect(&version, &ids)).await;
+        // Also when there is no effect: nothing is left in flight behind a failure.
+        let written = pages.finish().await;
+        let effect = effect?;
+        written?;
         let segment = match ids.summary().count() {
             0 => None,
             _ => Some(self.write_segment(database, &memtable, &ids).await?),
@@ -294,7 +307,7 @@ impl Core {
         let abandoned = std::mem::take(&mut side.abandoned);
         drop(side);
         for (segment, rows) in &effect.buried {
-            segment.live().newest().bury(*rows);
+            segment.live().bury(rows);
         }
         memtable.set_sealed();
         abandoned.into_iter().for_each(|file| self.garbage.add(file));

@@ -16,7 +16,6 @@ use crate::{
         id_pages::{ID_BYTES, IdPageWriter},
         seal::{Identity, Tail, TailPages, seal_tail},
         sink::SegmentSink,
-        traffic::Pace,
     },
 };
 
@@ -24,16 +23,13 @@ use crate::{
 const IDS_AT_ONCE: usize = 4096;
 
 impl Core {
-    /// Writes and syncs the segment of a memtable.
+    /// Writes and syncs the segment of a memtable whose pages are written.
     pub(super) async fn write_segment(
         &self,
         database: &DatabaseCore,
         memtable: &Memtable,
         ids: &Listing,
     ) -> Result<Arc<Segment>, Error> {
-        memtable.close_page();
-        self.note_fill();
-        memtable.write_pages(Pace::Background).await?;
         let sink = memtable.sink();
         let identity = self.identity(database, sink.id());
         let mut checksums = Vec::new();

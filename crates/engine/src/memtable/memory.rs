@@ -17,7 +17,7 @@ use crate::{config::Config, error::Error};
 /// Bytes of all memtables, and who waits for them to shrink.
 #[derive(Debug)]
 pub(crate) struct MemtableMemory {
-    bytes: AtomicU64,
+    bytes: Arc<AtomicU64>,
     /// Where their large chunks come from and go back to.
     pub(crate) pool: Arc<ChunkPool>,
     pub(crate) freed: Event,
@@ -28,11 +28,12 @@ pub(crate) struct MemtableMemory {
 }
 
 impl MemtableMemory {
-    /// The pool keeps as much as one full memtable lets go at once.
-    pub(crate) fn new(config: &Config) -> Self {
+    /// The pool keeps as much as one full memtable lets go at once. Those who write in the
+    /// background see the bytes as well.
+    pub(crate) fn new(config: &Config, bytes: &Arc<AtomicU64>) -> Self {
         let pooled = usize::try_from(config.memtable_limit()).unwrap_or(usize::MAX);
         Self {
-            bytes: AtomicU64::new(0),
+            bytes: Arc::clone(bytes),
             pool: ChunkPool::new(pooled),
             freed: Event::new(),
             failure: Mutex::default(),

@@ -33,12 +33,16 @@ use crate::{error::Error, log_file::aligned};
 
 /// Ids whose parts of a filter are on their way at a time.
 const FILTER_AHEAD: usize = 32;
+/// Of the room for filters, so much is for the bits of hidden rows, beside it.
+const BURIED_SHARE: u64 = 4;
 
 /// Bytes that the open segments of a store keep in memory beside their pages.
 #[derive(Debug)]
 pub(crate) struct MetadataMemory {
     fence_bytes: AtomicU64,
     filter_bytes: AtomicU64,
+    /// Which rows are hidden, by a bit for each.
+    buried_bytes: AtomicU64,
     filter_limit: u64,
     rows_limit: u64,
     /// Made with the first index that is no subtraction.
@@ -51,6 +55,7 @@ impl MetadataMemory {
         Self {
             fence_bytes: AtomicU64::new(0),
             filter_bytes: AtomicU64::new(0),
+            buried_bytes: AtomicU64::new(0),
             filter_limit,
             rows_limit,
             rows: OnceLock::new(),
@@ -62,9 +67,10 @@ impl MetadataMemory {
         self.fence_bytes.load(Ordering::Relaxed) // a gauge
     }
 
-    /// Bytes of filters now.
+    /// Bytes of filters now, and of the bits of hidden rows.
     pub(crate) fn filter_bytes(&self) -> u64 {
-        self.filter_bytes.load(Ordering::Relaxed) // a gauge
+        let filters = self.filter_bytes.load(Ordering::Relaxed); // a gauge
+        filters + self.buried_bytes.load(Ordering::Relaxed) // a gauge
     }
 
     /// Bytes of the table of rows found lately, used yet or not.
@@ -96,16 +102,34 @@ impl MetadataMemory {
 
     /// Takes room for a filter; false when there is none.
     fn take_filter(&self, bytes: u64) -> bool {
-        // Relaxed: a number that guards no memory.
-        let taken = self.filter_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            Some(used + bytes).filter(|used| *used <= self.filter_limit)
-        });
-        taken.is_ok()
+        take(&self.filter_bytes, bytes, self.filter_limit)
     }
 
     fn give_filter(&self, bytes: u64) {
-        self.filter_bytes.fetch_sub(bytes, Ordering::Relaxed); // as above
+        self.filter_bytes.fetch_sub(bytes, Ordering::Relaxed); // as in `take`
     }
+
+    /// Takes room for the bits of hidden rows; false when there is none.
+    pub(super) fn take_buried(&self, bytes: u64) -> bool {
+        take(&self.buried_bytes, bytes, self.filter_limit / BURIED_SHARE)
+    }
+
+    /// The same for what has to be there, whether there is room or not.
+    pub(super) fn add_buried(&self, bytes: u64) {
+        self.buried_bytes.fetch_add(bytes, Ordering::Relaxed); // as in `take`
+    }
+
+    pub(super) fn give_buried(&self, bytes: u64) {
+        self.buried_bytes.fetch_sub(bytes, Ordering::Relaxed); // as in `take`
+    }
+}
+
+fn take(bytes: &AtomicU64, more: u64, limit: u64) -> bool {
+    // Relaxed: a number that guards no memory.
+    let taken = bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+        Some(used + more).filter(|used| *used <= limit)
+    });
+    taken.is_ok()
 }
 
 /// See the module documentation.

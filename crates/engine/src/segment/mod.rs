@@ -10,7 +10,8 @@
 //! | `work_memory` | what flushes and compactions hold while they run |
 //! | `reader` | an open segment: from ids to rows |
 //! | `garbage` | files that nobody reads any more, for whoever removes them |
-//! | `live_rows` | how many of its rows are not garbage |
+//! | `live_rows` | how many of its rows are not garbage, and which are |
+//! | `row_set` | some rows of a segment, a bit for each |
 //! | `vectors` | from rows to vectors |
 //! | `pages` | from page numbers to pinned, verified pages |
 //! | `bulk` | consecutive pages in one transfer, ahead of a scan |
@@ -26,6 +27,7 @@ mod memory_index;
 mod no_frame;
 mod pages;
 pub(crate) mod reader;
+pub(crate) mod row_set;
 pub(crate) mod seal;
 pub(crate) mod sink;
 pub(crate) mod traffic;
@@ -35,6 +37,7 @@ pub(crate) mod work_memory;
 pub(crate) use self::{
     bulk::{AheadRoom, BulkPages, BulkRead},
     garbage::Garbage,
+    live_rows::LiveRows,
     memory_index::MetadataMemory,
     pages::{Purpose, prefetch_id_pages, prefetch_vector_pages},
     reader::{ReadContext, Segment},

@@ -134,7 +134,7 @@ impl Segment {
         let block = u32::try_from(BLOCK_BYTES).expect("4096");
         let small = context.pager.open_file(block, small_pages)?;
         let name = segment_name(meta.file).into();
-        let live = LiveRows::new(meta.file, meta.live_rows);
+        let live = LiveRows::new(&meta, &context.metadata);
         Ok(Self {
             identity,
             name,
@@ -325,17 +325,17 @@ impl Segment {
         ids: &[IdRef<'_>],
         mut found: impl FnMut(usize, Row),
     ) -> Result<(), Error> {
+        let start = ids.partition_point(|id| *id < self.meta.min_id.as_id_ref());
+        let end = ids.partition_point(|id| *id <= self.meta.max_id.as_id_ref());
         let Some(fences) = self.index.fences() else {
             let index = self.footer.summary().id_index;
-            for (position, id) in ids.iter().enumerate() {
+            for (position, id) in (start..end).zip(&ids[start..end]) {
                 if let Some(row) = index.find_dense(*id) {
                     found(position, row);
                 }
             }
             return Ok(());
         };
-        let start = ids.partition_point(|id| *id < self.meta.min_id.as_id_ref());
-        let end = ids.partition_point(|id| *id <= self.meta.max_id.as_id_ref());
         let positions = self.index.possible(ids, start..end);
         let Some((first, last)) = positions.first().zip(positions.last()) else { return Ok(()) };
         let page_of = |position: &usize| fences.page_for(ids[*position]);

@@ -23,6 +23,11 @@ use std::sync::{
 
 /// Bytes of one transfer of a flush or compaction: large enough for most of the bandwidth.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
+/// Pieces without a page load after which readers count as gone.
+const CALM_PIECES: u64 = 16;
+/// Loads in flight from which readers are in need of the whole device.
+const DEEP_LOADS: u64 = 16;
+
 /// Who waits for a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
@@ -31,11 +36,6 @@ pub(crate) enum Pace {
     /// Somebody waits for its sync.
     Awaited,
 }
-
-/// Pieces without a page load after which readers count as gone.
-const CALM_PIECES: u64 = 16;
-/// Loads in flight from which readers are in need of the whole device.
-const DEEP_LOADS: u64 = 16;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -47,8 +47,9 @@ pub(crate) struct Traffic {
     seen: AtomicU64,
     /// Pieces for which readers still count as there.
     warm: AtomicU64,
-    /// How full the memtables are, in eighths.
-    fill: AtomicU64,
+    /// Bytes of the memtables, and what they may come to.
+    memtable_bytes: Arc<AtomicU64>,
+    memtable_room: AtomicU64,
     /// Pieces that waited for a window that readers had made small.
     pub(crate) paced: AtomicU64,
 }
@@ -71,10 +72,20 @@ impl Traffic {
         Loading(Arc::clone(self))
     }
 
-    /// The memtables hold `bytes` of the `room` they have.
-    pub(crate) fn note_fill(&self, bytes: u64, room: u64) {
-        let eighths = bytes.saturating_mul(8) / room.max(1);
-        self.fill.store(eighths.min(8), Relaxed);
+    /// Where the bytes of the memtables are counted.
+    pub(crate) fn memtable_bytes(&self) -> &Arc<AtomicU64> {
+        &self.memtable_bytes
+    }
+
+    /// What the memtables may come to before writers wait.
+    pub(crate) fn note_room(&self, room: u64) {
+        self.memtable_room.store(room, Relaxed);
+    }
+
+    /// How full the memtables are, in eighths.
+    fn fill(&self) -> u64 {
+        let room = self.memtable_room.load(Relaxed);
+        self.memtable_bytes.load(Relaxed).saturating_mul(8) / room.max(1)
     }
 
     /// Called for every piece: bytes that may be in flight, of the `most` that the caller wants.
@@ -90,7 +101,7 @@ impl Traffic {
                 return most;
             }
         }
-        let pieces = match self.fill.load(Relaxed) {
+        let pieces = match self.fill() {
             0..4 => 1,
             4..6 => 2,
             6..8 => 4,
@@ -108,17 +119,28 @@ mod tests {
     const MOST: u64 = 8 << 20;
     const PIECE: u64 = PIECE_BYTES as u64;
 
+    fn full_to(percent: u64) -> Arc<Traffic> {
+        let traffic = Arc::new(Traffic::default());
+        fill(&traffic, percent);
+        traffic
+    }
+
+    fn fill(traffic: &Traffic, percent: u64) {
+        traffic.memtable_bytes().store(percent, Relaxed);
+        traffic.note_room(100);
+    }
+
     #[test]
     fn without_readers_the_window_is_open() {
-        let traffic = Traffic::default();
+        let traffic = full_to(0);
         assert_eq!(traffic.window(MOST), MOST);
-        traffic.note_fill(1, 100);
+        fill(&traffic, 1);
         assert_eq!(traffic.window(MOST), MOST);
     }
 
     #[test]
     fn a_reader_narrows_the_window_until_it_has_been_gone_for_a_while() {
-        let traffic = Arc::new(Traffic::default());
+        let traffic = full_to(0);
         let load = traffic.load();
         assert_eq!(traffic.window(MOST), PIECE);
         drop(load);
@@ -131,10 +153,10 @@ mod tests {
 
     #[test]
     fn the_window_opens_as_the_memtables_fill() {
-        let traffic = Arc::new(Traffic::default());
+        let traffic = full_to(0);
         let _load = traffic.load();
         let windows = [10, 50, 80, 100, 130].map(|percent| {
-            traffic.note_fill(percent, 100);
+            fill(&traffic, percent);
             traffic.window(MOST) / PIECE
         });
         assert_eq!(windows, [1, 2, 4, 8, 8]);
@@ -143,10 +165,10 @@ mod tests {
 
     #[test]
     fn many_loads_in_flight_halve_the_window_and_never_close_it() {
-        let traffic = Arc::new(Traffic::default());
+        let traffic = full_to(0);
         let loads: Vec<_> = (0..DEEP_LOADS).map(|_| traffic.load()).collect();
         assert_eq!(traffic.window(MOST), PIECE);
-        traffic.note_fill(100, 100);
+        fill(&traffic, 100);
         assert_eq!(traffic.window(MOST), 4 * PIECE);
         drop(loads);
         assert_eq!(traffic.window(MOST), 8 * PIECE);

@@ -379,6 +379,26 @@ fn a_slow_compaction_does_not_keep_the_files_of_a_dropped_database() {
     assert_eq!(database.stats().unwrap().segments, 4, "the compaction is still going on");
 }
 
+/// What is known of the rows of segments follows them into those that replace them, and went on
+/// doing so for as long as a snapshot had the first.
+#[test]
+fn an_old_snapshot_does_not_keep_what_was_known_of_later_segments() {
+    let (_directory, store) = new_store(small().memtable_bytes(1 << 20));
+    let database = store.create_database("a", DatabaseOptions::new(16)).unwrap();
+    let rows: Vec<f32> = (0..8_000).flat_map(|id| vector(id, 16)).collect();
+    database.put_many(Ids::Consecutive(0), &rows, Durability::Buffered).unwrap();
+    store.compact().unwrap();
+    let snapshot = database.snapshot().unwrap();
+    let mut filter_bytes = Vec::new();
+    for round in 0..30 {
+        database.put(round, &vector(9_000 + round, 16)).unwrap();
+        store.compact().unwrap();
+        filter_bytes.push(store.stats().filter_bytes);
+    }
+    assert_eq!(filter_bytes[2], filter_bytes[29], "{filter_bytes:?}");
+    assert_eq!(&snapshot.get(3).unwrap().unwrap()[..], &vector(3, 16)[..]);
+}
+
 /// No times here: sooner or later a flush finds a reader's load and its own writes in flight.
 #[test]
 fn background_writes_wait_while_readers_load_pages() {
