@@ -34,6 +34,8 @@ unsure_frame_followed|a manifest frame whose sync failed is followed by others
 identity_left_out|checksums of pages leave out file and place
 mark_counted|a frame that only marks what is durable counts as a record
 bulk_rows_unchecked|recovery believes rows that do not match their checksum
+rejected_frame_kept|recovery leaves a log frame that does not count as it is
+replaced_frame_counts|recovery takes a log frame although a later segment replaces it
 batch_cut_in_replay|recovery leaves out the last operation of a batch
 log_reused_early|log segments are released before the manifest says so
 log_never_held|full log segments are recycled at once

@@ -23,6 +23,7 @@
 //! | `shape` | what a seed chooses: sizes, limits, faults |
 //! | `run`, `life`, `mending` | one run: lives, crashes, restarts, repairs |
 //! | `boot`, `scenario` | short scripts on a machine of their own |
+//! | `scripts` | what chance meets too seldom, step by step |
 //! | `exhaustive` | every script, every crash, every image |
 //! | `failing` | every call that may fail |
 //! | `campaign` | many runs, and the smallest that still fails |
@@ -42,6 +43,7 @@ mod record;
 mod run;
 mod runtime;
 mod scenario;
+mod scripts;
 mod shape;
 mod workload;
 
@@ -54,3 +56,4 @@ pub use options::{Operation, Options, Profile, STEPS, UnknownOperation, UnknownP
 pub use run::{RunReport, simulate};
 pub use runtime::{Ended, SimRuntime};
 pub use scenario::{Action, ActionKind, UnknownAction};
+pub use scripts::{left_out_frame, left_out_frame_after_failed_sync, merged_tombstone};

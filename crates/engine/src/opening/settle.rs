@@ -94,6 +94,7 @@ impl Core {
             let replayed = self.replay(&log).instrument(info_span!("recover")).await;
             self.wal.forget(Lsn::new(0));
             replayed?;
+            log.overwrite_rejected(&self.read.disk, &self.paths).await?;
         }
         drop(log);
         match self.manifest.make_sure().await {

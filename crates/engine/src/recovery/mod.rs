@@ -6,6 +6,7 @@
 //! | `scan` | first pass: where the log ends, and whether that end is legal |
 //! | `bulk` | rows of bulk records in segment files that were not sealed |
 //! | `replay` | second pass: the records become memtables |
+//! | `rejected` | frames that do not count are overwritten, so that none does later |
 //!
 //! The first pass finds where the log ends: at the first frame that is missing or does not verify,
 //! or whose bulk rows do not. That end is legal if nothing says that the missing frame was on
@@ -13,12 +14,15 @@
 //! and offset. One log segment is open and in memory at a time.
 //!
 //! Nothing on disk changes until the memtables are flushed (a manifest of unknown state was written
-//! anew before), so a crash during recovery starts it over from the same state.
+//! anew before), so a crash during recovery starts it over from the same state. Behind the second
+//! pass, and before the log takes new records, frames that were left out are overwritten: a crash
+//! before that finds them again for the same reason, one after it finds the log ending there.
 //! A database whose own segments are damaged does not stop the others: its records stay in the
 //! log until it can be opened.
 
 mod bulk;
 mod files;
+mod rejected;
 mod replay;
 mod scan;
 
@@ -55,6 +59,8 @@ pub(crate) struct RecoveredLog {
     /// Segments with records, in order, and how many of their frames count.
     chain: Vec<ChainSegment>,
     spares: Vec<RestingFile>,
+    /// Whole frames that do not count all the same: in which file, and where.
+    rejected: Vec<(RestingFile, u64)>,
     pub(crate) next_lsn: Lsn,
     pub(crate) next_sequence: FrameSequence,
     pub(crate) next_position: u64,
@@ -76,6 +82,7 @@ impl RecoveredLog {
         Self {
             chain: Vec::new(),
             spares,
+            rejected: Vec::new(),
             next_lsn: Lsn::new(1),
             next_sequence: FrameSequence::new(1),
             next_position: 1, // 0 is what a file that was never used says

@@ -20,6 +20,7 @@ use crate::{
     log_file::{self, Stop},
     manifest::NUMBER_MAX,
     paths::wal_name,
+    planted::planted,
     wal::LogPosition,
 };
 
@@ -42,6 +43,7 @@ pub(crate) async fn scan_log(source: Source<'_>) -> Result<RecoveredLog, Error> 
     let mut log = RecoveredLog {
         chain: Vec::new(),
         spares: files::unnamed(source).await?,
+        rejected: Vec::new(),
         next_lsn: Lsn::new(known.max(flushed.map_or(1, |lsn| lsn.get() + 1))),
         next_sequence: start.sequence,
         next_position: start.segment + needed.len() as u64,
@@ -138,7 +140,8 @@ async fn scan_segment(
                     Some(from) => from,
                     None => *later_from.insert(lowest_first(source, later).await?),
                 };
-                if from.is_none_or(|from| sequence < from) {
+                let is_replaced = from.is_some_and(|from| from <= sequence);
+                if !is_replaced || planted("replaced_frame_counts") {
                     continue;
                 }
                 format!("frame {sequence}, which the next log segment replaces")
@@ -148,6 +151,7 @@ async fn scan_segment(
         ends.retain(|(other, ..)| *other < sequence);
         let behind = log_file::durable_behind(&content, &header, block_behind(at));
         stop = Stop::Hole { offset: at, what, durable_behind: behind };
+        log.rejected.push((wal, at));
         break;
     }
     let mut last_lsn = crate::core::before(log.next_lsn);

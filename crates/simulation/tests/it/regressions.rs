@@ -13,7 +13,10 @@ use nephrite_io::IoOperation;
 use nephrite_io::sim::{
     Errno, Fate, Fault, FaultPlan, FaultRule, Image, SimDisk, SimOptions, SimRandom,
 };
-use nephrite_simulation::{Ended, Options, Profile, SimRuntime, simulate};
+use nephrite_simulation::{
+    Ended, Options, Profile, SimRuntime, left_out_frame, left_out_frame_after_failed_sync,
+    merged_tombstone, simulate,
+};
 
 fn machine(options: SimOptions, image: Image) -> (SimDisk, SimRuntime) {
     let disk = SimDisk::with_image(options, image);
@@ -377,4 +380,25 @@ fn a_log_file_that_the_manifest_may_name_is_not_written_again() {
             return;
         }
     }
+}
+
+/// A log frame that a recovery had left out, since its bulk rows were missing, counted again when a
+/// power cut took the frame that replaced it, and the rows were not asked for any more.
+#[test]
+fn a_log_frame_that_a_recovery_left_out_never_counts_again() {
+    assert_eq!(left_out_frame(), Ok(()));
+}
+
+/// Seed 6 (`--steps 150 --faults failures`): the same frame counted although the segment behind it
+/// began with the frame that replaced it, and the store was refused. Recovery overwrites such
+/// frames since; what is left is a sync of that which fails.
+#[test]
+fn a_log_frame_that_a_later_segment_replaces_does_not_count() {
+    assert_eq!(left_out_frame_after_failed_sync(), Ok(()));
+}
+
+/// A bug that is planted in compactions, and that seeds find too seldom.
+#[test]
+fn a_delete_of_a_record_in_an_old_segment_survives_the_merge_of_newer_ones() {
+    assert_eq!(merged_tombstone(), Ok(()));
 }
