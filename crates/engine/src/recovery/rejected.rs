@@ -1,11 +1,11 @@
 //! Frames that are whole and do not count, since bulk rows that they name are missing: overwritten.
 //!
-//! Left as it is, such a frame would count in a later recovery in which nobody asks for the rows any
-//! more (their database was flushed meanwhile, or dropped), if a power cut took the frame that the
-//! next life wrote in its place: unacknowledged records in it, and in the frames behind it, would
-//! come back. So its first block is zeros on disk before the log takes new records, or the store is
-//! not opened. One block is written once, whatever a crash leaves of that: the frame as it was,
-//! which is left out again, or none. No cost where nothing was left out.
+//! Left as it is, such a frame would count in a later recovery in which nobody asks for the rows
+//! any more (their database was flushed meanwhile, or dropped), if a power cut took the frame that
+//! the next life wrote in its place: unacknowledged records in it, and in the frames behind it,
+//! would come back. So its first block is zeros on disk before the log takes new records, or the
+//! store is not opened. One block is written once, whatever a crash leaves of that: the frame as it
+//! was, which is left out again, or none. No cost where nothing was left out.
 //!
 //! Not here: a sync that fails, after which another process opens the store on the same machine. It
 //! reads zeros that may not be on disk; what [`super::scan`] knows of the segments behind then
