@@ -14,7 +14,7 @@ use nephrite_simulation::{
 };
 
 /// Seeds of each profile unless the command line says otherwise.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 60;
 /// Seeds that are tried before anything else: most bugs are caught by one of them.
 const FEW: u64 = 10;
 /// Synced writes that fill seven log segments of 256 KiB, a block each.
