@@ -15,7 +15,8 @@ use pollster::block_on;
 
 use crate::{
     BackendReport, Batch, Config, DatabaseInfo, DatabaseOptions, DatabaseStats, Durability, Error,
-    Id, IdKind, IdRef, Ids, StoreStats, VectorRef, VerifyProgress, VerifyReport, wal::led,
+    Id, IdKind, IdRef, Ids, StoreStats, VectorRef, VerifyProgress, VerifyReport, runtime::at_once,
+    wal::led,
 };
 
 /// Blocking [`crate::Store`].
@@ -75,7 +76,8 @@ impl Store {
     /// # Errors
     /// As there.
     pub fn database(&self, name: &str) -> Result<Database, Error> {
-        block_on(self.0.database(name)).map(Database)
+        // Every file and a few pages of it: nothing that another thread should be woken for.
+        drive(self.0.disk(), at_once(true, self.0.database(name))).map(Database)
     }
 
     /// See [`crate::Store::drop_database`].

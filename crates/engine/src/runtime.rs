@@ -10,9 +10,9 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     hash::{BuildHasher, Hasher},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     thread,
@@ -64,6 +64,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     ) -> std::io::Result<BoxFuture<()>> {
         let _ = disk;
         self.spawn(name, task)
+    }
+
+    /// Whether each task has a thread that may block, so that it may carry out by itself what it
+    /// would only wait for (see [`nephrite_io::at_once`]).
+    fn threads_may_block(&self) -> bool {
+        false
     }
 
     /// Runs what the last handle of a store leaves to be done, when it is dropped without a close:
@@ -122,6 +128,10 @@ impl Runtime for OsRuntime {
         start(name, move || nephrite_io::drive(&*disk, task))
     }
 
+    fn threads_may_block(&self) -> bool {
+        true
+    }
+
     fn finish(&self, last: BoxFuture<()>) {
         pollster::block_on(last);
     }
@@ -134,6 +144,16 @@ impl Runtime for OsRuntime {
     fn settle(&self) {
         self.timer.settle();
     }
+}
+
+/// Polls a future inside [`nephrite_io::at_once`], if `may_block`.
+pub(crate) async fn at_once<T>(may_block: bool, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|context| match may_block {
+        true => nephrite_io::at_once(|| future.as_mut().poll(context)),
+        false => future.as_mut().poll(context),
+    })
+    .await
 }
 
 /// A thread that runs a task, and the future of its end.

@@ -3,6 +3,8 @@
 //! Linux 6.1 and later state the alignment that a file needs (`statx`, DIOALIGN). Older kernels
 //! and some file systems do not; there a file opens with `O_DIRECT` and is trusted with 4096, once
 //! an aligned read of existing data has worked. A file that fails either way is opened buffered.
+//! What is stated is believed without a read once a read of data has shown it for another file of
+//! the same device: the read is one from the disk, and whoever opens a file soon makes another.
 //! Outside Linux every file is buffered.
 
 use std::fs::File;
@@ -49,6 +51,24 @@ pub(crate) fn open(path: &Path, options: OpenOptions) -> io::Result<(File, Optio
     Ok((buffered.to_std().open(path)?, None))
 }
 
+/// Opens a new file that has no name in its directory, direct if it was wanted and works.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_unnamed(directory: &Path, direct: bool) -> io::Result<(File, Option<DirectIo>)> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let open = |flags| {
+        let flags = libc::O_TMPFILE | flags;
+        File::options().read(true).write(true).custom_flags(flags).mode(0o600).open(directory)
+    };
+    if direct
+        && let Ok(file) = open(libc::O_DIRECT)
+        && let Some(direct) = linux::accepted(&file)?
+    {
+        return Ok((file, Some(direct)));
+    }
+    Ok((open(0)?, None))
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use std::ffi::c_int;
@@ -57,6 +77,8 @@ mod linux {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::FileExt;
+    // Not the crate's own: no protocol, and a static of the model checker's cannot be.
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::DirectIo;
     use crate::memory::{AlignedBuf, BLOCK_BYTES};
@@ -64,41 +86,76 @@ mod linux {
     /// What is assumed where the kernel states nothing.
     const ASSUMED_ALIGNMENT: u32 = 4096;
 
+    /// Devices, and the alignment with which a direct read of data has worked on each.
+    static SHOWN: Mutex<Vec<((u32, u32), DirectIo)>> = Mutex::new(Vec::new());
+    /// How many of them are remembered.
+    const SHOWN_MAX: usize = 64;
+
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn is_refusal(error: &io::Error) -> bool {
         matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
     }
 
     /// The alignment of a file opened with `O_DIRECT`, or none if it should be buffered.
     pub(super) fn accepted(file: &File) -> io::Result<Option<DirectIo>> {
-        let direct = match stated(file) {
-            Stated::Alignment(direct) => direct,
+        let (direct, device) = match stated(file) {
+            Stated::Alignment(direct, device) => (direct, Some(device)),
             Stated::Unsupported => return Ok(None),
-            Stated::Unknown => DirectIo {
-                offset_alignment: ASSUMED_ALIGNMENT,
-                memory_alignment: ASSUMED_ALIGNMENT,
-            },
+            Stated::Unknown => {
+                let (offset_alignment, memory_alignment) = (ASSUMED_ALIGNMENT, ASSUMED_ALIGNMENT);
+                (DirectIo { offset_alignment, memory_alignment }, None)
+            }
         };
         let usable =
             |alignment: u32| alignment.is_power_of_two() && alignment as usize <= BLOCK_BYTES;
-        let fits = usable(direct.offset_alignment) && usable(direct.memory_alignment);
-        Ok(if fits && reads_work(file)? { Some(direct) } else { None })
+        if !usable(direct.offset_alignment) || !usable(direct.memory_alignment) {
+            return Ok(None);
+        }
+        let shown = match device {
+            Some(device) => (device, direct),
+            None => return Ok((reads_work(file)? != Read::Refused).then_some(direct)),
+        };
+        if lock(&SHOWN).contains(&shown) {
+            return Ok(Some(direct));
+        }
+        let read = reads_work(file)?;
+        if read == Read::Data {
+            let mut all = lock(&SHOWN);
+            if all.len() < SHOWN_MAX && !all.contains(&shown) {
+                all.push(shown);
+            }
+        }
+        Ok((read != Read::Refused).then_some(direct))
+    }
+
+    /// What an aligned read gave.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Read {
+        Data,
+        /// The file is empty, or its first block cannot be read for another reason.
+        Nothing,
+        Refused,
     }
 
     /// An aligned read at the start: the proof where there is data, and harmless where not.
-    fn reads_work(file: &File) -> io::Result<bool> {
+    fn reads_work(file: &File) -> io::Result<Read> {
         let mut block = AlignedBuf::zeroed(BLOCK_BYTES)
             .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
         match file.read_at(&mut block, 0) {
-            Ok(_) => Ok(true),
-            Err(error) if is_refusal(&error) => Ok(false),
+            Ok(BLOCK_BYTES) => Ok(Read::Data),
+            Err(error) if is_refusal(&error) => Ok(Read::Refused),
             // A damaged first block or a signal says nothing about alignment; later transfers
             // report the damage where it matters.
-            Err(_) => Ok(true),
+            Ok(_) | Err(_) => Ok(Read::Nothing),
         }
     }
 
     enum Stated {
-        Alignment(DirectIo),
+        /// And the device, by its two numbers.
+        Alignment(DirectIo, (u32, u32)),
         Unsupported,
         Unknown,
     }
@@ -128,9 +185,10 @@ mod linux {
         if status.stx_dio_offset_align == 0 || status.stx_dio_mem_align == 0 {
             return Stated::Unsupported;
         }
-        Stated::Alignment(DirectIo {
+        let direct = DirectIo {
             offset_alignment: status.stx_dio_offset_align,
             memory_alignment: status.stx_dio_mem_align,
-        })
+        };
+        Stated::Alignment(direct, (status.stx_dev_major, status.stx_dev_minor))
     }
 }

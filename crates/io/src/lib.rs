@@ -118,4 +118,5 @@ pub use report::{BackendChoice, BackendReport, LimitsReport, MappingReport, Unkn
 pub use request::{Completed, IoBuffer, OnComplete, Operation, Request};
 pub use select::open_disk;
 pub use stats::IoStats;
+pub use threads::at_once;
 pub use wakes::wake_later;

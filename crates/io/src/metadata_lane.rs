@@ -1,5 +1,7 @@
 //! The few threads that run operations on names and lengths, apart from those that move data, so
-//! that neither kind waits for the other.
+//! that neither kind waits for the other. A thread that would only wait runs its own ([`at_once`]).
+//!
+//! [`at_once`]: crate::at_once
 
 use std::path::Path;
 
@@ -7,6 +9,7 @@ use crate::completion::oneshot;
 use crate::disk::IoFuture;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::pool::{Job, Pool, PoolLimits, Refusal};
+use crate::threads::works_at_once;
 
 /// Most threads at a time; a directory sync may hold one for as long as a journal commit.
 const THREADS_MAX: usize = 4;
@@ -45,6 +48,13 @@ impl MetadataLane {
         path: &Path,
         call: impl FnOnce(&Path) -> Result<T, IoError> + Send + 'static,
     ) -> IoFuture<T> {
+        if works_at_once() {
+            let outcome = match self.pool.is_closed() {
+                true => Err(IoError::closed(operation, path)),
+                false => call(path),
+            };
+            return Box::pin(std::future::ready(outcome));
+        }
         let (sender, receiver) = oneshot();
         let owned = path.to_owned();
         let job = MetadataJob(Box::new(move || {

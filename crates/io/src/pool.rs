@@ -114,6 +114,11 @@ impl<J: Job> Pool<J> {
         Ok(waited)
     }
 
+    /// Whether jobs are refused.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.lock().closed
+    }
+
     /// Refuses further jobs. The receiver resolves when the last thread is about to end.
     pub(crate) fn close(&self) -> Receiver<()> {
         let (sender, receiver) = oneshot();

@@ -3,7 +3,12 @@
 //! Containers and sandboxes let rings be set up and then fail their operations, and file systems
 //! open files for direct I/O that they then refuse; only doing it tells.
 //!
-//! Guarantee: the probe file is unlinked before its first use (unix) or after its last (Windows).
+//! On Linux the file has no name where the file system allows that, and the sync is one of the
+//! directory: that of a file just written would wait for the file system's journal, with all that
+//! others have written, and so would the next sync of a directory in which a name came and went.
+//!
+//! Guarantee: the probe file has no name, or is unlinked before its first use (unix) or after its
+//! last (Windows).
 //! Where the directory cannot be written (read-only, no permission, full), the ring is tried on a
 //! file in memory instead, and the report says so.
 
@@ -72,14 +77,18 @@ fn unless_unwritable<T>(
 
 fn in_directory(disk: &dyn Disk, directory: &Path, direct: bool) -> Result<Probed, IoError> {
     let file = ProbeFile::create(directory, direct)?;
-    exercise(disk, &file.handle)?;
+    exercise(disk, &file.handle, file.directory.as_ref())?;
     let alignment = file.handle.is_direct().then(|| file.handle.alignment());
     let memory_alignment = u32::try_from(file.handle.memory_alignment()).unwrap_or(u32::MAX);
     Ok(Probed { alignment, memory_alignment, note: None })
 }
 
-/// Writes a block, makes it durable, and reads it back.
-fn exercise(disk: &dyn Disk, file: &FileHandle) -> Result<(), IoError> {
+/// Writes a block, syncs, and reads it back.
+fn exercise(
+    disk: &dyn Disk,
+    file: &FileHandle,
+    directory: Option<&FileHandle>,
+) -> Result<(), IoError> {
     let fill = |byte: u8| -> Result<IoBuffer, IoError> {
         let mut block = AlignedBuf::zeroed(BLOCK_BYTES).map_err(|error| {
             let kind = IoErrorKind::OutOfMemory;
@@ -89,7 +98,10 @@ fn exercise(disk: &dyn Disk, file: &FileHandle) -> Result<(), IoError> {
         Ok(IoBuffer::Owned(block))
     };
     block_on(write(disk, file, 0, fill(0xA5)?))?;
-    block_on(sync(disk, file))?;
+    // Not every file system syncs directories this way.
+    if directory.is_none_or(|directory| block_on(sync(disk, directory)).is_err()) {
+        block_on(sync(disk, file))?;
+    }
     let back = block_on(read(disk, file, 0, fill(0)?))?;
     if back.as_slice().iter().all(|byte| *byte == 0xA5) {
         return Ok(());
@@ -121,12 +133,19 @@ pub(crate) fn try_out_mapping(directory: &Path) -> Result<(), IoError> {
 /// A file in the directory that goes away by itself.
 struct ProbeFile {
     handle: FileHandle,
+    /// The directory itself, if the file is nowhere to be found in it.
+    directory: Option<FileHandle>,
     #[cfg_attr(unix, expect(dead_code, reason = "removed at once on unix"))]
     path: PathBuf,
 }
 
 impl ProbeFile {
     fn create(directory: &Path, direct: bool) -> Result<Self, IoError> {
+        // Whatever speaks against a file without a name, one with a name tells more.
+        #[cfg(target_os = "linux")]
+        if let Ok(file) = Self::unnamed(directory, direct) {
+            return Ok(file);
+        }
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Relaxed: the number only has to differ.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -135,7 +154,18 @@ impl ProbeFile {
         let handle = FileHandle::open(&path, options)?;
         #[cfg(unix)]
         crate::metadata::remove_file(&path)?;
-        Ok(Self { handle, path })
+        Ok(Self { handle, directory: None, path })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn unnamed(directory: &Path, direct: bool) -> std::io::Result<Self> {
+        let options = OpenOptions::read_write();
+        let path = directory.join("(file without a name)");
+        let (file, direct) = crate::direct::open_unnamed(directory, direct)?;
+        let handle = FileHandle::from_os(file, &path, options, direct);
+        let of_names = std::fs::File::open(directory)?;
+        let of_names = FileHandle::from_os(of_names, directory, options, None);
+        Ok(Self { handle, directory: Some(of_names), path })
     }
 }
 
@@ -163,7 +193,7 @@ fn in_memory(disk: &dyn Disk, directory: &Path, cause: &IoError) -> Result<Probe
     let file = unsafe { File::from_raw_fd(descriptor) };
     let path = directory.join("(file in memory)");
     let handle = FileHandle::from_os(file, &path, OpenOptions::read_write(), None);
-    exercise(disk, &handle)?;
+    exercise(disk, &handle, None)?;
     Ok(unwritable(cause))
 }
 
@@ -176,4 +206,27 @@ fn unwritable(cause: &IoError) -> Probed {
     let note =
         format!("the directory could not be written ({cause}), so a file in memory was used");
     Probed { alignment: None, memory_alignment: 1, note: Some(note) }
+}
+
+#[cfg(all(test, target_os = "linux", not(any(loom, miri))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_with_a_file_without_a_name_leaves_the_directory_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        if ProbeFile::unnamed(directory.path(), true).is_err() {
+            println!("SKIPPED: the file system has no files without names");
+            return;
+        }
+        let changed = || {
+            let metadata = std::fs::metadata(directory.path()).unwrap();
+            std::os::unix::fs::MetadataExt::ctime_nsec(&metadata)
+        };
+        let before = changed();
+
+        drop(crate::open_disk(crate::DiskOptions::new(), directory.path()).unwrap());
+
+        assert_eq!(changed(), before);
+    }
 }

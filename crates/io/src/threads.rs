@@ -8,6 +8,31 @@ use crate::completion::abort_on_panic;
 use crate::sync::thread_flag;
 
 thread_flag!(IS_IO_THREAD);
+thread_flag!(WORKS_AT_ONCE);
+
+/// Runs `work`; operations on names and lengths that it starts on a real disk meanwhile are carried
+/// out by the calling thread before their future is given back, instead of by another thread that
+/// has to be woken and to wake. For threads that may block and would only wait: not for an
+/// executor's.
+pub fn at_once<T>(work: impl FnOnce() -> T) -> T {
+    let _mark = AtOnceMark { before: WORKS_AT_ONCE.with(|mark| mark.replace(true)) };
+    work()
+}
+
+/// Whether the calling thread is inside [`at_once`].
+pub(crate) fn works_at_once() -> bool {
+    WORKS_AT_ONCE.with(Cell::get)
+}
+
+struct AtOnceMark {
+    before: bool,
+}
+
+impl Drop for AtOnceMark {
+    fn drop(&mut self) {
+        WORKS_AT_ONCE.with(|mark| mark.set(self.before));
+    }
+}
 
 /// Whether the caller runs on a thread of this crate: such a thread must not wait for room in a
 /// queue that it, or a peer waiting the same way, is the one to empty.

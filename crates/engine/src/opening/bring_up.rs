@@ -30,7 +30,7 @@ use crate::{
     paths::{StorePaths, is_temporary, parse_manifest, parse_segment, parse_wal},
     planted::planted,
     recovery::{self, RecoveredLog},
-    runtime::{OsRuntime, Runtime},
+    runtime::{OsRuntime, Runtime, at_once},
     segment::{AheadRoom, MetadataMemory, ReadContext},
     trace::Tracing,
     wal::{Wal, WalContext, WalStart, create_wal_file},
@@ -118,8 +118,10 @@ impl Opening {
         let outcome = Arc::new(Outcome::default());
         let offer = Arc::clone(&outcome);
         let opened = info_span!("open", store = %root.display());
+        let may_block = runtime.threads_may_block();
         let task = async move {
-            match self.bring_up(mode).instrument(opened).await {
+            // One step after the other: nothing to do meanwhile for another thread.
+            match at_once(may_block, self.bring_up(mode).instrument(opened)).await {
                 Ok(core) => {
                     if !offer.offer(Ok(Arc::clone(&core))) {
                         core.abandon();
