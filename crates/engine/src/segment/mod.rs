@@ -14,6 +14,7 @@
 //! | `row_set` | some rows of a segment, a bit for each |
 //! | `vectors` | from rows to vectors |
 //! | `pages` | from page numbers to pinned, verified pages |
+//! | `prefetch` | many pages at once |
 //! | `bulk` | consecutive pages in one transfer, ahead of a scan |
 //! | `bypass` | reads past the cache, when no frame can be had |
 
@@ -26,6 +27,7 @@ mod memory_index;
 #[cfg(test)]
 mod no_frame;
 mod pages;
+mod prefetch;
 pub(crate) mod reader;
 pub(crate) mod row_set;
 pub(crate) mod seal;
@@ -39,7 +41,8 @@ pub(crate) use self::{
     garbage::Garbage,
     live_rows::LiveRows,
     memory_index::MetadataMemory,
-    pages::{Purpose, prefetch_id_pages, prefetch_vector_pages},
+    pages::Purpose,
+    prefetch::{prefetch_id_pages, prefetch_vector_pages},
     reader::{ReadContext, Segment},
     seal::IdSummary,
     traffic::PIECE_BYTES,

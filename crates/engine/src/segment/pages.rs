@@ -12,7 +12,7 @@
 use std::{ops::Range, sync::Arc};
 
 use nephrite_format::{
-    BLOCK_BYTES, FileId, IdRef, PageIdentity, page_checksum,
+    BLOCK_BYTES, IdRef, PageIdentity, page_checksum,
     segment::{ChecksumTablePage, Section, SectionKind, checksum_position},
 };
 use nephrite_io::{FileHandle, IoBuffer, Operation, Request};
@@ -137,7 +137,7 @@ impl Segment {
 
     /// The page of the checksum table that a page which is not in memory is checked with; `None`
     /// when the page is there.
-    fn missing(&self, kind: Kind, page: u32) -> Option<u32> {
+    pub(super) fn missing(&self, kind: Kind, page: u32) -> Option<u32> {
         let (cached, number) = self.cached(kind, page);
         if cached.contains(number) {
             return None;
@@ -148,7 +148,7 @@ impl Segment {
 
     /// Takes a frame for a page that is not in memory: a request for one submission with others.
     /// `None` when the page is there or on its way, or no frame is free.
-    fn begin_load(
+    pub(super) fn begin_load(
         &self,
         traffic: &Arc<Traffic>,
         file: &FileHandle,
@@ -258,7 +258,7 @@ impl Segment {
     }
 
     /// What a page must look like, from the checksum table.
-    async fn check_for(
+    pub(super) async fn check_for(
         &self,
         context: &ReadContext,
         kind: Kind,
@@ -279,7 +279,7 @@ impl Segment {
     }
 
     /// What a page must look like, if the page of the checksum table is in memory.
-    fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
+    pub(super) fn check_if_resident(&self, kind: Kind, page: u32) -> Option<Check> {
         if kind == Kind::Table {
             return Some(Check::Table);
         }
@@ -358,94 +358,6 @@ fn section_of(kind: Kind) -> SectionKind {
         Kind::Vector | Kind::Scanned => SectionKind::VectorPages,
         Kind::Id => SectionKind::IdPages,
         Kind::Table => SectionKind::ChecksumTable,
-    }
-}
-
-/// Starts the loads of vector pages that are not in memory, ascending by segment and page: one
-/// submission for the checksum pages that are missing, then one for the pages themselves.
-pub(crate) async fn prefetch_vector_pages(
-    context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32)],
-    purpose: Purpose,
-) -> Result<(), Error> {
-    prefetch(context, pages, purpose.kind()).await
-}
-
-/// As [`prefetch_vector_pages`], of id pages.
-pub(crate) async fn prefetch_id_pages(
-    context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32)],
-) -> Result<(), Error> {
-    prefetch(context, pages, Kind::Id).await
-}
-
-pub(super) async fn prefetch(
-    context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32)],
-    kind: Kind,
-) -> Result<(), Error> {
-    let mut missing: Vec<(&Arc<Segment>, u32, u32)> = Vec::with_capacity(pages.len());
-    missing.extend(pages.iter().filter_map(|(segment, page)| {
-        segment.missing(kind, *page).map(|table_page| (*segment, *page, table_page))
-    }));
-    if missing.len() < 2 {
-        return Ok(()); // nothing to gain over loading it when it is used
-    }
-    let files = open_files(context, &missing).await?;
-    let mut tables: Vec<(&Arc<Segment>, u32)> =
-        missing.iter().map(|(segment, _, table_page)| (*segment, *table_page)).collect();
-    tables.dedup_by_key(|(segment, page)| (segment.file(), *page));
-    let loads = tables.iter().filter_map(|(segment, page)| {
-        segment.begin_load(
-            &context.traffic,
-            file_of(&files, segment)?,
-            Kind::Table,
-            *page,
-            Check::Table,
-        )
-    });
-    submit(context, loads.collect());
-    drop(files); // nobody waits for a file while holding one
-    let mut checks = Vec::with_capacity(missing.len());
-    for (segment, page, _) in &missing {
-        checks.push(segment.check_for(context, kind, *page).await?);
-    }
-    let files = open_files(context, &missing).await?;
-    // From the first frame taken to the submission nothing waits.
-    let loads = missing.iter().zip(checks).filter_map(|((segment, page, _), check)| {
-        segment.begin_load(&context.traffic, file_of(&files, segment)?, kind, *page, check)
-    });
-    submit(context, loads.collect());
-    Ok(())
-}
-
-/// The files of segments, ascending, as far as they can be had without waiting for others to close:
-/// pages of the rest are loaded when they are used.
-async fn open_files(
-    context: &ReadContext,
-    segments: &[(&Arc<Segment>, u32, u32)],
-) -> Result<Vec<(FileId, FileHandle)>, Error> {
-    let mut files: Vec<(FileId, FileHandle)> = Vec::new();
-    let mut last = None;
-    for (segment, ..) in segments {
-        if last.replace(segment.file()) == Some(segment.file()) {
-            continue;
-        }
-        if let Some(file) = context.files.try_get(segment.file()).await? {
-            files.push((segment.file(), file));
-        }
-    }
-    Ok(files)
-}
-
-fn file_of<'a>(files: &'a [(FileId, FileHandle)], segment: &Segment) -> Option<&'a FileHandle> {
-    let at = files.binary_search_by_key(&segment.file(), |(id, _)| *id).ok()?;
-    Some(&files[at].1)
-}
-
-fn submit(context: &ReadContext, requests: Vec<Request>) {
-    if !requests.is_empty() {
-        context.disk.submit(requests);
     }
 }
 

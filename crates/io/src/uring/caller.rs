@@ -56,6 +56,9 @@ thread_local! {
 /// the device still works: the other half of the driver's early starts.
 const TOLD_AT_ONCE: usize = 8;
 
+/// Requests that are started when they are submitted, not when their caller waits.
+const STARTED_AT_ONCE: usize = 8;
+
 pub(crate) struct CallerCore {
     callers: Arc<Callers>,
     intake: Arc<Intake>,
@@ -179,8 +182,28 @@ impl CallerCore {
             self.busy.set(true);
         }
         self.callers.counters.caller_driven.add(batch.as_slice().len() as u64);
-        self.inbox.borrow_mut().extend(batch);
+        let mut inbox = self.inbox.borrow_mut();
+        inbox.extend(batch);
+        let many = STARTED_AT_ONCE <= inbox.len();
+        drop(inbox);
+        if many {
+            self.start();
+        }
         Ok(())
+    }
+
+    /// Lets the device begin with what is queued while the caller prepares more. Nothing is told:
+    /// no completion runs inside a submission.
+    fn start(&self) {
+        // Borrowed during a turn, which starts them itself.
+        let Ok(mut slot) = self.driver.try_borrow_mut() else { return };
+        let Some(driver) = slot.as_mut() else { return };
+        let _mark = threads::IoThreadMark::set();
+        driver.adopt(self.inbox.take());
+        driver.start();
+        drop(slot);
+        // All of them may have been refused.
+        self.settle(0);
     }
 
     /// How much is queued or in flight.

@@ -20,9 +20,9 @@ use crate::request::Request;
 use crate::stats::Counters;
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 
-/// Entries of the ring that a blocking call of a thread uses. What a call has beyond a few times of
-/// that goes to the ring threads.
-const THREAD_RING_ENTRIES: u32 = 64;
+/// Entries of the ring that a blocking call of a thread uses: enough for a hundred reads at once.
+/// What a call has beyond a few times of that goes to the ring threads.
+const THREAD_RING_ENTRIES: u32 = 128;
 
 pub(crate) struct Callers {
     pub(super) counters: Arc<Counters>,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nephrite_io::{
     BackendChoice, CallerRing, DiskOptions, FileHandle, IoErrorKind, OpenOptions, block_on, drive,
-    read, read_many, sync, write, write_synced,
+    read, read_many, sync, write, write_many, write_synced,
 };
 
 use crate::child::{is_child, run_alone};
@@ -61,6 +61,40 @@ fn transfers_of_a_driven_future_need_no_other_thread() {
     assert_eq!(stats.caller_driven, 64, "{stats:?}");
     assert!(wakes(&bench) - before <= 64);
     assert_balanced(stats);
+}
+
+#[test]
+fn many_reads_begin_before_their_caller_waits() {
+    let Some(bench) = ring(DiskOptions::new()) else { return };
+    let file = blocks(&bench);
+    let enters = || bench.disk.stats().ring_enters;
+
+    let (before, begun, read) = drive(&*bench.disk, async {
+        let before = enters();
+        let wanted = (0..16).map(|block| (block * 4096, buffer(4096))).collect();
+        let reads = read_many(&*bench.disk, &file, wanted);
+        (before, enters(), reads.await.unwrap())
+    });
+
+    assert!(before < begun);
+    assert!(read.iter().zip(0u8..).all(|(bytes, block)| bytes.as_slice() == [block; 4096]));
+    assert_balanced(bench.disk.stats());
+}
+
+#[test]
+fn many_requests_that_are_all_refused_leave_the_ring_idle() {
+    let Some(bench) = ring(DiskOptions::new()) else { return };
+    blocks(&bench);
+    let file = block_on(bench.disk.open(&bench.path("blocks"), OpenOptions::read_only())).unwrap();
+
+    let refused = drive(&*bench.disk, async {
+        let wanted = (0..16).map(|block| (block * 4096, buffer(4096))).collect();
+        write_many(&*bench.disk, &file, wanted).await
+    });
+
+    assert_eq!(refused.unwrap_err().kind(), IoErrorKind::InvalidRequest);
+    block_on(bench.disk.shutdown()).unwrap();
+    assert_balanced(bench.disk.stats());
 }
 
 #[test]

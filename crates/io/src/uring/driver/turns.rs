@@ -53,6 +53,16 @@ impl<K: Kernel> Driver<K> {
         Turn::Over { stuck }
     }
 
+    /// Hands over what is queued, and leaves what has ended for the next round.
+    pub(in crate::uring) fn start(&mut self) {
+        self.issue();
+        if 0 < self.queued && self.refused.is_none() && self.ring.needs_enters() {
+            self.queued = 0;
+            self.context.counters.ring_enters.add(1);
+            self.refused = self.ring.enter(0, None).err();
+        }
+    }
+
     fn enter_as_caller(
         &mut self,
         draining: bool,

@@ -1,0 +1,136 @@
+//! Many pages at once: those that are not in memory are read while their caller goes on.
+//!
+//! What is needed of the checksum tables is read in one submission, then the pages themselves, in
+//! several: the device works on the first while the others are prepared. Nothing here waits for
+//! the pages. It waits for pages of the tables, which end, and for no file while it holds one.
+//! Cancel safety: a dropped call leaves its loads to finish for others.
+
+use std::sync::Arc;
+
+use nephrite_format::FileId;
+use nephrite_io::{FileHandle, Request};
+
+use super::{
+    pages::{Check, Kind, Purpose},
+    reader::{ReadContext, Segment},
+};
+use crate::error::Error;
+
+/// Loads that are submitted together: the device begins with the first while more are prepared.
+const LOADS_AT_ONCE: usize = 8;
+
+/// Starts the loads of vector pages that are not in memory, ascending by segment and page: one
+/// submission for the checksum pages that are missing, then one for the pages themselves.
+pub(crate) async fn prefetch_vector_pages(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32)],
+    purpose: Purpose,
+) -> Result<(), Error> {
+    prefetch(context, pages, purpose.kind()).await
+}
+
+/// As [`prefetch_vector_pages`], of id pages.
+pub(crate) async fn prefetch_id_pages(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32)],
+) -> Result<(), Error> {
+    prefetch(context, pages, Kind::Id).await
+}
+
+pub(super) async fn prefetch(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32)],
+    kind: Kind,
+) -> Result<(), Error> {
+    let mut missing: Vec<(&Arc<Segment>, u32, u32)> = Vec::with_capacity(pages.len());
+    missing.extend(pages.iter().filter_map(|(segment, page)| {
+        segment.missing(kind, *page).map(|table_page| (*segment, *page, table_page))
+    }));
+    if missing.len() < 2 {
+        return Ok(()); // nothing to gain over loading it when it is used
+    }
+    let checks = checks_of(context, &missing, kind).await?;
+    let files = open_files(context, &missing).await?;
+    // From the first frame taken to the submission nothing waits.
+    let mut wanted = missing.iter().zip(checks);
+    while 0 < wanted.len() {
+        let some = wanted.by_ref().take(LOADS_AT_ONCE);
+        let loads = some.filter_map(|((segment, page, _), check)| {
+            let file = file_of(&files, segment)?;
+            segment.begin_load(&context.traffic, file, kind, *page, check)
+        });
+        submit(context, loads.collect());
+    }
+    Ok(())
+}
+
+/// What pages must look like, and their pages of the checksum table: those that are not in memory
+/// are read in one submission.
+async fn checks_of(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32, u32)],
+    kind: Kind,
+) -> Result<Vec<Check>, Error> {
+    let resident = pages.iter().map(|(segment, page, _)| segment.check_if_resident(kind, *page));
+    let resident: Vec<Option<Check>> = resident.collect();
+    if resident.iter().any(Option::is_none) {
+        start_tables(context, pages, &resident).await?;
+    }
+    let mut checks = Vec::with_capacity(pages.len());
+    for ((segment, page, _), resident) in pages.iter().zip(resident) {
+        checks.push(match resident {
+            Some(check) => check,
+            None => segment.check_for(context, kind, *page).await?,
+        });
+    }
+    Ok(checks)
+}
+
+/// Starts the loads of the pages of checksum tables that are not in memory.
+async fn start_tables(
+    context: &ReadContext,
+    pages: &[(&Arc<Segment>, u32, u32)],
+    resident: &[Option<Check>],
+) -> Result<(), Error> {
+    let files = open_files(context, pages).await?;
+    let unknown = pages.iter().zip(resident).filter(|(_, check)| check.is_none());
+    let mut tables: Vec<(&Arc<Segment>, u32)> =
+        unknown.map(|((segment, _, table_page), _)| (*segment, *table_page)).collect();
+    tables.dedup_by_key(|(segment, page)| (segment.file(), *page));
+    let loads = tables.iter().filter_map(|(segment, page)| {
+        let file = file_of(&files, segment)?;
+        segment.begin_load(&context.traffic, file, Kind::Table, *page, Check::Table)
+    });
+    submit(context, loads.collect());
+    Ok(())
+}
+
+/// The files of segments, ascending, as far as they can be had without waiting for others to close:
+/// pages of the rest are loaded when they are used.
+async fn open_files(
+    context: &ReadContext,
+    segments: &[(&Arc<Segment>, u32, u32)],
+) -> Result<Vec<(FileId, FileHandle)>, Error> {
+    let mut files: Vec<(FileId, FileHandle)> = Vec::new();
+    let mut last = None;
+    for (segment, ..) in segments {
+        if last.replace(segment.file()) == Some(segment.file()) {
+            continue;
+        }
+        if let Some(file) = context.files.try_get(segment.file()).await? {
+            files.push((segment.file(), file));
+        }
+    }
+    Ok(files)
+}
+
+fn file_of<'a>(files: &'a [(FileId, FileHandle)], segment: &Segment) -> Option<&'a FileHandle> {
+    let at = files.binary_search_by_key(&segment.file(), |(id, _)| *id).ok()?;
+    Some(&files[at].1)
+}
+
+fn submit(context: &ReadContext, requests: Vec<Request>) {
+    if !requests.is_empty() {
+        context.disk.submit(requests);
+    }
+}
