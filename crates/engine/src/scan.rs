@@ -3,7 +3,6 @@
 //! A merge over the memtables (sorted once, at the start) and the id runs of the segments, read a
 //! page at a time; of one id the newest entry wins and tombstones are left out. Vectors are
 //! fetched in pieces (`piece`), the next ones while one is handed out: few at first, more the
-//! longer the scan goes on. They are copied, so that a scan pins nothing.
 //! Cancel safety: `next` may be dropped; the scan goes on with the next call.
 
 mod piece;
@@ -12,12 +11,12 @@ use std::{collections::VecDeque, sync::Arc};
 
 use nephrite_format::{Id, IdRef, Row};
 
-use self::piece::{Piece, Spares, start_bulks};
+use self::piece::{Piece, Ready, Spares, pages_of, start_bulks};
 use crate::{
     error::Error,
     lookup::View,
     memtable::Memtable,
-    segment::{ReadContext, Segment, prefetch_id_pages},
+    segment::{BulkPages, ReadContext, Segment, prefetch_id_pages},
     snapshot::SnapshotInner,
     vector::VectorRef,
 };
@@ -38,7 +37,9 @@ pub struct Scan {
     ahead: VecDeque<Piece>,
     ahead_max: usize,
     spares: Spares,
-    ready: std::vec::IntoIter<(Id, VectorRef)>,
+    ready: Ready,
+    /// What vectors that were handed out earlier may still point into.
+    lent: Vec<Arc<BulkPages>>,
 }
 
 /// The newest entry of an id: a row of one of the sources.
@@ -96,7 +97,8 @@ impl Scan {
             ahead: VecDeque::new(),
             ahead_max: 0,
             spares: Spares::default(),
-            ready: Vec::new().into_iter(),
+            ready: Ready::default(),
+            lent: Vec::new(),
         }
     }
 
@@ -108,36 +110,49 @@ impl Scan {
     /// # Cancel safety
     /// A dropped call loses nothing; the next one goes on.
     pub async fn next(&mut self) -> Result<Option<(Id, VectorRef)>, Error> {
-        if self.ready.len() == 0 {
+        if self.ready.is_empty() {
             self.fetch().await?;
         }
-        Ok(self.ready.next())
+        Ok(self.ready.next(&self.sources))
     }
 
     /// The next id and its vector, if they were fetched already.
     pub(crate) fn next_ready(&mut self) -> Option<(Id, VectorRef)> {
-        self.ready.next()
+        self.ready.next(&self.sources)
     }
 
     /// Fetches the next piece, and starts those after it.
     async fn fetch(&mut self) -> Result<(), Error> {
+        self.take_back();
         let core = Arc::clone(&self.snapshot.handle);
         let context = &core.core().read;
         self.ahead_max = (self.ahead_max + 1).min(AHEAD_MAX);
         while self.wants_more(context) && self.locate(context).await? {
             let count = piece::len(&self.sources, &self.located);
             let entries = &self.located.make_contiguous()[..count];
-            let bulks = start_bulks(context, &self.sources, entries, &mut self.spares).await?;
-            self.ahead.push_back(Piece::new(self.located.drain(..count).collect(), bulks));
+            let pages = pages_of(&self.sources, entries);
+            let bulks = start_bulks(context, &self.sources, &pages, &mut self.spares).await?;
+            let entries = self.located.drain(..count).collect();
+            self.ahead.push_back(Piece::new(entries, pages, bulks));
         }
         let Some(piece) = self.ahead.front_mut() else { return Ok(()) };
         let view = View { context, version: &self.snapshot.version, at: self.snapshot.at };
-        let vectors = piece.vectors(view, &self.sources, &mut self.spares).await?;
+        let others = piece.read(view, &self.sources).await?;
         let piece = self.ahead.pop_front().expect("the piece that was read");
-        let found = piece.into_ids().zip(vectors);
-        let found = found.filter_map(|(id, vector)| Some((id, vector?)));
-        self.ready = found.collect::<Vec<_>>().into_iter();
+        let copies = !self.lent.is_empty();
+        self.ready = piece.into_ready(others, &self.sources, context, copies);
         Ok(())
+    }
+
+    /// Keeps the buffers that no vector points into any more for the next reads.
+    fn take_back(&mut self) {
+        self.lent.extend(std::mem::take(&mut self.ready).into_stretches());
+        for pages in std::mem::take(&mut self.lent) {
+            match Arc::try_unwrap(pages) {
+                Ok(pages) => self.spares.put(pages),
+                Err(pages) => self.lent.push(pages),
+            }
+        }
     }
 
     /// Whether another piece is to be started: one at least, more while there is memory for them.

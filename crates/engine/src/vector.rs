@@ -1,7 +1,8 @@
 //! `VectorRef`: a vector lent to the caller without a copy.
 //!
-//! It keeps alive what it points into: a pinned frame of the page cache, a chunk of a memtable, or
-//! a copy of its own. The cast from bytes to `f32` happens in [`as_f32`] and nowhere else.
+//! It keeps alive what it points into: a pinned frame of the page cache, a chunk of a memtable,
+//! what a scan has read in one transfer, or a copy of its own. The cast from bytes to `f32` happens
+//! in [`as_f32`] and nowhere else.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -9,16 +10,20 @@ use nephrite_format::vector::decode_f32_vec;
 use nephrite_io::memory::Chunk;
 use nephrite_pager::PageGuard;
 
+use crate::segment::BulkPages;
+
 /// A stored vector; derefs to `&[f32]`.
 ///
 /// It may be sent to other threads and held across an await. A vector that lies in the page cache
-/// pins its page: hold only as many as are being used, and copy (`to_vec`) what is kept. Its first
-/// element is 64-byte aligned unless the vector was copied.
+/// pins its page, one of a scan may keep what was read around it: hold only as many as are being
+/// used, and copy what is kept (`to_vec`, [`VectorRef::into_owned`]). Its first element is 64-byte
+/// aligned unless the vector was copied.
 pub struct VectorRef(Inner);
 
 enum Inner {
     Page { page: PageGuard, start: usize, len: usize },
     Memory { chunk: Arc<Chunk>, start: usize, len: usize },
+    Bulk { pages: Arc<BulkPages>, start: usize, len: usize },
     Owned(Box<[f32]>),
 }
 
@@ -34,6 +39,13 @@ impl VectorRef {
     pub(crate) fn in_memory(chunk: Arc<Chunk>, start: usize, len: usize) -> Self {
         assert!(start + len <= chunk.committed(), "the index names only appended rows");
         Self(Inner::Memory { chunk, start, len }).in_host_order()
+    }
+
+    /// The `len` bytes from `start` of what was read in one transfer.
+    #[inline]
+    pub(crate) fn in_bulk(pages: Arc<BulkPages>, start: usize, len: usize) -> Self {
+        assert!(start + len <= pages.bytes().len(), "a row lies within what was read");
+        Self(Inner::Bulk { pages, start, len }).in_host_order()
     }
 
     /// A copy of the bytes of a vector.
@@ -64,6 +76,7 @@ impl VectorRef {
         match &self.0 {
             Inner::Page { page, start, len } => &page[*start..*start + *len],
             Inner::Memory { chunk, start, len } => &chunk.bytes()[*start..*start + *len],
+            Inner::Bulk { pages, start, len } => &pages.bytes()[*start..*start + *len],
             Inner::Owned(vector) => bytemuck::cast_slice(vector),
         }
     }

@@ -9,7 +9,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use nephrite_format::Id;
+use nephrite_format::{Id, Row};
 use nephrite_io::memory::AlignedBuf;
 
 use super::{From, Located, Source};
@@ -34,7 +34,7 @@ const SPARES_MAX: usize = 4;
 pub(super) struct Spares(Vec<AlignedBuf>);
 
 impl Spares {
-    fn put(&mut self, pages: BulkPages) {
+    pub(super) fn put(&mut self, pages: BulkPages) {
         if self.0.len() < SPARES_MAX {
             self.0.extend(pages.into_buffer());
         }
@@ -45,6 +45,8 @@ impl Spares {
 #[derive(Debug)]
 pub(super) struct Piece {
     entries: Vec<Located>,
+    /// The pages that they need, with their sources, ascending.
+    pages: Vec<(usize, u32)>,
     bulks: Vec<Bulk>,
 }
 
@@ -84,19 +86,28 @@ fn page_of(sources: &[Source], entry: &Located) -> Option<(usize, u32)> {
     Some((entry.source, segment.page_of(entry.row)))
 }
 
-/// Starts the reads of the stretches that these ids need.
+/// The pages that these ids need, with their sources, ascending.
+pub(super) fn pages_of(sources: &[Source], entries: &[Located]) -> Vec<(usize, u32)> {
+    let mut pages = Vec::new();
+    for page in entries.iter().filter_map(|entry| page_of(sources, entry)) {
+        if pages.last() != Some(&page) {
+            pages.push(page);
+        }
+    }
+    pages.sort_unstable();
+    pages.dedup();
+    pages
+}
+
+/// Starts the reads of the stretches that these pages make.
 pub(super) async fn start_bulks(
     context: &ReadContext,
     sources: &[Source],
-    entries: &[Located],
+    pages: &[(usize, u32)],
     spares: &mut Spares,
 ) -> Result<Vec<Bulk>, Error> {
-    let mut pages: Vec<(usize, u32)> =
-        entries.iter().filter_map(|entry| page_of(sources, entry)).collect();
-    pages.sort_unstable();
-    pages.dedup();
     let mut bulks = Vec::new();
-    for (source, pages) in stretches(sources, &pages) {
+    for (source, pages) in stretches(sources, pages) {
         let segment = sources[source].segment().expect("only segments have pages");
         let spare = spares.0.pop();
         let read = segment.start_bulk_read(context, pages.clone(), spare).await?;
@@ -106,72 +117,109 @@ pub(super) async fn start_bulks(
 }
 
 impl Piece {
-    pub(super) fn new(entries: Vec<Located>, bulks: Vec<Bulk>) -> Self {
-        Self { entries, bulks }
+    pub(super) fn new(entries: Vec<Located>, pages: Vec<(usize, u32)>, bulks: Vec<Bulk>) -> Self {
+        Self { entries, pages, bulks }
     }
 
-    /// The vectors, in the order of the ids. May be called again after an error.
-    pub(super) async fn vectors(
+    /// Waits for its reads, and reads what no stretch brings through the cache. May be called
+    /// again after an error, and drops nothing when it is dropped.
+    pub(super) async fn read(
         &mut self,
         view: View<'_>,
         sources: &[Source],
-        spares: &mut Spares,
-    ) -> Result<Vec<Option<VectorRef>>, Error> {
+    ) -> Result<Vec<VectorRef>, Error> {
         for bulk in &mut self.bulks {
             bulk.finish().await;
         }
-        let mut vectors = Vec::with_capacity(self.entries.len());
-        vectors.extend(self.entries.iter().map(|entry| self.at_hand(sources, entry)));
-        self.fetch_missing(view, sources, &mut vectors).await?;
-        for bulk in self.bulks.drain(..) {
-            let State::Read(pages) = bulk.state else { continue };
-            let segment = sources[bulk.source].segment().expect("only segments have pages");
-            pages.fill_cache(segment, view.context);
-            spares.put(pages);
+        if self.pages.iter().all(|page| self.has(*page)) {
+            return Ok(Vec::new());
         }
-        Ok(vectors)
-    }
-
-    /// A copy of a vector that a memtable or a stretch has.
-    fn at_hand(&self, sources: &[Source], entry: &Located) -> Option<VectorRef> {
-        match &sources[entry.source].from {
-            From::Memory(memtable) => Some(in_memory(memtable, entry.row).into_owned()),
-            From::Segment(segment, _) => {
-                let page = segment.page_of(entry.row);
-                let covers =
-                    |bulk: &&Bulk| bulk.source == entry.source && bulk.pages.contains(&page);
-                let State::Read(pages) = &self.bulks.iter().find(covers)?.state else {
-                    return None;
-                };
-                pages.row(segment, entry.row).map(VectorRef::copied)
-            }
-        }
-    }
-
-    /// Reads the others through the cache.
-    async fn fetch_missing(
-        &self,
-        view: View<'_>,
-        sources: &[Source],
-        vectors: &mut [Option<VectorRef>],
-    ) -> Result<(), Error> {
-        let missing = vectors.iter().enumerate().filter(|(_, vector)| vector.is_none());
-        let missing: Vec<usize> = missing.map(|(at, _)| at).collect();
-        let place = |at: &usize| {
-            let Located { source, row, .. } = self.entries[*at];
-            let segment = sources[source].segment().expect("memtables have theirs at hand");
-            Place::Segment(Arc::clone(segment), row)
+        let is_missing =
+            |entry: &&Located| page_of(sources, entry).is_some_and(|page| !self.has(page));
+        let missing = self.entries.iter().filter(is_missing);
+        let place = |entry: &Located| {
+            let segment = sources[entry.source].segment().expect("memtables miss nothing");
+            Place::Segment(Arc::clone(segment), entry.row)
         };
-        let places: Vec<Place> = missing.iter().map(place).collect();
-        for (at, vector) in missing.iter().zip(view.fetch(&places, Purpose::Scan).await?) {
-            // A copy: a scan that nobody goes on with pins nothing.
-            vectors[*at] = vector.map(VectorRef::into_owned);
-        }
-        Ok(())
+        let places: Vec<Place> = missing.map(place).collect();
+        let found = view.fetch(&places, Purpose::Scan).await?;
+        // Copies: a scan that nobody goes on with pins nothing.
+        let found = found.into_iter().map(|vector| vector.map(VectorRef::into_owned));
+        Ok(found.map(|vector| vector.expect("a row that was located has a vector")).collect())
     }
 
-    pub(super) fn into_ids(self) -> impl Iterator<Item = Id> {
-        self.entries.into_iter().map(|entry| entry.id)
+    /// Whether a stretch has brought a page.
+    fn has(&self, (source, page): (usize, u32)) -> bool {
+        self.bulks.iter().any(|bulk| {
+            bulk.source == source
+                && bulk.pages.contains(&page)
+                && matches!(bulk.state, State::Read(_))
+        })
+    }
+
+    /// What was read, to be handed out; `others` are the vectors that [`Self::read`] gave.
+    pub(super) fn into_ready(
+        self,
+        others: Vec<VectorRef>,
+        sources: &[Source],
+        context: &ReadContext,
+        copies: bool,
+    ) -> Ready {
+        let mut stretches = Vec::with_capacity(self.bulks.len());
+        for Bulk { source, state, .. } in self.bulks {
+            let State::Read(pages) = state else { continue };
+            let segment = sources[source].segment().expect("only segments have pages");
+            pages.fill_cache(segment, context);
+            stretches.push((source, Arc::new(pages)));
+        }
+        let (entries, others) = (self.entries.into_iter(), others.into_iter());
+        Ready { entries, stretches, others, copies }
+    }
+}
+
+/// Vectors that are there, in the order of their ids.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    entries: std::vec::IntoIter<Located>,
+    /// What was read in one transfer, with its source.
+    stretches: Vec<(usize, Arc<BulkPages>)>,
+    /// The vectors of entries that no stretch has.
+    others: std::vec::IntoIter<VectorRef>,
+    /// Whether vectors of stretches are copied, not lent.
+    copies: bool,
+}
+
+impl Ready {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.len() == 0
+    }
+
+    pub(super) fn next(&mut self, sources: &[Source]) -> Option<(Id, VectorRef)> {
+        let Located { id, source, row } = self.entries.next()?;
+        let vector = match &sources[source].from {
+            From::Memory(memtable) => in_memory(memtable, row).into_owned(),
+            From::Segment(segment, _) => match self.in_stretch(source, segment, row) {
+                Some(vector) => vector,
+                None => self.others.next().expect("what no stretch has was read by itself"),
+            },
+        };
+        Some((id, vector))
+    }
+
+    fn in_stretch(&self, source: usize, segment: &Segment, row: Row) -> Option<VectorRef> {
+        let of_source = self.stretches.iter().filter(|(of, _)| *of == source);
+        let mut found =
+            of_source.filter_map(|(_, pages)| Some((pages, pages.bytes_of(segment, row)?)));
+        let (pages, bytes) = found.next()?;
+        Some(match self.copies {
+            true => VectorRef::copied(&pages.bytes()[bytes]),
+            false => VectorRef::in_bulk(Arc::clone(pages), bytes.start, bytes.len()),
+        })
+    }
+
+    /// What vectors may still point into.
+    pub(super) fn into_stretches(self) -> impl Iterator<Item = Arc<BulkPages>> {
+        self.stretches.into_iter().map(|(_, pages)| pages)
     }
 }
 

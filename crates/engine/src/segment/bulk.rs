@@ -79,11 +79,18 @@ pub(crate) struct BulkPages {
 }
 
 impl BulkPages {
-    /// The bytes of a row, if its page is among these.
-    pub(crate) fn row(&self, segment: &Segment, row: Row) -> Option<&[u8]> {
-        let at = segment.page_of(row).checked_sub(self.first)?;
-        let page = self.pages(segment).nth(at as usize)?;
-        Some(&page[segment.bytes_of(row)])
+    /// Where the bytes of a row are, if its page is among these.
+    pub(crate) fn bytes_of(&self, segment: &Segment, row: Row) -> Option<Range<usize>> {
+        let (page, part) = segment.place_of(row);
+        let start = page.checked_sub(self.first)? as usize * segment.page_bytes(Kind::Vector);
+        let bytes = start + part.start..start + part.end;
+        (bytes.end <= self.bytes().len()).then_some(bytes)
+    }
+
+    /// All of them.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.buffer.as_slice()
     }
 
     fn pages(&self, segment: &Segment) -> std::slice::ChunksExact<'_, u8> {

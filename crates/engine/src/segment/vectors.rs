@@ -43,11 +43,16 @@ impl Segment {
         self.identity.layout.page_of(row).page
     }
 
+    /// The vector page of a row, and the bytes of the row in it.
+    pub(super) fn place_of(&self, row: Row) -> (u32, Range<usize>) {
+        let layout = &self.identity.layout;
+        let place = layout.page_of(row);
+        (place.page, place.offset..place.offset + layout.vector_bytes())
+    }
+
     /// The bytes of a row in its page.
     pub(super) fn bytes_of(&self, row: Row) -> Range<usize> {
-        let layout = &self.identity.layout;
-        let start = layout.page_of(row).offset;
-        start..start + layout.vector_bytes()
+        self.place_of(row).1
     }
 
     /// The vector of a row.
