@@ -13,7 +13,7 @@ use bytemuck::Pod;
 use nephrite_io::memory::AlignedBuf;
 
 /// From this size on the memory is mapped.
-const BLOCK_BYTES: usize = 256 << 10;
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// A fixed number of values, zeroed at birth.
 #[derive(Debug)]

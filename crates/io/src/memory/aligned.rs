@@ -7,12 +7,13 @@ use super::MemoryError;
 use super::allocation::Allocation;
 
 /// Buffers from this length on are mapped, so that they go back to the system with their owner: an
-/// allocator keeps what it had to fetch for a burst of them (a bulk load, a compaction).
-const MAPPED_BYTES_MIN: usize = 256 * 1024;
+/// allocator keeps what it had to fetch for a burst of them (a bulk load, a compaction), and the C
+/// library's, once it was given back a large block, keeps twice as much from then on.
+const MAPPED_BYTES_MIN: usize = 64 * 1024;
 
 /// An owned buffer: 4096-aligned, of fixed length, zeroed at birth.
 ///
-/// From 256 KiB up it has a mapping of its own, on huge pages where they can be had; such a buffer
+/// From 64 KiB up it has a mapping of its own, on huge pages where they can be had; such a buffer
 /// costs page faults when first touched, so keep and reuse it.
 pub struct AlignedBuf {
     memory: Allocation,
