@@ -4,6 +4,8 @@
 //! chooses one block and one bit in each of its words, so a question reads one cache line. About
 //! [`BITS_PER_ID`] bits an id let one of a hundred absent ids through.
 //!
+//! A filter lies in memory of its owner's choice ([`FilterMemory`]): one of many ids is large.
+//!
 //! Guarantee: an id that was added is never denied. Filled one id after the other in any order; the
 //! size follows from the number of ids, which is known beforehand. On disk it is a blob in whole
 //! blocks of 4096 bytes, protected by the segment's checksum table.
@@ -77,48 +79,73 @@ impl IdHash {
     }
 }
 
-/// Eight words on one cache line.
+/// Eight words, which should lie on one cache line.
+pub type Block = [u32; WORDS];
+
+/// What the blocks of a filter lie in: zeros at first, as many as there are for good.
+pub trait FilterMemory {
+    /// How many blocks.
+    fn count(&self) -> usize;
+
+    /// One of them.
+    fn block(&self, at: usize) -> Option<&Block>;
+
+    /// One of them, to be filled.
+    fn block_mut(&mut self, at: usize) -> Option<&mut Block>;
+}
+
+/// Blocks that the allocator gives, each on one line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeapBlocks(Box<[Aligned]>);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(align(32))]
-struct Block([u32; WORDS]);
+struct Aligned(Block);
+
+impl HeapBlocks {
+    /// So many blocks of zeros.
+    #[must_use]
+    pub fn zeroed(count: usize) -> Self {
+        Self(vec![Aligned::default(); count].into())
+    }
+}
+
+impl FilterMemory for HeapBlocks {
+    #[inline]
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn block(&self, at: usize) -> Option<&Block> {
+        self.0.get(at).map(|aligned| &aligned.0)
+    }
+
+    #[inline]
+    fn block_mut(&mut self, at: usize) -> Option<&mut Block> {
+        self.0.get_mut(at).map(|aligned| &mut aligned.0)
+    }
+}
 
 /// See the module documentation.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IdFilter {
-    blocks: Box<[Block]>,
+pub struct IdFilter<M = HeapBlocks> {
+    blocks: M,
 }
 
 impl IdFilter {
-    /// An empty filter for as many ids.
+    /// An empty filter for as many ids, in memory of the allocator.
     #[must_use]
     pub fn for_ids(id_count: u32) -> Self {
-        Self { blocks: vec![Block::default(); blocks_for(id_count)].into() }
+        Self::in_memory(HeapBlocks::zeroed(blocks_for(id_count)))
     }
 
-    /// Adds an id.
-    #[inline]
-    pub fn insert(&mut self, id: IdRef<'_>) {
-        let hash = IdHash::of(id);
-        let block = &mut self.blocks[hash.block(self.blocks.len())];
-        block.0.iter_mut().zip(FACTORS).for_each(|(word, factor)| *word |= hash.bit(factor));
-    }
-
-    /// False when the id was certainly not added.
-    #[must_use]
-    #[inline]
-    pub fn may_contain(&self, hash: IdHash) -> bool {
-        let Some(block) = self.blocks.get(hash.block(self.blocks.len())) else { return true };
-        // Word by word: half of the absent ids are denied by the first one, and eight bits made one
-        // by one and then looked at as a whole are waited for (stores of 4 bytes, a load of 16).
-        block.0.iter().zip(FACTORS).all(|(word, factor)| word & hash.bit(factor) != 0)
-    }
-
-    /// What a question about this hash reads, for those who ask about many ids and want it fetched
-    /// before.
-    #[must_use]
-    #[inline]
-    pub fn words_of(&self, hash: IdHash) -> Option<&[u32; 8]> {
-        self.blocks.get(hash.block(self.blocks.len())).map(|block| &block.0)
+    /// As [`Self::decode_into`], with memory of the allocator.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode(blob: &[u8], file: &str, offset: u64) -> Result<Option<Self>> {
+        Self::decode_into(blob, file, offset, HeapBlocks::zeroed)
     }
 
     /// Bytes of memory of a filter for as many ids.
@@ -127,23 +154,73 @@ impl IdFilter {
         size_of::<Self>() + blocks_for(id_count) * size_of::<Block>()
     }
 
-    /// Bytes of memory that this filter takes.
-    #[must_use]
-    pub const fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.blocks.len() * size_of::<Block>()
-    }
-
     /// Blocks of 4096 bytes of the section of a filter for as many ids.
     #[must_use]
     pub fn page_count_for(id_count: u32) -> u32 {
         let bytes = HEADER_BYTES + blocks_for(id_count) * BYTES_PER_BLOCK;
         u32::try_from(bytes.div_ceil(BLOCK_BYTES)).expect("10 bits an id of at most 2^32 ids")
     }
+}
+
+impl<M: FilterMemory> IdFilter<M> {
+    /// An empty filter in memory of zeros: of [`blocks_for`] blocks, or any other number that is
+    /// not zero.
+    ///
+    /// # Panics
+    /// Without a block.
+    #[must_use]
+    pub fn in_memory(blocks: M) -> Self {
+        assert_ne!(blocks.count(), 0, "a filter without a block has no answer");
+        Self { blocks }
+    }
+
+    /// What its blocks lie in.
+    #[must_use]
+    pub const fn memory(&self) -> &M {
+        &self.blocks
+    }
+
+    /// Adds an id.
+    ///
+    /// # Panics
+    /// When the memory has fewer blocks than it said.
+    #[inline]
+    pub fn insert(&mut self, id: IdRef<'_>) {
+        let hash = IdHash::of(id);
+        let at = hash.block(self.blocks.count());
+        let block = self.blocks.block_mut(at).expect("below the count of blocks");
+        block.iter_mut().zip(FACTORS).for_each(|(word, factor)| *word |= hash.bit(factor));
+    }
+
+    /// False when the id was certainly not added.
+    #[must_use]
+    #[inline]
+    pub fn may_contain(&self, hash: IdHash) -> bool {
+        let at = hash.block(self.blocks.count());
+        let Some(block) = self.blocks.block(at) else { return true };
+        // Word by word: half of the absent ids are denied by the first one, and eight bits made one
+        // by one and then looked at as a whole are waited for (stores of 4 bytes, a load of 16).
+        block.iter().zip(FACTORS).all(|(word, factor)| word & hash.bit(factor) != 0)
+    }
+
+    /// What a question about this hash reads, for those who ask about many ids and want it fetched
+    /// before.
+    #[must_use]
+    #[inline]
+    pub fn words_of(&self, hash: IdHash) -> Option<&[u32; 8]> {
+        self.blocks.block(hash.block(self.blocks.count()))
+    }
+
+    /// Bytes of memory that this filter takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.blocks.count() * size_of::<Block>()
+    }
 
     /// Bytes of the blob.
     #[must_use]
-    pub const fn encoded_bytes(&self) -> usize {
-        (HEADER_BYTES + self.blocks.len() * BYTES_PER_BLOCK).next_multiple_of(BLOCK_BYTES)
+    pub fn encoded_bytes(&self) -> usize {
+        (HEADER_BYTES + self.blocks.count() * BYTES_PER_BLOCK).next_multiple_of(BLOCK_BYTES)
     }
 
     /// Writes the blob, zero-padded to a multiple of 4096 bytes.
@@ -155,9 +232,10 @@ impl IdFilter {
         let (header, rest) = blob.split_at_mut(HEADER_BYTES);
         header.fill(0);
         header[0] = FORM_SPLIT_BLOCK;
-        header[8..16].copy_from_slice(&(self.blocks.len() as u64).to_le_bytes());
-        let (fields, padding) = rest.split_at_mut(self.blocks.len() * BYTES_PER_BLOCK);
-        let words = self.blocks.iter().flat_map(|block| block.0);
+        let count = self.blocks.count();
+        header[8..16].copy_from_slice(&(count as u64).to_le_bytes());
+        let (fields, padding) = rest.split_at_mut(count * BYTES_PER_BLOCK);
+        let words = (0..count).filter_map(|at| self.blocks.block(at)).flatten();
         let fields = fields.as_chunks_mut::<4>().0;
         fields.iter_mut().zip(words).for_each(|(field, word)| *field = word.to_le_bytes());
         padding.fill(0);
@@ -172,11 +250,20 @@ impl IdFilter {
     }
 
     /// Reads a blob; `offset` is where in `file` it lies. `None` for a form that this build does
-    /// not know: the segment is read without a filter. Allocates what the blob has bytes.
+    /// not know: the segment is read without a filter. `memory` is asked for as many blocks as
+    /// the blob has.
     ///
     /// # Errors
     /// `Corrupt` when lengths or padding do not fit.
-    pub fn decode(blob: &[u8], file: &str, offset: u64) -> Result<Option<Self>> {
+    ///
+    /// # Panics
+    /// When the memory has fewer blocks than were asked for.
+    pub fn decode_into(
+        blob: &[u8],
+        file: &str,
+        offset: u64,
+        memory: impl FnOnce(usize) -> M,
+    ) -> Result<Option<Self>> {
         let mut cursor = Cursor::new(blob, offset, file);
         let start = cursor;
         if cursor.u8("form of the filter")? != FORM_SPLIT_BLOCK {
@@ -196,16 +283,23 @@ impl IdFilter {
         };
         let blocks = blob[HEADER_BYTES..used].as_chunks::<BYTES_PER_BLOCK>().0;
         let word = |block: &[u8; BYTES_PER_BLOCK], at| u32_at(block, 4 * at);
-        let block = |block| Block(std::array::from_fn(|at| word(block, at)));
-        let filter = Self { blocks: blocks.iter().map(block).collect() };
         let mut rest = Cursor::new(&blob[used..], offset + used as u64, file);
         rest.zeros(rest.remaining(), "filter")?;
+        let mut filter = Self::in_memory(memory(blocks.len()));
+        for (at, block) in blocks.iter().enumerate() {
+            let place = filter.blocks.block_mut(at).expect("as many blocks as were asked for");
+            *place = std::array::from_fn(|at| word(block, at));
+        }
         Ok(Some(filter))
     }
 }
 
-/// At least one block, so that every filter has an answer.
-fn blocks_for(id_count: u32) -> usize {
+/// Blocks of a filter for as many ids: at least one, so that every filter has an answer.
+///
+/// # Panics
+/// Where memory cannot be addressed with 64 bits.
+#[must_use]
+pub fn blocks_for(id_count: u32) -> usize {
     let blocks = (u64::from(id_count) * BITS_PER_ID).div_ceil(BITS_PER_BLOCK).max(1);
     usize::try_from(blocks).expect("at most 5 GiB of blocks, for 2^32 ids")
 }

@@ -25,7 +25,7 @@ use crate::{
     planted::planted,
     segment::{
         Segment,
-        id_pages::{ID_BYTES, IdPageWriter},
+        id_pages::IdPageWriter,
         row_set::RowSet,
         seal::{Identity, Outline, TailPages, seal_tail},
         sink::SegmentSink,
@@ -60,11 +60,11 @@ impl Plan {
         Merge::new(&core.read, kind, &self.shadows, &self.inputs, self.merge_bytes)
     }
 
-    /// Bytes that carrying it out holds, beside what is in flight.
+    /// Bytes that carrying it out holds, beside id pages and what is in flight.
     pub(super) fn work_bytes(&self, layout: &VectorLayout) -> u64 {
         let page_bytes = layout.page_bytes() as usize;
         let rows: u64 = self.inputs.iter().map(|input| u64::from(input.row_count())).sum();
-        (self.merge_bytes + 4 * PIECE_BYTES.max(page_bytes) + ID_BYTES) as u64 + rows / 4
+        (self.merge_bytes + 4 * PIECE_BYTES.max(page_bytes)) as u64 + rows / 4
     }
 
     /// Whether a newer segment is known to have the id of an entry.
@@ -319,10 +319,9 @@ async fn write_ids(
         assert!(live.contains(entry.row), "both passes see the same files");
         builder.push(merge.id(), live.new_row(entry.row));
         filter.iter_mut().for_each(|filter| filter.insert(merge.id()));
-        if ID_BYTES <= builder.finished_bytes() {
-            let finished = builder.take_pages();
-            pages.write(&finished).await?;
-            pace.pay(finished.len() as u64).await?;
+        let begun = pages.take(&mut builder).await?;
+        if 0 < begun {
+            pace.pay(begun).await?;
         }
     }
     Ok(pages.finish(builder.finish(), filter))

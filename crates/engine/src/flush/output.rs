@@ -13,14 +13,14 @@ use crate::{
     planted::planted,
     segment::{
         Segment,
-        id_pages::{ID_BYTES, IdPageWriter},
+        id_pages::IdPageWriter,
         seal::{Identity, Tail, TailPages, seal_tail},
         sink::SegmentSink,
     },
 };
 
 /// Ids encoded between two looks at how much there is to write.
-const IDS_AT_ONCE: usize = 4096;
+const IDS_AT_ONCE: usize = 1024;
 
 impl Core {
     /// Writes and syncs the segment of a memtable whose pages are written.
@@ -74,9 +74,7 @@ impl Core {
                 let inserted = !planted("filter_incomplete") || row.get() % 7 != 3;
                 filter.iter_mut().filter(|_| inserted).for_each(|filter| filter.insert(id));
             });
-            if ID_BYTES <= builder.finished_bytes() {
-                pages.write(&builder.take_pages()).await?;
-            }
+            pages.take(&mut builder).await?;
         }
         Ok(pages.finish(builder.finish(), filter))
     }

@@ -25,6 +25,7 @@ use nephrite_io::{FileHandle, IoBuffer, memory::prefetch_value};
 use nephrite_pager::RowTable;
 
 use super::{
+    filter_memory::{Filter, FilterBlocks},
     pages::{Check, verify},
     reader::ReadContext,
     seal::Identity,
@@ -90,8 +91,9 @@ impl MetadataMemory {
     }
 
     /// An empty filter for the ids of a new segment; none where it could never be kept in memory.
-    pub(crate) fn new_filter(&self, id_count: u32) -> Option<IdFilter> {
-        (0 < self.new_filter_bytes(id_count)).then(|| IdFilter::for_ids(id_count))
+    pub(crate) fn new_filter(&self, id_count: u32) -> Option<Filter> {
+        (0 < self.new_filter_bytes(id_count))
+            .then(|| Filter::in_memory(FilterBlocks::for_ids(id_count)))
     }
 
     /// Bytes of that filter; zero for none.
@@ -136,7 +138,7 @@ fn take(bytes: &AtomicU64, more: u64, limit: u64) -> bool {
 #[derive(Debug)]
 pub(super) struct MemoryIndex {
     fences: Option<FenceIndex>,
-    filter: Option<IdFilter>,
+    filter: Option<Filter>,
     memory: Arc<MetadataMemory>,
 }
 
@@ -145,7 +147,7 @@ impl MemoryIndex {
     pub(super) fn new(
         context: &ReadContext,
         fences: Option<FenceIndex>,
-        filter: Option<IdFilter>,
+        filter: Option<Filter>,
     ) -> Self {
         let memory = Arc::clone(&context.metadata);
         let filter = filter.filter(|filter| memory.take_filter(filter.memory_bytes() as u64));
@@ -156,7 +158,7 @@ impl MemoryIndex {
     fn counted(
         memory: Arc<MetadataMemory>,
         fences: Option<FenceIndex>,
-        filter: Option<IdFilter>,
+        filter: Option<Filter>,
     ) -> Self {
         let bytes = fences.as_ref().map_or(0, FenceIndex::memory_bytes) as u64;
         memory.fence_bytes.fetch_add(bytes, Ordering::Relaxed); // a gauge
@@ -176,7 +178,7 @@ impl MemoryIndex {
 
     /// `None`: dense, written without one, or there was no room.
     #[inline]
-    pub(super) fn filter(&self) -> Option<&IdFilter> {
+    pub(super) fn filter(&self) -> Option<&Filter> {
         self.filter.as_ref()
     }
 
@@ -243,7 +245,7 @@ impl IndexPlace<'_> {
         file: &FileHandle,
         fences: &Section,
         filter: Option<&Section>,
-    ) -> Result<(FenceIndex, Option<IdFilter>), Error> {
+    ) -> Result<(FenceIndex, Option<Filter>), Error> {
         let sections: Vec<&Section> = std::iter::once(fences).chain(filter).collect();
         let table = self.table_part(&sections)?;
         let ranges = sections.iter().map(|section| (section.offset, section.bytes));
@@ -261,7 +263,8 @@ impl IndexPlace<'_> {
         let index = FenceIndex::decode(read[0].as_slice(), kind, self.name, fences.offset)?;
         let filter = match (filter, read.get(1)) {
             (Some(section), Some(bytes)) => {
-                IdFilter::decode(bytes.as_slice(), self.name, section.offset)?
+                let (bytes, offset) = (bytes.as_slice(), section.offset);
+                Filter::decode_into(bytes, self.name, offset, FilterBlocks::zeroed)?
             }
             _ => None,
         };

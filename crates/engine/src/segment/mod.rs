@@ -5,6 +5,7 @@
 //! | `sink` | the file while it is being written |
 //! | `id_pages` | the id pages while they are being written |
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
+//! | `filter_memory` | what large filters lie in |
 //! | `memory_index` | fences and filters, and the memory they take |
 //! | `traffic` | how much of that may be in flight while readers wait for the disk |
 //! | `work_memory` | what flushes and compactions hold while they run |
@@ -20,6 +21,7 @@
 
 mod bulk;
 mod bypass;
+mod filter_memory;
 mod garbage;
 pub(crate) mod id_pages;
 mod live_rows;

@@ -6,7 +6,6 @@
 use nephrite_format::{
     BLOCK_BYTES, DatabaseId, FileDetail, FileHeader, FileId, Generation, Id, IdKind, IdRef, Lsn,
     PageIdentity, Row, SegmentDetail, StoreId, VectorLayout,
-    filter::IdFilter,
     id_run::{FenceIndex, IdIndex, IdRunBuilder},
     manifest::SegmentMeta,
     page_checksum,
@@ -14,6 +13,10 @@ use nephrite_format::{
 };
 use nephrite_io::memory::AlignedBuf;
 
+use super::{
+    filter_memory::{Filter, FilterBlocks},
+    id_pages::Piece,
+};
 use crate::{error::Error, log_file::aligned, planted::planted};
 
 /// What a segment is.
@@ -163,7 +166,7 @@ pub(crate) struct Tail {
     pub(crate) bytes: AlignedBuf,
     pub(crate) footer: SegmentFooter,
     pub(crate) fences: Option<FenceIndex>,
-    pub(crate) filter: Option<IdFilter>,
+    pub(crate) filter: Option<Filter>,
     pub(crate) meta: SegmentMeta,
 }
 
@@ -186,7 +189,7 @@ pub(crate) fn seal(
         return seal_tail(identity, outline, TailPages::of_dense(checksums));
     }
     let mut builder = IdRunBuilder::new(identity.id_kind);
-    let mut filter = IdFilter::for_ids(summary.count());
+    let mut filter = Filter::in_memory(FilterBlocks::for_ids(summary.count()));
     for (id, row) in ids {
         builder.push(IdRef::from(id), *row);
         filter.insert(IdRef::from(id));
@@ -194,7 +197,8 @@ pub(crate) fn seal(
     let run = builder.finish();
     let id_page_count = page_count(run.pages.len());
     let (fences, filter) = (Some(run.fences), Some(filter));
-    let pages = TailPages { id_pages: run.pages, id_page_count, fences, filter, checksums };
+    let id_pages = run.pages;
+    let pages = TailPages { id_piece: None, id_pages, id_page_count, fences, filter, checksums };
     seal_tail(identity, outline, pages)
 }
 
@@ -217,12 +221,13 @@ pub(crate) struct Outline {
 /// The pages behind the rows.
 #[derive(Debug)]
 pub(crate) struct TailPages {
-    /// Those of the id run that are not in the file yet: the last ones.
+    /// Those of the id run that are not in the file yet: first these, then the last ones.
+    pub(crate) id_piece: Option<Piece>,
     pub(crate) id_pages: Vec<u8>,
     /// All id pages.
     pub(crate) id_page_count: u32,
     pub(crate) fences: Option<FenceIndex>,
-    pub(crate) filter: Option<IdFilter>,
+    pub(crate) filter: Option<Filter>,
     /// Of all pages that are in the file: rows, then ids.
     pub(crate) checksums: Vec<u64>,
 }
@@ -230,7 +235,14 @@ pub(crate) struct TailPages {
 impl TailPages {
     /// Of a segment that needs no id pages.
     pub(crate) fn of_dense(checksums: Vec<u64>) -> Self {
-        Self { id_pages: Vec::new(), id_page_count: 0, fences: None, filter: None, checksums }
+        Self {
+            id_piece: None,
+            id_pages: Vec::new(),
+            id_page_count: 0,
+            fences: None,
+            filter: None,
+            checksums,
+        }
     }
 }
 
@@ -243,9 +255,11 @@ pub(crate) fn seal_tail(
     outline: Outline,
     pages: TailPages,
 ) -> Result<Tail, Error> {
-    let TailPages { id_pages, id_page_count, fences, filter, mut checksums } = pages;
+    let TailPages { id_piece, id_pages, id_page_count, fences, filter, mut checksums } = pages;
+    let first_ids = id_piece.as_ref().map_or(&[][..], Piece::pages);
+    let id_bytes = first_ids.len() + id_pages.len();
     let fence_pages = fences.as_ref().map_or_else(Vec::new, FenceIndex::encode);
-    let filter_bytes = filter.as_ref().map_or(0, IdFilter::encoded_bytes);
+    let filter_bytes = filter.as_ref().map_or(0, Filter::encoded_bytes);
     let footer = SegmentFooter::with_filter(
         summary(identity, &outline),
         &identity.layout,
@@ -256,14 +270,15 @@ pub(crate) fn seal_tail(
     let rows_end = footer
         .section(SectionKind::VectorPages)
         .map_or(BLOCK_BYTES as u64, |section| section.offset + section.bytes);
-    let written = id_page_count - page_count(id_pages.len());
+    let written = id_page_count - page_count(id_bytes);
     let tail_offset = rows_end + u64::from(written) * BLOCK_BYTES as u64;
     let len = footer.file_bytes().checked_sub(tail_offset).map(usize::try_from);
     let mut bytes = aligned(len.and_then(Result::ok).expect("the tail ends the file"))?;
-    let (index, rest) = bytes.split_at_mut(id_pages.len() + fence_pages.len() + filter_bytes);
-    let (ids, filters) = index.split_at_mut(id_pages.len());
+    let (index, rest) = bytes.split_at_mut(id_bytes + fence_pages.len() + filter_bytes);
+    let (ids, filters) = index.split_at_mut(id_bytes);
     let (fence_part, filter_part) = filters.split_at_mut(fence_pages.len());
-    ids.copy_from_slice(&id_pages);
+    ids[..first_ids.len()].copy_from_slice(first_ids);
+    ids[first_ids.len()..].copy_from_slice(&id_pages);
     fence_part.copy_from_slice(&fence_pages);
     filter.iter().for_each(|filter| filter.encode_into(filter_part));
     let mut place = tail_offset;

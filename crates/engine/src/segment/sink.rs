@@ -187,6 +187,11 @@ impl SegmentSink {
         self.id
     }
 
+    /// Where what is about to be written is counted.
+    pub(crate) fn work(&self) -> &Arc<WorkMemory> {
+        &self.work
+    }
+
     /// The file, created on first use and opened again when it was parked. Ids are never used
     /// twice: a file that exists was made by an earlier call whose future was dropped.
     /// The caller holds no file.

@@ -434,3 +434,35 @@ fn background_writes_wait_while_readers_load_pages() {
         });
     });
 }
+
+/// Id pages are written in pieces while they are made: here some pieces, and a part of one.
+#[test]
+fn the_ids_of_large_segments_are_all_found() {
+    const EACH: u64 = 40_000; // 480 KiB of id pages: pieces have 256 KiB
+    let config = Config::new().memory_limit(64 << 20).memtable_bytes(8 << 20);
+    let (directory, store) = new_store(config.clone());
+    let database = store.create_database("a", DatabaseOptions::new(3)).unwrap();
+    let id = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let value = |number: u64| f32::from(u16::try_from(number % 60_013).unwrap());
+    for run in 0..2 {
+        let numbers = run * EACH..(run + 1) * EACH;
+        let ids: Vec<u64> = numbers.clone().map(id).collect();
+        let rows: Vec<f32> = numbers.flat_map(|number| [value(number); 3]).collect();
+        database.put_many(Ids::U64(&ids), &rows, Durability::Buffered).unwrap();
+        database.flush().unwrap();
+    }
+    let finds_all = |database: &Database| {
+        (0..2 * EACH).for_each(|number| {
+            let found = database.get(id(number)).unwrap().unwrap();
+            assert_eq!(found[..], [value(number); 3], "{number}");
+        });
+    };
+    finds_all(&database);
+    database.compact().unwrap();
+    assert_eq!(database.stats().unwrap().segments, 1);
+    finds_all(&database);
+    drop(database);
+    store.close().unwrap();
+    let store = Store::open(directory.path().join("store"), config).unwrap();
+    finds_all(&store.database("a").unwrap());
+}

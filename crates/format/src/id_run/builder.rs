@@ -13,7 +13,7 @@ use crate::ids::Row;
 #[expect(clippy::exhaustive_structs, reason = "the parts of a run, for the engine to place")]
 #[derive(Clone, Debug)]
 pub struct IdRun {
-    /// Id pages, 4096 bytes each, that were not taken by [`IdRunBuilder::take_pages`].
+    /// Id pages, 4096 bytes each, that were not taken by [`IdRunBuilder::drain_pages`].
     pub pages: Vec<u8>,
     /// The fences of all pages.
     pub fences: FenceIndex,
@@ -65,13 +65,12 @@ impl IdRunBuilder {
         self.tombstone_count += u32::from(row.is_tombstone());
     }
 
-    /// Takes the pages finished so far, 4096 bytes each, in order.
-    #[must_use]
-    pub fn take_pages(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.pages)
+    /// Takes the pages finished so far, 4096 bytes each, in order. Their memory stays for the next.
+    pub fn drain_pages(&mut self) -> std::vec::Drain<'_, u8> {
+        self.pages.drain(..)
     }
 
-    /// Bytes of finished pages that [`IdRunBuilder::take_pages`] would return.
+    /// Bytes of finished pages that [`IdRunBuilder::drain_pages`] would return.
     #[must_use]
     pub const fn finished_bytes(&self) -> usize {
         self.pages.len()

@@ -91,7 +91,7 @@ fn taking_pages_while_building_changes_nothing() {
                 builder.push(id.into(), *row);
                 if index % 7 == 0 {
                     assert_eq!(builder.finished_bytes() % 4096, 0);
-                    pages.extend(builder.take_pages());
+                    pages.extend(builder.drain_pages());
                 }
             }
             let rest = builder.finish();
