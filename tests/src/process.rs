@@ -41,6 +41,16 @@ pub fn resident_bytes() -> u64 {
     memory_bytes("VmRSS:")
 }
 
+/// Of [`resident_bytes`], what is no page of a file: heaps, stacks and mapped memory, but not the
+/// program, of which more comes in as more of it runs.
+///
+/// # Panics
+/// When `/proc` is not there.
+#[must_use]
+pub fn anonymous_bytes() -> u64 {
+    memory_bytes("RssAnon:")
+}
+
 /// The most resident memory that this process ever had, in bytes.
 ///
 /// # Panics
