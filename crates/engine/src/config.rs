@@ -56,6 +56,9 @@ const ROW_TABLE_SHARE: u64 = 32;
 const WORK_SHARE: u64 = 16;
 /// Part of the memory limit that all scans together may read ahead.
 const AHEAD_SHARE: u64 = 32;
+/// A huge page, whose windows bring more than as many buffers, from this limit on.
+const AHEAD_BYTES_MIN: u64 = 2 << 20;
+const AHEAD_MEMORY_MIN: u64 = 32 << 20;
 const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
 const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 /// Largest default for one memtable: beyond it a flush gains no more bandwidth.
@@ -289,7 +292,11 @@ impl Config {
 
     /// Bytes that all scans together may read ahead; charged to the share of the memtables as well.
     pub(crate) fn ahead_limit(&self) -> u64 {
-        (self.memory_limit / AHEAD_SHARE).max(PIECE_BYTES as u64)
+        let least = match AHEAD_MEMORY_MIN <= self.memory_limit {
+            true => AHEAD_BYTES_MIN,
+            false => PIECE_BYTES as u64,
+        };
+        (self.memory_limit / AHEAD_SHARE).max(least)
     }
 
     /// Bytes of the memtables' share that are kept free for flushes and compactions.

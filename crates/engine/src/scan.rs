@@ -23,6 +23,8 @@ use crate::{
 
 /// Pieces that are read ahead at most.
 const AHEAD_MAX: usize = 6;
+/// Pieces that are read ahead by a scan that may read many: all but its first.
+const MANY: usize = 2;
 /// Id pages that are read in one submission.
 const ID_PAGES_AT_ONCE: u32 = 32;
 
@@ -131,7 +133,9 @@ impl Scan {
             let count = piece::len(&self.sources, &self.located);
             let entries = &self.located.make_contiguous()[..count];
             let pages = pages_of(&self.sources, entries);
-            let bulks = start_bulks(context, &self.sources, &pages, &mut self.spares).await?;
+            let (sources, spares) = (&self.sources, &mut self.spares);
+            let many = MANY <= self.ahead_max;
+            let bulks = start_bulks(context, sources, &pages, spares, many).await?;
             let entries = self.located.drain(..count).collect();
             self.ahead.push_back(Piece::new(entries, pages, bulks));
         }

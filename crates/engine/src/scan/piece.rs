@@ -99,18 +99,19 @@ pub(super) fn pages_of(sources: &[Source], entries: &[Located]) -> Vec<(usize, u
     pages
 }
 
-/// Starts the reads of the stretches that these pages make.
+/// Starts the reads of the stretches that these pages make; `many` is whether more are to come.
 pub(super) async fn start_bulks(
     context: &ReadContext,
     sources: &[Source],
     pages: &[(usize, u32)],
     spares: &mut Spares,
+    many: bool,
 ) -> Result<Vec<Bulk>, Error> {
     let mut bulks = Vec::new();
     for (source, pages) in stretches(sources, pages) {
         let segment = sources[source].segment().expect("only segments have pages");
         let spare = spares.0.pop();
-        let read = segment.start_bulk_read(context, pages.clone(), spare).await?;
+        let read = segment.start_bulk_read(context, pages.clone(), spare, many).await?;
         bulks.extend(read.map(|read| Bulk { source, pages, state: State::Reading(read) }));
     }
     Ok(bulks)
@@ -129,7 +130,7 @@ impl Piece {
         sources: &[Source],
     ) -> Result<Vec<VectorRef>, Error> {
         for bulk in &mut self.bulks {
-            bulk.finish().await;
+            bulk.finish(sources).await;
         }
         if self.pages.iter().all(|page| self.has(*page)) {
             return Ok(Vec::new());
@@ -224,10 +225,11 @@ impl Ready {
 }
 
 impl Bulk {
-    async fn finish(&mut self) {
-        if let State::Reading(read) = &self.state {
+    async fn finish(&mut self, sources: &[Source]) {
+        if let State::Reading(read) = &mut self.state {
+            let segment = sources[self.source].segment().expect("only segments have pages");
             // An error is told by the reads of its pages.
-            self.state = read.pages().await.map_or(State::Failed, State::Read);
+            self.state = read.pages(segment).await.map_or(State::Failed, State::Read);
         }
     }
 }

@@ -1,81 +1,39 @@
 //! Bulk reads: consecutive vector pages in one transfer, past the cache, ahead of a scan.
 //!
 //! A device moves 256 KiB in little more time than one page, so a scan that needs most pages of a
-//! stretch reads the whole of it. The pages are verified on the I/O thread, all or none: whoever
-//! meets a failure reads page by page instead, and learns there which page it is.
+//! stretch reads the whole of it. The pages are verified by the scan when it comes to them, all or
+//! none: whoever meets a failure reads page by page instead, and learns there which page it is. On
+//! the I/O thread that would keep the device waiting for its next transfer.
 //!
-//! Guarantees: what scans read ahead stays within its share of the memory limit, over all scans
-//! ([`AheadRoom`]), and is counted in the work memory; no byte is given out that does not match
-//! its checksum; nothing is evicted: pages go into memory that held none so far.
+//! Guarantees: what scans read ahead stays within its share of the memory limit (`ahead`); no byte
+//! is given out that does not match its checksum; nothing is evicted: pages go into memory that
+//! held none so far.
 //! Cancel safety: a read that nobody waits for any more ends by itself and gives its memory back.
 //! Tested through scans, in `tests/it/scans.rs`.
 
 use std::{
+    mem::take,
     ops::Range,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use event_listener::Event;
 use nephrite_format::Row;
-use nephrite_io::{Completed, IoBuffer, Operation, Request, memory::AlignedBuf};
+use nephrite_io::{Completed, Operation, Request, memory::AlignedBuf};
 
 use super::{
-    pages::{Kind, verify_all},
+    ahead::AheadMemory,
+    pages::{Check, Kind, verify_all},
     reader::{ReadContext, Segment},
     traffic::PIECE_BYTES,
-    work_memory::{Held, WorkMemory},
 };
-use crate::{error::Error, log_file::aligned};
-
-/// What all scans together may read ahead.
-#[derive(Debug)]
-pub(crate) struct AheadRoom {
-    work: Arc<WorkMemory>,
-    most: u64,
-    taken: AtomicU64,
-}
-
-/// Some of it, counted until it is dropped.
-#[derive(Debug)]
-struct Ahead {
-    room: Arc<AheadRoom>,
-    bytes: u64,
-    _held: Held,
-}
-
-impl AheadRoom {
-    pub(crate) fn new(work: &Arc<WorkMemory>, most: u64) -> Self {
-        Self { work: Arc::clone(work), most, taken: AtomicU64::new(0) }
-    }
-
-    /// Whether there is room for another bulk read: a hint.
-    pub(crate) fn is_there(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) + PIECE_BYTES as u64 <= self.most // as in `try_take`
-    }
-
-    fn try_take(self: &Arc<Self>, bytes: u64) -> Option<Ahead> {
-        let more = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
-        // Relaxed: a gauge that guards no memory.
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Ahead { room: Arc::clone(self), bytes, _held: self.work.hold(bytes) })
-    }
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed); // as in `try_take`
-    }
-}
+use crate::error::Error;
 
 /// Verified pages of one segment.
 #[derive(Debug)]
 pub(crate) struct BulkPages {
     first: u32,
-    buffer: IoBuffer,
-    _ahead: Ahead,
+    memory: AheadMemory,
 }
 
 impl BulkPages {
@@ -90,11 +48,11 @@ impl BulkPages {
     /// All of them.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.buffer.as_slice()
+        self.memory.bytes()
     }
 
     fn pages(&self, segment: &Segment) -> std::slice::ChunksExact<'_, u8> {
-        self.buffer.as_slice().chunks_exact(segment.page_bytes(Kind::Vector))
+        self.bytes().chunks_exact(segment.page_bytes(Kind::Vector))
     }
 
     /// Puts the pages into the cache as far as it has memory that was never used.
@@ -110,42 +68,40 @@ impl BulkPages {
         }
     }
 
-    /// The buffer, for the next read.
+    /// The buffer, for the next read; none when it goes back to where it is kept for all scans.
     pub(crate) fn into_buffer(self) -> Option<AlignedBuf> {
-        match self.buffer {
-            IoBuffer::Owned(buffer) => Some(buffer),
-            _ => None,
-        }
+        self.memory.into_buffer()
     }
 }
 
 /// A bulk read in flight, or its outcome.
 #[derive(Debug)]
-pub(crate) struct BulkRead(Arc<Delivery>);
+pub(crate) struct BulkRead {
+    delivery: Arc<Delivery>,
+    first: u32,
+    checks: Vec<Check>,
+}
 
 #[derive(Debug, Default)]
 struct Delivery {
-    outcome: Mutex<Option<Result<BulkPages, Error>>>,
+    outcome: Mutex<Option<Result<AheadMemory, Error>>>,
     ready: Event,
 }
 
 impl Delivery {
-    fn take(&self) -> Option<Result<BulkPages, Error>> {
+    fn take(&self) -> Option<Result<AheadMemory, Error>> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn set(&self, outcome: Result<BulkPages, Error>) {
+    fn set(&self, outcome: Result<AheadMemory, Error>) {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         self.ready.notify(usize::MAX);
     }
-}
 
-impl BulkRead {
-    /// The pages. Called once more after it has answered, it waits for ever.
-    pub(crate) async fn pages(&self) -> Result<BulkPages, Error> {
+    async fn wait(&self) -> Result<AheadMemory, Error> {
         loop {
-            let listener = self.0.ready.listen();
-            if let Some(outcome) = self.0.take() {
+            let listener = self.ready.listen();
+            if let Some(outcome) = self.take() {
                 return outcome;
             }
             listener.await;
@@ -153,38 +109,46 @@ impl BulkRead {
     }
 }
 
+impl BulkRead {
+    /// The pages, once they are there and verified. Called once more after it has answered, it
+    /// waits for ever.
+    pub(crate) async fn pages(&mut self, segment: &Segment) -> Result<BulkPages, Error> {
+        let memory = self.delivery.wait().await?;
+        let place = segment.identity.page(segment.offset(Kind::Vector, self.first));
+        let (page_bytes, checks) = (segment.page_bytes(Kind::Vector), take(&mut self.checks));
+        verify_all(memory.bytes(), page_bytes, place, checks, self.first, &segment.name)?;
+        Ok(BulkPages { first: self.first, memory })
+    }
+}
+
 impl Segment {
-    /// Starts a read of consecutive vector pages; `spare` is used if it is of the right size. The
-    /// caller holds no file. `None` when scans have read ahead as much as they may.
+    /// Starts a read of consecutive vector pages; `spare` is used if it is of the right size, and
+    /// huge pages if `many` more are to come. The caller holds no file. `None` when scans have read
+    /// ahead as much as they may.
     pub(crate) async fn start_bulk_read(
         &self,
         context: &ReadContext,
         pages: Range<u32>,
         spare: Option<AlignedBuf>,
+        many: bool,
     ) -> Result<Option<BulkRead>, Error> {
         let page_bytes = self.page_bytes(Kind::Vector);
         let bytes = pages.len() * page_bytes;
-        let Some(ahead) = context.ahead.try_take(bytes as u64) else { return Ok(None) };
+        let Some(mut memory) = context.ahead.take(bytes, spare, many)? else { return Ok(None) };
         let checks = self.checks(context, Kind::Vector, pages.clone()).await?;
-        let buffer = match spare.filter(|spare| spare.len() == bytes) {
-            Some(buffer) => buffer,
-            None => aligned(bytes)?,
-        };
         let file = context.files.get(self.meta.file).await?;
         let offset = self.offset(Kind::Vector, pages.start);
         let delivery = Arc::new(Delivery::default());
         let told = Arc::clone(&delivery);
-        let (place, name) = (self.identity.page(offset), Arc::clone(&self.name));
         let loading = context.traffic.load();
+        let buffer = memory.lend();
         let on_complete = Box::new(move |done: Completed| {
             drop(loading);
-            let all_match =
-                |bytes: &[u8]| verify_all(bytes, page_bytes, place, checks, pages.start, &name);
-            told.set(outcome(done, pages.start, ahead, all_match));
+            told.set(outcome(done, memory));
         });
-        let operation = Operation::Read { offset, buffer: IoBuffer::Owned(buffer) };
-        context.disk.submit(vec![Request { file, operation, on_complete }]);
-        Ok(Some(BulkRead(delivery)))
+        let operation = Operation::Read { offset, buffer };
+        context.disk.submit_one(Request { file, operation, on_complete });
+        Ok(Some(BulkRead { delivery, first: pages.start, checks }))
     }
 
     /// Whether a vector page is in the cache: a hint.
@@ -199,15 +163,10 @@ impl Segment {
     }
 }
 
-fn outcome(
-    done: Completed,
-    first: u32,
-    ahead: Ahead,
-    verify: impl FnOnce(&[u8]) -> Result<(), Error>,
-) -> Result<BulkPages, Error> {
-    done.result?;
+fn outcome(done: Completed, mut memory: AheadMemory) -> Result<AheadMemory, Error> {
     // The ring keeps buffers of operations that a shutdown overtook.
-    let buffer = done.buffer.ok_or(Error::Closed)?;
-    verify(buffer.as_slice())?;
-    Ok(BulkPages { first, buffer, _ahead: ahead })
+    let is_back = done.buffer.map(|buffer| memory.put_back(buffer));
+    done.result?;
+    is_back.ok_or(Error::Closed)?;
+    Ok(memory)
 }

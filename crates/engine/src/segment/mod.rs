@@ -17,8 +17,10 @@
 //! | `pages` | from page numbers to pinned, verified pages |
 //! | `prefetch` | many pages at once |
 //! | `bulk` | consecutive pages in one transfer, ahead of a scan |
+//! | `ahead` | the memory of those |
 //! | `bypass` | reads past the cache, when no frame can be had |
 
+mod ahead;
 mod bulk;
 mod bypass;
 mod filter_memory;
@@ -39,7 +41,8 @@ mod vectors;
 pub(crate) mod work_memory;
 
 pub(crate) use self::{
-    bulk::{AheadRoom, BulkPages, BulkRead},
+    ahead::AheadRoom,
+    bulk::{BulkPages, BulkRead},
     garbage::Garbage,
     live_rows::LiveRows,
     memory_index::MetadataMemory,

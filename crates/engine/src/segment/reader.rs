@@ -20,7 +20,7 @@ use nephrite_io::{Disk, FileHandle, IoBuffer};
 use nephrite_pager::{CachedFile, Pager, RowTable};
 
 use super::{
-    bulk::AheadRoom,
+    ahead::AheadRoom,
     garbage::Garbage,
     live_rows::LiveRows,
     memory_index::{IndexPlace, MemoryIndex, MetadataMemory},

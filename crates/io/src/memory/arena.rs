@@ -77,7 +77,7 @@ impl Arena {
     /// From this call until the region is dropped, the caller forms no other region over any of
     /// these bytes and holds no slice from [`Arena::bytes`] over them.
     pub unsafe fn region(self: &Arc<Self>, offset: usize, len: usize) -> Region {
-        Region { start: self.window(offset, len), len, arena: Arc::clone(self) }
+        Region { start: self.window(offset, len), len, whole: len, arena: Arc::clone(self) }
     }
 
     /// Borrows the window `offset..offset + len` for reading.
@@ -124,7 +124,9 @@ impl fmt::Debug for Arena {
 /// An exclusive window of an [`Arena`], which it keeps alive.
 pub struct Region {
     start: NonNull<u8>,
+    /// How much of it is shown.
     len: usize,
+    whole: usize,
     arena: Arc<Arena>,
 }
 
@@ -138,6 +140,16 @@ impl Region {
     /// The arena this is a window of.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
+    }
+
+    /// Shows the first `len` bytes of the window only, or more of it again.
+    ///
+    /// # Panics
+    ///
+    /// When the window is not so long.
+    pub fn show(&mut self, len: usize) {
+        assert!(len <= self.whole, "{len} bytes of a window of {}", self.whole);
+        self.len = len;
     }
 
     /// Where in the arena the window starts, in bytes.
@@ -206,6 +218,23 @@ mod tests {
         assert!(regions[0].iter().all(|byte| *byte == 1));
         assert!(regions[2].iter().all(|byte| *byte == 3));
         assert!(Arena::lent_out(4096, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_region_shows_as_much_as_it_is_told_to() {
+        let mut region = Arena::lent_out(4096, 1).unwrap().remove(0);
+        region[4095] = 7;
+
+        region.show(512);
+        assert_eq!(region.len(), 512);
+        region.show(4096);
+        assert_eq!((region.len(), region[4095]), (4096, 7));
+    }
+
+    #[test]
+    #[should_panic(expected = "4097 bytes of a window of 4096")]
+    fn a_region_shows_no_more_than_it_has() {
+        Arena::lent_out(4096, 2).unwrap()[0].show(4097);
     }
 
     #[test]

@@ -1,0 +1,228 @@
+//! Memory of what scans read ahead: how much all of them may have, and what it is made of.
+//!
+//! A device is told of each page of a transfer, and a virtual one may take longer for that than for
+//! the bytes. So scans that go on share huge pages, each cut into windows of one transfer
+//! ([`PIECE_BYTES`]), where the limit has room for such a page; a scan that has just begun, and one
+//! that finds no window, has a buffer for each transfer.
+//!
+//! Guarantees: the sum stays within a share of the memory limit and is counted in the work memory,
+//! from before memory is asked for until after it is given back; huge pages go back to the system
+//! once no window is in use. Lock rule: the windows' mutex is a leaf; nothing is freed under it.
+//! Tested through scans, in `tests/it/scans.rs`.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use nephrite_io::{
+    IoBuffer,
+    memory::{AlignedBuf, Arena, HUGE_PAGE_BYTES, Region},
+};
+
+use super::{
+    traffic::PIECE_BYTES,
+    work_memory::{Held, WorkMemory},
+};
+use crate::{error::Error, log_file::aligned};
+
+/// Windows of a huge page.
+const WINDOWS: usize = HUGE_PAGE_BYTES / PIECE_BYTES;
+
+/// What all scans together may read ahead.
+#[derive(Debug)]
+pub(crate) struct AheadRoom {
+    work: Arc<WorkMemory>,
+    most: u64,
+    taken: AtomicU64,
+    windows: Mutex<Windows>,
+}
+
+/// Windows of huge pages. Fields are dropped in their order: memory goes before it counts no more.
+#[derive(Debug, Default)]
+struct Windows {
+    free: Vec<Region>,
+    /// One for each huge page.
+    pages: Vec<Taken>,
+}
+
+/// Bytes that are counted until this is dropped.
+#[derive(Debug)]
+struct Taken {
+    room: Arc<AheadRoom>,
+    bytes: u64,
+    _held: Held,
+}
+
+impl AheadRoom {
+    pub(crate) fn new(work: &Arc<WorkMemory>, most: u64) -> Self {
+        let (taken, windows) = (AtomicU64::new(0), Mutex::default());
+        Self { work: Arc::clone(work), most, taken, windows }
+    }
+
+    /// Whether there is room for another bulk read: a hint.
+    pub(crate) fn is_there(&self) -> bool {
+        let taken = self.taken.load(Ordering::Relaxed); // as in `try_take`
+        taken + PIECE_BYTES as u64 <= self.most || !self.lock().free.is_empty()
+    }
+
+    /// Memory for one read; a window if there are `many` to come. `None` without room.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        bytes: usize,
+        spare: Option<AlignedBuf>,
+        many: bool,
+    ) -> Result<Option<AheadMemory>, Error> {
+        let room = Arc::clone(self);
+        if many && let Some(window) = self.window(bytes) {
+            let buffer = Some(IoBuffer::Region(window));
+            return Ok(Some(AheadMemory { buffer, room, _taken: None }));
+        }
+        let Some(taken) = self.try_take(bytes as u64) else { return Ok(None) };
+        let buffer = match spare.filter(|spare| spare.len() == bytes) {
+            Some(buffer) => buffer,
+            None => aligned(bytes)?,
+        };
+        Ok(Some(AheadMemory { buffer: Some(buffer.into()), room, _taken: Some(taken) }))
+    }
+
+    fn window(self: &Arc<Self>, bytes: usize) -> Option<Region> {
+        if PIECE_BYTES < bytes {
+            return None;
+        }
+        let mut windows = self.lock();
+        if windows.free.is_empty() {
+            let taken = self.try_take(HUGE_PAGE_BYTES as u64)?;
+            // Without the memory a buffer may still be had.
+            windows.free = Arena::lent_out(PIECE_BYTES, WINDOWS).ok()?;
+            windows.pages.push(taken);
+        }
+        let mut window = windows.free.pop()?;
+        window.show(bytes);
+        Some(window)
+    }
+
+    fn give_back(&self, window: Region) {
+        let mut windows = self.lock();
+        windows.free.push(window);
+        let all_free = windows.free.len() == WINDOWS * windows.pages.len();
+        let unused = all_free.then(|| std::mem::take(&mut *windows));
+        drop(windows);
+        drop(unused);
+    }
+
+    fn try_take(self: &Arc<Self>, bytes: u64) -> Option<Taken> {
+        let more = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
+        // Relaxed: a gauge that guards no memory.
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Taken { room: Arc::clone(self), bytes, _held: self.work.hold(bytes) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed); // as in `try_take`
+    }
+}
+
+/// Memory of one read.
+#[derive(Debug)]
+pub(super) struct AheadMemory {
+    /// None while the disk has it.
+    buffer: Option<IoBuffer>,
+    room: Arc<AheadRoom>,
+    /// None for a window, whose page is counted. Dropped after the buffer.
+    _taken: Option<Taken>,
+}
+
+impl AheadMemory {
+    /// The bytes; none while the disk has the memory.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], IoBuffer::as_slice)
+    }
+
+    /// The buffer, for the disk.
+    pub(super) fn lend(&mut self) -> IoBuffer {
+        self.buffer.take().expect("memory is lent once")
+    }
+
+    pub(super) fn put_back(&mut self, buffer: IoBuffer) {
+        self.buffer = Some(buffer);
+    }
+
+    /// The buffer of a read, for another one; none for a window.
+    pub(super) fn into_buffer(mut self) -> Option<AlignedBuf> {
+        let buffer = self.buffer.take_if(|buffer| matches!(buffer, IoBuffer::Owned(_)))?;
+        buffer.into_aligned()
+    }
+}
+
+impl Drop for AheadMemory {
+    fn drop(&mut self) {
+        if let Some(IoBuffer::Region(window)) = self.buffer.take() {
+            self.room.give_back(window);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(most: usize) -> (Arc<WorkMemory>, Arc<AheadRoom>) {
+        let work = Arc::default();
+        let room = Arc::new(AheadRoom::new(&work, most as u64));
+        (work, room)
+    }
+
+    fn take(room: &Arc<AheadRoom>, many: bool) -> Option<AheadMemory> {
+        room.take(PIECE_BYTES, None, many).unwrap()
+    }
+
+    #[test]
+    fn windows_share_a_huge_page_that_goes_back_with_the_last_of_them() {
+        let (work, room) = room(HUGE_PAGE_BYTES);
+
+        let windows: Vec<_> = std::iter::from_fn(|| take(&room, true)).collect();
+
+        assert_eq!(windows.len(), WINDOWS);
+        assert_eq!(work.bytes(), HUGE_PAGE_BYTES as u64);
+        assert!(!room.is_there());
+        let mut windows = windows.into_iter();
+        drop(windows.next());
+        assert!(room.is_there() && take(&room, true).is_some());
+        drop(windows);
+        assert_eq!(work.bytes(), 0);
+    }
+
+    #[test]
+    fn without_room_for_a_huge_page_each_read_has_a_buffer() {
+        let (work, room) = room(HUGE_PAGE_BYTES - 1);
+
+        let buffers: Vec<_> = std::iter::from_fn(|| take(&room, true)).collect();
+
+        assert_eq!(buffers.len(), WINDOWS - 1);
+        assert_eq!(work.bytes(), ((WINDOWS - 1) * PIECE_BYTES) as u64);
+        assert!(buffers.into_iter().all(|memory| memory.into_buffer().is_some()));
+        assert_eq!(work.bytes(), 0);
+    }
+
+    #[test]
+    fn a_window_shows_what_is_read_into_it() {
+        let (_work, room) = room(HUGE_PAGE_BYTES);
+        let mut memory = room.take(8192, None, true).unwrap().unwrap();
+
+        let buffer = memory.lend();
+        assert!(memory.bytes().is_empty());
+        memory.put_back(buffer);
+
+        assert_eq!(memory.bytes().len(), 8192);
+        assert!(memory.into_buffer().is_none());
+        assert!(take(&room, false).is_some(), "all of it was given back");
+    }
+}
