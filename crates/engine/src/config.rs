@@ -56,8 +56,9 @@ const ROW_TABLE_SHARE: u64 = 32;
 const WORK_SHARE: u64 = 16;
 /// Part of the memory limit that all scans together may read ahead.
 const AHEAD_SHARE: u64 = 32;
-/// A huge page, whose windows bring more than as many buffers, from this limit on.
+/// They may read this much at least, a huge page: its windows bring more than as many buffers.
 const AHEAD_BYTES_MIN: u64 = 2 << 20;
+/// From this memory limit on.
 const AHEAD_MEMORY_MIN: u64 = 32 << 20;
 const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
 const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
@@ -202,8 +203,8 @@ impl Config {
 
     /// Share of garbage (deleted and overwritten vectors) in the segments of a database, in
     /// percent, from which it is compacted in the background. Default [`GARBAGE_PERCENT`], from 1
-    /// to 90. Less garbage takes more writing. From three percent more on flushes, and so in the
-    /// end writers, wait for compactions.
+    /// to 90. Less garbage takes more writing. From three percentage points more on flushes of
+    /// full memtables, and so in the end writers, wait for compactions.
     #[must_use]
     pub fn garbage_percent(mut self, percent: u32) -> Self {
         self.garbage_percent = percent;
@@ -212,8 +213,8 @@ impl Config {
 
     /// Bytes that compactions in the background may read and write per second; `None` lets them
     /// go as fast as they can. Default [`COMPACTION_BYTES_PER_SECOND`], at least
-    /// [`COMPACTION_BYTES_PER_SECOND_MIN`]. Where garbage has grown to three percent
-    /// more than [`Self::garbage_percent`], or many segments meet, there is no limit.
+    /// [`COMPACTION_BYTES_PER_SECOND_MIN`]. Where garbage has grown three percentage
+    /// points beyond [`Self::garbage_percent`], or many segments meet, there is no limit.
     #[must_use]
     pub fn compaction_bytes_per_second(mut self, bytes: Option<u64>) -> Self {
         self.compaction_bytes_per_second = bytes;

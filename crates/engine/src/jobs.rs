@@ -126,7 +126,7 @@ impl JobQueue {
         if closes {
             self.taken.notify(usize::MAX); // who waits for room learns that the queue is closed
         }
-        self.added.notify(1);
+        self.added.notify(usize::MAX); // the task may listen twice: see `wait_for_compactions`
         Ok(None)
     }
 

@@ -18,6 +18,7 @@ use crate::{
     config::WAL_SEGMENTS_LIVE_MAX,
     core::{Core, DatabaseCore, Entry},
     error::Error,
+    flush::Cause,
     jobs::{Job, Reply},
     planted::planted,
     together::either,
@@ -52,7 +53,8 @@ impl Core {
             if !interval.is_zero() && next_look <= now {
                 next_look = now.saturating_add(tick);
                 // The failure is kept for writers to see; the next look tries again.
-                let _ = self.flush_databases(&self.due_databases(now.saturating_add(tick))).await;
+                let due = self.due_databases(now.saturating_add(tick));
+                let _ = self.flush_databases(&due, Cause::Asked).await;
                 continue;
             }
             if self.flush_what_is_pressing().await {
@@ -83,7 +85,7 @@ impl Core {
             Job::Create { meta, reply } => self.create_databases(meta, reply).await,
             Job::Drop { name, reply } => reply.set(self.drop_database(&name).await),
             Job::Flush { database, reply } => {
-                reply.set(self.flush_databases(&[database]).await);
+                reply.set(self.flush_databases(&[database], Cause::Asked).await);
             }
             Job::FlushAll { reply } => reply.set(self.flush_all().await),
             Job::Close => {
@@ -140,7 +142,7 @@ impl Core {
     pub(crate) async fn flush_all(&self) -> Result<(), Error> {
         let mut databases = self.open_databases();
         databases.retain(|database| database.version.load().is_dirty());
-        self.flush_databases(&databases).await
+        self.flush_databases(&databases, Cause::Asked).await
     }
 
     /// Flushes frozen memtables, and more when memory or log run full. `true` when something was
@@ -150,7 +152,8 @@ impl Core {
         databases.retain(|database| database.version.load().is_dirty());
         let is_frozen = |database: &&Arc<DatabaseCore>| !database.version.load().frozen.is_empty();
         let frozen: Vec<_> = databases.iter().filter(is_frozen).cloned().collect();
-        let mut flushed = !frozen.is_empty() && self.flush_frozen(&frozen).await.is_ok();
+        let mut flushed =
+            !frozen.is_empty() && self.flush_frozen(&frozen, Cause::Pressing).await.is_ok();
         if WAL_SEGMENTS_LIVE_MAX <= self.wal.closed_segments() {
             flushed |= self.flush_log_holders(&databases).await;
         }
@@ -169,7 +172,7 @@ impl Core {
         };
         let holders: Vec<_> = databases.iter().filter(holds).cloned().collect();
         if !holders.is_empty() {
-            return self.flush_databases(&holders).await.is_ok();
+            return self.flush_databases(&holders, Cause::Pressing).await.is_ok();
         }
         // What held it back may have been dropped since.
         self.wal.start_without(&[]).segment > self.log_start().await
@@ -208,7 +211,7 @@ impl Core {
             gathered += bytes;
             largest.push(database);
         }
-        !largest.is_empty() && self.flush_databases(&largest).await.is_ok()
+        !largest.is_empty() && self.flush_databases(&largest, Cause::Pressing).await.is_ok()
     }
 
     /// Makes a database, and those that wait to be made behind it, with one change of the manifest.

@@ -76,6 +76,11 @@ impl Version {
         self.memtables().any(|memtable| !memtable.is_empty())
     }
 
+    /// [`Self::flushes`] once all that is frozen now has been flushed.
+    pub(crate) fn flushes_of_frozen(&self) -> u64 {
+        self.flushes + self.frozen.len() as u64
+    }
+
     /// `active` becomes the newest frozen memtable.
     pub(crate) fn frozen_with(&self, active: Arc<Memtable>) -> Self {
         let mut frozen = vec![Arc::clone(&self.active)];

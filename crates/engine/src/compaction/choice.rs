@@ -44,7 +44,7 @@ const WHOLE_BYTES: u64 = 16 << 20;
 /// Bytes of the entry of a tombstone, about.
 const TOMBSTONE_BYTES: u64 = 16;
 /// Garbage is urgent from so many percent above the allowed share on: flushes wait for it then.
-const URGENT_PERCENT: u64 = 3;
+const URGENT_POINTS: u64 = 3;
 /// Most rows of an output; a segment numbers them with 32 bits.
 const ROWS_MAX: u64 = 1 << 31;
 
@@ -149,19 +149,18 @@ fn choose_runs(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)>
 
 /// Whether a database suffers from what is put off.
 pub(super) fn presses(version: &Version, garbage_percent: u32) -> bool {
-    let runs = Run::all_of(&version.segments);
-    let (bytes, garbage) = sums(&runs);
-    RUNS_MAX < most_meeting(&runs)
-        || is_too_much(garbage, bytes, u64::from(garbage_percent) + URGENT_PERCENT)
+    RUNS_MAX < most_meeting(&Run::all_of(&version.segments)) || is_urgent(version, garbage_percent)
 }
 
-/// Whether flushes have to wait: lookups would visit far too many segments, or there is more
-/// garbage than the allowed share by far.
-pub(super) fn stalls(version: &Version, garbage_percent: u32) -> bool {
-    let runs = Run::all_of(&version.segments);
-    let (bytes, garbage) = sums(&runs);
-    RUNS_STALL <= most_meeting(&runs)
-        || is_too_much(garbage, bytes, u64::from(garbage_percent) + URGENT_PERCENT)
+/// Whether so many segments meet that every flush has to wait.
+pub(super) fn stalls(version: &Version) -> bool {
+    RUNS_STALL <= most_meeting(&Run::all_of(&version.segments))
+}
+
+/// Whether there is more garbage than the allowed share by far.
+pub(super) fn is_urgent(version: &Version, garbage_percent: u32) -> bool {
+    let (bytes, garbage) = sums(&Run::all_of(&version.segments));
+    is_too_much(garbage, bytes, u64::from(garbage_percent) + URGENT_POINTS)
 }
 
 fn of_garbage(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> {
@@ -170,7 +169,7 @@ fn of_garbage(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> 
         return None;
     }
     // Whoever writes does so faster than the budget lets us follow.
-    let urgent = is_too_much(garbage, bytes, percent + URGENT_PERCENT);
+    let urgent = is_too_much(garbage, bytes, percent + URGENT_POINTS);
     let reason = if urgent { Reason::Urgent } else { Reason::Due };
     let tombstones: u64 = runs.iter().map(|run| run.tombstones).sum();
     if bytes <= WHOLE_BYTES || garbage <= 2 * tombstones {

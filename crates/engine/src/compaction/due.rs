@@ -50,10 +50,13 @@ impl Core {
     /// Does one compaction that is asked for or due; `false` when there is none.
     pub(crate) async fn compact_once(&self) -> bool {
         if let Some(Wish { database, goal, reply }) = self.compactions.next_asked() {
-            reply.set(match goal {
+            self.compactions.set_serves(true);
+            let outcome = match goal {
                 Goal::Merge => self.compact_all(&database).await,
                 Goal::Room => self.make_room(&database).await,
-            });
+            };
+            self.compactions.set_serves(false);
+            reply.set(outcome);
             return true;
         }
         for database in self.open_databases() {

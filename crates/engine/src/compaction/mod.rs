@@ -55,9 +55,11 @@ use tracing::{Instrument, info_span};
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
+    flush::Cause,
     jobs::Reply,
     planted::planted,
     segment::{Segment, row_set::RowSet},
+    together::either,
     version::Version,
 };
 
@@ -79,6 +81,8 @@ pub(crate) struct Compactions {
     works: AtomicBool,
     /// Its last attempt failed: waiting for it makes no sense, whatever it tries next.
     fails: AtomicBool,
+    /// It does what a caller has asked for, which may take long.
+    serves: AtomicBool,
     pub(crate) refused: Refused,
     pub(crate) cold: Cold,
     /// Flushes that wait for it.
@@ -157,6 +161,12 @@ impl Compactions {
         self.progress.notify(usize::MAX);
     }
 
+    /// What a caller has asked for begins, or ends.
+    fn set_serves(&self, serves: bool) {
+        self.serves.store(serves, Ordering::Release);
+        self.progress.notify(usize::MAX);
+    }
+
     fn note(&self, succeeded: bool) {
         let counter = if succeeded { &self.done } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed); // a counter
@@ -168,6 +178,11 @@ impl Compactions {
     fn gets_on(&self) -> bool {
         // Acquire pairs with the stores above, which come before their notice.
         self.works.load(Ordering::Acquire) && !self.fails.load(Ordering::Acquire)
+    }
+
+    /// Whether it is at what is due, so that garbage becomes less soon.
+    fn cleans(&self) -> bool {
+        !self.serves.load(Ordering::Acquire) // pairs with `set_serves`
     }
 
     /// Whether a caller or a flush waits for the task: no time for a budget.
@@ -251,13 +266,22 @@ impl Core {
         }
     }
 
-    /// Keeps a flush from adding to far more runs than lookups should visit, or to far more garbage
-    /// than is allowed, until compactions have caught up. Not while they fail, and not in recovery,
-    /// which comes before them.
-    pub(crate) async fn wait_for_compactions(&self, database: &DatabaseCore) {
+    /// Keeps a flush from adding to far more runs than lookups should visit, and one that memory
+    /// asks for from adding to far more garbage than is allowed, until compactions have caught up.
+    /// Not while they fail, and not in recovery, which comes before them. Garbage keeps nobody
+    /// waiting while a job waits, or compactions are busy with what a caller has asked for.
+    pub(crate) async fn wait_for_compactions(&self, database: &DatabaseCore, cause: Cause) {
         loop {
             let progress = self.compactions.progress.listen();
-            let stalls = choice::stalls(&database.version.load(), self.config.garbage_percent);
+            let job = self.jobs.added.listen();
+            let version = database.version.load();
+            let garbage = || {
+                cause == Cause::Pressing
+                    && choice::is_urgent(&version, self.config.garbage_percent)
+                    && self.compactions.cleans()
+                    && self.jobs.len() == 0
+            };
+            let stalls = choice::stalls(&version) || garbage();
             let fails = || self.compactions.refused.concerns(database.id, self.runtime.now());
             if !stalls || !self.compactions.gets_on() || fails() {
                 return;
@@ -265,7 +289,8 @@ impl Core {
             let _stalled = Stalled::new(&self.compactions.stalled);
             self.counters.flush_stalls.fetch_add(1, Ordering::Relaxed); // a counter
             self.compaction_wanted.notify(usize::MAX);
-            progress.await;
+            drop(version);
+            either(progress, job).await;
         }
     }
 

@@ -18,7 +18,7 @@ mod effect;
 mod output;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Weak, atomic::Ordering},
 };
 
@@ -42,6 +42,15 @@ use crate::{
 /// Databases flushed with one change of the manifest.
 const FLUSH_TOGETHER: usize = 32;
 
+/// Why a flush runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A caller, the interval or the recovery asks for it.
+    Asked,
+    /// Memtables or log are full.
+    Pressing,
+}
+
 /// A memtable whose segment is on disk and not yet part of its database.
 struct Prepared<'a> {
     database: &'a Arc<DatabaseCore>,
@@ -59,6 +68,7 @@ impl Core {
     pub(crate) async fn flush_databases(
         &self,
         databases: &[Arc<DatabaseCore>],
+        cause: Cause,
     ) -> Result<(), Error> {
         for database in databases {
             let mut side = database.lock();
@@ -66,13 +76,26 @@ impl Core {
                 self.freeze(database, &mut side);
             }
         }
-        self.flush_frozen(databases).await
+        self.flush_frozen(databases, cause).await
     }
 
     /// Flushes what is frozen, of each database the oldest first, several databases at a time.
-    pub(crate) async fn flush_frozen(&self, databases: &[Arc<DatabaseCore>]) -> Result<(), Error> {
+    /// What is frozen meanwhile is left to the next call: else jobs would wait as long as others
+    /// write.
+    pub(crate) async fn flush_frozen(
+        &self,
+        databases: &[Arc<DatabaseCore>],
+        cause: Cause,
+    ) -> Result<(), Error> {
         let started = self.runtime.now();
         let mut outcome = Ok(());
+        // Versions in which nothing is left of what is frozen now.
+        let goals: HashMap<DatabaseId, u64> = databases
+            .iter()
+            .map(|database| (database.id, database.version.load().flushes_of_frozen()))
+            .collect();
+        let is_left =
+            |database: &DatabaseCore| database.version.load().flushes < goals[&database.id];
         let mut waiting: VecDeque<Arc<DatabaseCore>> = databases.iter().cloned().collect();
         loop {
             let group = self.next_group(&mut waiting);
@@ -80,7 +103,7 @@ impl Core {
                 break;
             }
             let round = info_span!("flush", databases = group.len());
-            let outcomes = self.flush_group(&group).instrument(round).await;
+            let outcomes = self.flush_group(&group, cause).instrument(round).await;
             let is_full = |flushed: &Result<bool, Error>| {
                 flushed.as_ref().is_err_and(|error| error.is_disk_full())
             };
@@ -91,8 +114,8 @@ impl Core {
                     continue;
                 }
                 self.note_flush(database, &flushed);
-                if flushed.is_ok() {
-                    waiting.push_back(Arc::clone(database)); // there may be a newer one
+                if flushed.is_ok() && is_left(database) {
+                    waiting.push_back(Arc::clone(database));
                 }
                 outcome = outcome.and(flushed.map(drop));
             }
@@ -143,8 +166,12 @@ impl Core {
 
     /// Flushes the oldest frozen memtable of each database: written at the same time, named by one
     /// change of the manifest.
-    async fn flush_group(&self, group: &[Arc<DatabaseCore>]) -> Vec<Result<bool, Error>> {
-        all(group.iter().map(|database| self.wait_for_compactions(database))).await;
+    async fn flush_group(
+        &self,
+        group: &[Arc<DatabaseCore>],
+        cause: Cause,
+    ) -> Vec<Result<bool, Error>> {
+        all(group.iter().map(|database| self.wait_for_compactions(database, cause))).await;
         // The compactions that were waited for may need it.
         let _alone = self.flushing.lock().await;
         let prepared = all(group.iter().map(|database| self.prepare(database))).await;

@@ -12,6 +12,7 @@ use tracing::{Instrument, info_span};
 use crate::{
     core::Core,
     error::Error,
+    flush::Cause,
     paths::parse_segment,
     recovery::{self, RecoveredLog},
     runtime::BoxFuture,
@@ -124,7 +125,7 @@ impl Core {
     /// being read: the records stay in the log and in memory.
     async fn flush_recovered(&self) -> Result<(), Error> {
         for database in self.open_databases() {
-            match self.flush_databases(&[database]).await {
+            match self.flush_databases(&[database], Cause::Asked).await {
                 Err(error) if error.is_disk_full() => return Ok(()),
                 Err(error) if recovery::is_damage(&error) => {}
                 flushed => flushed?,

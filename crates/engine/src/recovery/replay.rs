@@ -20,6 +20,7 @@ use super::{
 use crate::{
     core::{Core, DatabaseCore, Entry},
     error::Error,
+    flush::Cause,
     log_file,
     memtable::Version as RowVersion,
     paths::{manifest_name, wal_name},
@@ -122,7 +123,7 @@ impl Core {
         if self.memory.failure().is_some() {
             return Ok(());
         }
-        match self.flush_databases(&[Arc::clone(database)]).await {
+        match self.flush_databases(&[Arc::clone(database)], Cause::Asked).await {
             Err(error) if is_damage(&error) || error.is_disk_full() => Ok(()),
             flushed => flushed,
         }

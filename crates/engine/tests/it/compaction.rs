@@ -382,6 +382,31 @@ fn a_slow_compaction_does_not_keep_the_files_of_a_dropped_database() {
 /// What is known of the rows of segments follows them into those that replace them, and went on
 /// doing so for as long as a snapshot had the first.
 #[test]
+fn garbage_keeps_no_flush_waiting_that_a_caller_asks_for() {
+    let (_directory, store) = new_store(small());
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let ids: Vec<u64> = (0..20_000).collect();
+    for ids in ids.chunks(500) {
+        let rows: Vec<f32> = ids.iter().flat_map(|id| vector(*id, DIMENSION)).collect();
+        database.put_many(Ids::U64(ids), &rows, Durability::Buffered).unwrap();
+    }
+    database.flush().unwrap();
+    database.compact().unwrap();
+    let stalls_before = store.stats().flush_stalls;
+
+    for part in 0..9 {
+        let deleted = ids.iter().filter(|id| **id % 20 == part);
+        deleted.for_each(|id| assert!(database.delete(*id).unwrap()));
+        database.flush().unwrap();
+    }
+
+    let stats = store.stats();
+    assert_eq!(stats.flush_stalls, stalls_before, "{stats:#?}");
+    settle(&store, &database);
+    assert_eq!(database.count().unwrap(), 11_000);
+}
+
+#[test]
 fn an_old_snapshot_does_not_keep_what_was_known_of_later_segments() {
     let (_directory, store) = new_store(small().memtable_bytes(1 << 20));
     let database = store.create_database("a", DatabaseOptions::new(16)).unwrap();

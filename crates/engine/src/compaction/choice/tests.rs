@@ -92,7 +92,7 @@ impl Model {
 }
 
 #[test]
-fn updates_that_fall_anywhere_are_copied_two_or_three_times() {
+fn updates_that_fall_anywhere_are_copied_less_than_three_and_a_half_times() {
     let mut model = Model::loaded();
     assert_eq!(model.copied, 0, "a load of ascending ids is left as it is");
     model.update(2 * IDS);
