@@ -64,6 +64,7 @@ impl Plan {
     pub(super) fn work_bytes(&self, layout: &VectorLayout) -> u64 {
         let page_bytes = layout.page_bytes() as usize;
         let rows: u64 = self.inputs.iter().map(|input| u64::from(input.row_count())).sum();
+        // Two pieces being read, one copied, one gathered; two bits per row, lives and hidden.
         (self.merge_bytes + 4 * PIECE_BYTES.max(page_bytes)) as u64 + rows / 4
     }
 
@@ -247,7 +248,7 @@ async fn copy_rows(
         let copied = async {
             pace.pay(buffer.len() as u64).await?;
             let bytes = buffer.as_slice();
-            for start in piece.rows(&survey.live[piece.input], &layout) {
+            for start in piece.row_starts(&survey.live[piece.input], &layout) {
                 writer.push(&bytes[start..start + layout.vector_bytes()], pace).await?;
             }
             Ok::<(), Error>(())
@@ -309,15 +310,16 @@ async fn write_ids(
         let live = &survey.live[entry.input];
         // What the first pass found hidden is; a memtable may hide more by now.
         let is_hidden = || plan.hidden.is_some() && !live.contains(entry.row);
-        if entry.row.is_tombstone() || is_hidden() {
-            if plan.keeps_tombstone(&merge) {
-                builder.push(merge.id(), Row::TOMBSTONE);
-                filter.iter_mut().for_each(|filter| filter.insert(merge.id()));
+        let row = if entry.row.is_tombstone() || is_hidden() {
+            if !plan.keeps_tombstone(&merge) {
+                continue;
             }
-            continue;
-        }
-        assert!(live.contains(entry.row), "both passes see the same files");
-        builder.push(merge.id(), live.new_row(entry.row));
+            Row::TOMBSTONE
+        } else {
+            assert!(live.contains(entry.row), "both passes see the same files");
+            live.new_row(entry.row)
+        };
+        builder.push(merge.id(), row);
         filter.iter_mut().for_each(|filter| filter.insert(merge.id()));
         let begun = pages.take(&mut builder).await?;
         if 0 < begun {
@@ -380,7 +382,7 @@ impl Piece {
     }
 
     /// Where the rows to keep begin in the bytes of the piece.
-    fn rows(self, live: &RowSet, layout: &VectorLayout) -> impl Iterator<Item = usize> {
+    fn row_starts(self, live: &RowSet, layout: &VectorLayout) -> impl Iterator<Item = usize> {
         let start = self.first_page * layout.rows_per_page();
         let end = start.saturating_add(self.page_count * layout.rows_per_page());
         live.rows_within(start, end).map(move |row| {
