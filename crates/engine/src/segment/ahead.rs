@@ -34,7 +34,7 @@ const WINDOWS: usize = HUGE_PAGE_BYTES / PIECE_BYTES;
 pub(crate) struct AheadRoom {
     work: Arc<WorkMemory>,
     most: u64,
-    taken: AtomicU64,
+    taken: Arc<AtomicU64>,
     windows: Mutex<Windows>,
 }
 
@@ -42,6 +42,8 @@ pub(crate) struct AheadRoom {
 #[derive(Debug, Default)]
 struct Windows {
     free: Vec<Region>,
+    /// Windows that a disk which ended has not given back: something may still be read into them.
+    lost: usize,
     /// One for each huge page.
     pages: Vec<Taken>,
 }
@@ -49,14 +51,14 @@ struct Windows {
 /// Bytes that are counted until this is dropped.
 #[derive(Debug)]
 struct Taken {
-    room: Arc<AheadRoom>,
+    from: Arc<AtomicU64>,
     bytes: u64,
     _held: Held,
 }
 
 impl AheadRoom {
     pub(crate) fn new(work: &Arc<WorkMemory>, most: u64) -> Self {
-        let (taken, windows) = (AtomicU64::new(0), Mutex::default());
+        let (taken, windows) = (Arc::default(), Mutex::default());
         Self { work: Arc::clone(work), most, taken, windows }
     }
 
@@ -66,32 +68,35 @@ impl AheadRoom {
         taken + PIECE_BYTES as u64 <= self.most || !self.lock().free.is_empty()
     }
 
-    /// Memory for one read; a window if there are `many` to come. `None` without room.
+    /// Memory for one read; a window if there are `many` to come, or nothing else is left. `None`
+    /// without room.
     pub(super) fn take(
         self: &Arc<Self>,
         bytes: usize,
         spare: Option<AlignedBuf>,
         many: bool,
     ) -> Result<Option<AheadMemory>, Error> {
-        let room = Arc::clone(self);
-        if many && let Some(window) = self.window(bytes) {
-            let buffer = Some(IoBuffer::Region(window));
-            return Ok(Some(AheadMemory { buffer, room, _taken: None }));
+        if many && let Some(window) = self.window(bytes, true) {
+            return Ok(Some(window));
         }
-        let Some(taken) = self.try_take(bytes as u64) else { return Ok(None) };
+        let Some(taken) = self.try_take(bytes as u64) else {
+            return Ok(self.window(bytes, false));
+        };
         let buffer = match spare.filter(|spare| spare.len() == bytes) {
             Some(buffer) => buffer,
             None => aligned(bytes)?,
         };
-        Ok(Some(AheadMemory { buffer: Some(buffer.into()), room, _taken: Some(taken) }))
+        let (buffer, room) = (Some(buffer.into()), Arc::clone(self));
+        Ok(Some(AheadMemory { buffer, room, taken: Some(taken) }))
     }
 
-    fn window(self: &Arc<Self>, bytes: usize) -> Option<Region> {
+    /// A window that is free, or else, where it `grows`, one of another huge page.
+    fn window(self: &Arc<Self>, bytes: usize, grows: bool) -> Option<AheadMemory> {
         if PIECE_BYTES < bytes {
             return None;
         }
         let mut windows = self.lock();
-        if windows.free.is_empty() {
+        if grows && windows.free.is_empty() {
             let taken = self.try_take(HUGE_PAGE_BYTES as u64)?;
             // Without the memory a buffer may still be had.
             windows.free = Arena::lent_out(PIECE_BYTES, WINDOWS).ok()?;
@@ -99,23 +104,26 @@ impl AheadRoom {
         }
         let mut window = windows.free.pop()?;
         window.show(bytes);
-        Some(window)
+        let buffer = Some(IoBuffer::Region(window));
+        Some(AheadMemory { buffer, room: Arc::clone(self), taken: None })
     }
 
-    fn give_back(&self, window: Region) {
+    /// A window that nobody uses any more; none for one that is lost.
+    fn give_back(&self, window: Option<Region>) {
         let mut windows = self.lock();
-        windows.free.push(window);
-        let all_free = windows.free.len() == WINDOWS * windows.pages.len();
+        windows.lost += usize::from(window.is_none());
+        windows.free.extend(window);
+        let all_free = windows.free.len() + windows.lost == WINDOWS * windows.pages.len();
         let unused = all_free.then(|| std::mem::take(&mut *windows));
         drop(windows);
         drop(unused);
     }
 
-    fn try_take(self: &Arc<Self>, bytes: u64) -> Option<Taken> {
+    fn try_take(&self, bytes: u64) -> Option<Taken> {
         let more = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
         // Relaxed: a gauge that guards no memory.
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Taken { room: Arc::clone(self), bytes, _held: self.work.hold(bytes) })
+        Some(Taken { from: Arc::clone(&self.taken), bytes, _held: self.work.hold(bytes) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Windows> {
@@ -125,7 +133,7 @@ impl AheadRoom {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed); // as in `try_take`
+        self.from.fetch_sub(self.bytes, Ordering::Relaxed); // as in `try_take`
     }
 }
 
@@ -136,7 +144,7 @@ pub(super) struct AheadMemory {
     buffer: Option<IoBuffer>,
     room: Arc<AheadRoom>,
     /// None for a window, whose page is counted. Dropped after the buffer.
-    _taken: Option<Taken>,
+    taken: Option<Taken>,
 }
 
 impl AheadMemory {
@@ -164,8 +172,10 @@ impl AheadMemory {
 
 impl Drop for AheadMemory {
     fn drop(&mut self) {
-        if let Some(IoBuffer::Region(window)) = self.buffer.take() {
-            self.room.give_back(window);
+        match (self.buffer.take(), &self.taken) {
+            (Some(IoBuffer::Region(window)), _) => self.room.give_back(Some(window)),
+            (None, None) => self.room.give_back(None),
+            (Some(_) | None, _) => {}
         }
     }
 }
@@ -198,6 +208,30 @@ mod tests {
         assert!(room.is_there() && take(&room, true).is_some());
         drop(windows);
         assert_eq!(work.bytes(), 0);
+    }
+
+    #[test]
+    fn a_window_that_a_disk_keeps_holds_back_no_other() {
+        let (work, room) = room(HUGE_PAGE_BYTES);
+        let (mut lost, kept) = (take(&room, true).unwrap(), take(&room, true).unwrap());
+        std::mem::forget(lost.lend());
+
+        drop(lost);
+        drop(kept);
+
+        assert_eq!(work.bytes(), 0);
+        assert!(take(&room, true).is_some());
+        let weak = Arc::downgrade(&room);
+        drop(room);
+        assert!(weak.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_free_window_serves_a_read_for_which_there_is_no_other_room() {
+        let (_work, room) = room(HUGE_PAGE_BYTES);
+        let _window = take(&room, true).unwrap();
+
+        assert!(take(&room, false).is_some());
     }
 
     #[test]
