@@ -76,7 +76,7 @@ impl Store {
     /// # Errors
     /// As there.
     pub fn database(&self, name: &str) -> Result<Database, Error> {
-        // Every file and a few pages of it: nothing that another thread should be woken for.
+        // Opens each file and reads a few pages: cheaper here than to wake another thread.
         drive(self.0.disk(), at_once(true, self.0.database(name))).map(Database)
     }
 

@@ -1,7 +1,7 @@
 //! The read path: one id, many ids, existence, count, on one version of a database.
 //!
 //! A read of what is in memory completes on its first poll: no lock beyond the memtable's, no
-//! system call, no task switch. What is missing is read in one submission for all ids of the call.
+//! system call, no task switch. What is missing is read in one go for all ids of the call.
 //!
 //! Pins: a call keeps at most `pinned_max` vectors pinned and copies the others. Nothing waits for
 //! pins, its own or others': a page that gets no frame is read past the cache. So readers cannot
@@ -171,7 +171,7 @@ impl View<'_> {
         Ok(left)
     }
 
-    /// The vectors at many places. Pages that are not in memory are read in one submission per
+    /// The vectors at many places. Pages that are not in memory are read together, per
     /// `pinned_max` places.
     pub(crate) async fn fetch(
         &self,
@@ -259,7 +259,6 @@ pub(crate) async fn find_in_segments(
     let (Some(min), Some(max)) = (ids.first(), ids.last()) else { return Ok(rows) };
     let (mut left, mut positions) = (ids.to_vec(), (0..ids.len()).collect::<Vec<usize>>());
     for segment in segments.iter().filter(|segment| segment.overlaps(*min, *max)) {
-        let before = left.len();
         let mut settled = 0;
         let settle = |position: usize, row| {
             // An id may be asked for, and told, more than once.
@@ -271,17 +270,10 @@ pub(crate) async fn find_in_segments(
         };
         segment.find_sorted(context, &left, settle).await?;
         if settled != 0 {
-            let mut kept = 0;
-            for at in 0..positions.len() {
-                if rows[positions[at]].is_none() {
-                    (positions[kept], left[kept]) = (positions[at], left[at]);
-                    kept += 1;
-                }
-            }
-            positions.truncate(kept);
-            left.truncate(kept);
+            positions.retain(|at| rows[*at].is_none());
+            left.clear();
+            left.extend(positions.iter().map(|at| ids[*at]));
         }
-        debug_assert_eq!(before, left.len() + settled);
         if left.is_empty() {
             break;
         }

@@ -3,6 +3,8 @@
 //! A merge over the memtables (sorted once, at the start) and the id runs of the segments, read a
 //! page at a time; of one id the newest entry wins and tombstones are left out. Vectors are
 //! fetched in pieces (`piece`), the next ones while one is handed out: few at first, more the
+//! longer the scan goes on. They are lent out of what was read in one transfer, and copied while
+//! one of an earlier piece is still held, and where they come from the cache or a memtable.
 //! Cancel safety: `next` may be dropped; the scan goes on with the next call.
 
 mod piece;
@@ -23,7 +25,7 @@ use crate::{
 
 /// Pieces that are read ahead at most.
 const AHEAD_MAX: usize = 6;
-/// Pieces that are read ahead by a scan that may read many: all but its first.
+/// From so many pieces ahead on, which is from its second fetch on, a scan may take huge pages.
 const MANY: usize = 2;
 /// Id pages that are read in one submission.
 const ID_PAGES_AT_ONCE: u32 = 32;

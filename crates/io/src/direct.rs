@@ -3,8 +3,8 @@
 //! Linux 6.1 and later state the alignment that a file needs (`statx`, DIOALIGN). Older kernels
 //! and some file systems do not; there a file opens with `O_DIRECT` and is trusted with 4096, once
 //! an aligned read of existing data has worked. A file that fails either way is opened buffered.
-//! What is stated is believed without a read once a read of data has shown it for another file of
-//! the same device: the read is one from the disk, and whoever opens a file soon makes another.
+//! What is stated is believed without a read once a read of data has worked on another file of the
+//! same device: such a read goes to the disk.
 //! Outside Linux every file is buffered.
 
 use std::fs::File;
@@ -77,7 +77,7 @@ mod linux {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::FileExt;
-    // Not the crate's own: no protocol, and a static of the model checker's cannot be.
+    // Of std, not of `crate::sync`: it guards no protocol, and loom's cannot be a static.
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::DirectIo;

@@ -47,8 +47,8 @@ pub fn left_out_frame() -> Result<(), String> {
     carry_out(&boot, without_left_out(&store))
 }
 
-/// The same where the frame that replaced it stays, and any sync of the log fails in the recovery
-/// that leaves it out, which then may not have overwritten it although it can read that it has.
+/// The same where the frame that replaced it survives, and each sync of the log in turn fails in
+/// the recovery that leaves the frame out: the zeros can be read then, and may not be on disk.
 ///
 /// # Errors
 /// Why the store does not open any more, or what is wrong in it.

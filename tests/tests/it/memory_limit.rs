@@ -30,7 +30,7 @@ const WORK_SHARE: u64 = 16;
 /// What a process has beside the store: program, stacks, and what its allocator keeps.
 const SLACK_BYTES: u64 = 32 << 20;
 /// What the process may have more or less than the statistics name: stacks, and what its allocator
-/// keeps, which is more with more filters.
+/// keeps of small blocks.
 const UNNAMED_BYTES: u64 = 8 << 20;
 const UNNAMED_SHARE: u64 = 64;
 /// Reads after each batch.

@@ -197,8 +197,9 @@ impl PowerCuts {
              {torn} torn",
             self.in_recovery, self.inner.totals.steps, self.inner.totals.lost,
         );
-        // Fewer may by chance tear nothing; that cuts do lose and tear is shown by other tests.
-        assert!(rounds < 60 || (0 < lost && 0 < torn), "a disk that loses nothing proves nothing");
+        assert!(rounds < 10 || 0 < lost, "a disk that loses nothing proves nothing");
+        // Fewer rounds may by chance tear nothing.
+        assert!(rounds < 60 || 0 < torn, "a disk that tears nothing proves nothing");
     }
 }
 

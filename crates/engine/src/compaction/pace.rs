@@ -56,6 +56,7 @@ impl<'a> Pace<'a> {
             either(self.core.runtime.sleep(due - now), called).await;
         }
     }
+
     fn presses(&self) -> bool {
         choice::presses(&self.database.version.load(), self.core.config.garbage_percent)
     }

@@ -30,7 +30,7 @@ pub(super) struct Effect {
     pub(super) live_records: u64,
     /// Segments with those of their rows that are garbage from now on, in lists of a few thousand.
     pub(super) buried: Vec<(Arc<Segment>, Vec<Row>)>,
-    /// For the rows.
+    /// Counts the rows as work.
     held: Option<Held>,
 }
 

@@ -123,7 +123,7 @@ impl Piece {
     }
 
     /// Waits for its reads, and reads what no stretch brings through the cache. May be called
-    /// again after an error, and drops nothing when it is dropped.
+    /// again after an error, and loses nothing when it is dropped.
     pub(super) async fn read(
         &mut self,
         view: View<'_>,

@@ -1,4 +1,4 @@
-//! Live rows: how many rows of a segment no newer segment or tombstone hides, and which do not.
+//! Live rows: how many rows of a segment nothing newer hides, and which rows are hidden.
 //!
 //! A flush looks up what it hides anyway, so each row that it buries is noted here, in a bit per
 //! row. A compaction then knows what is garbage without a look at the ids of newer segments.
@@ -6,7 +6,8 @@
 //! A flush buries rows while a compaction may be replacing the segment that they lie in. So count
 //! and rows outlive their segment: they are forwarded to those of the segment that takes its place,
 //! until the next flush of the database begins, which knows the new one.
-//! Changed under the core's lock on swaps; the count is read at any time as a gauge.
+//! Changed under the core's lock on swaps, but for the end of a forward, which a flush makes before
+//! it takes a version; the count is read at any time as a gauge.
 //!
 //! Guarantee: a row that is noted is hidden by a segment that the manifest names. Not the other way
 //! round: what was hidden before the segment was opened is not known, nor is what found no memory
@@ -110,7 +111,7 @@ impl LiveRows {
         known.then(|| buried.rows.clone().unwrap_or_else(none))
     }
 
-    /// The count of the segment that holds these rows now.
+    /// Those of the segment that holds these rows now.
     pub(crate) fn newest(self: &Arc<Self>) -> Arc<Self> {
         let mut newest = Arc::clone(self);
         loop {

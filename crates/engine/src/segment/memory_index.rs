@@ -34,7 +34,7 @@ use crate::{error::Error, log_file::aligned};
 
 /// Ids whose parts of a filter are on their way at a time.
 const FILTER_AHEAD: usize = 32;
-/// Of the room for filters, so much is for the bits of hidden rows, beside it.
+/// Bits of hidden rows may take one in so many bytes of the filters' limit, on top of it.
 const BURIED_SHARE: u64 = 4;
 
 /// Bytes that the open segments of a store keep in memory beside their pages.

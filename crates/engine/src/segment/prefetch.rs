@@ -19,8 +19,8 @@ use crate::error::Error;
 /// Loads that are submitted together: the device begins with the first while more are prepared.
 const LOADS_AT_ONCE: usize = 8;
 
-/// Starts the loads of vector pages that are not in memory, ascending by segment and page: one
-/// submission for the checksum pages that are missing, then one for the pages themselves.
+/// Starts the loads of vector pages that are not in memory, ascending by segment and page: first
+/// those of checksum pages that are missing, in one submission, then the pages, in eights.
 pub(crate) async fn prefetch_vector_pages(
     context: &ReadContext,
     pages: &[(&Arc<Segment>, u32)],
@@ -51,7 +51,7 @@ pub(super) async fn prefetch(
     }
     let checks = checks_of(context, &missing, kind).await?;
     let files = open_files(context, &missing).await?;
-    // From the first frame taken to the submission nothing waits.
+    // From the first frame taken to the last submission nothing waits.
     let mut wanted = missing.iter().zip(checks);
     while 0 < wanted.len() {
         let some = wanted.by_ref().take(LOADS_AT_ONCE);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! submit -> inbox -> turn: issue, enter (sleep if asked to), reap, tell -> the next turn
+//!              (of eight: issue, enter)
 //! ```
 //!
 //! It is the same driver, table and budget as on the ring threads; only who calls it differs.
@@ -192,8 +193,8 @@ impl CallerCore {
         Ok(())
     }
 
-    /// Lets the device begin with what is queued while the caller prepares more. Nothing is told:
-    /// no completion runs inside a submission.
+    /// Lets the device begin with what is queued while the caller prepares more. No completion
+    /// runs inside a submission but those of requests that are refused or empty.
     fn start(&self) {
         // Borrowed during a turn, which starts them itself.
         let Ok(mut slot) = self.driver.try_borrow_mut() else { return };

@@ -1,11 +1,12 @@
 //! Names, lengths, locks, and requests that are refused.
 
 use std::path::Path;
+use std::task::{Context, Poll, Waker};
 
 use nephrite_io::memory::{AlignedBuf, Chunk};
 use nephrite_io::{
-    IoBuffer, IoErrorKind, IoOperation, OpenOptions, block_on, open_disk, read, read_many, sync,
-    write,
+    IoBuffer, IoErrorKind, IoOperation, OpenOptions, at_once, block_on, open_disk, read, read_many,
+    sync, write,
 };
 
 use crate::support::{Bench, assert_balanced, benches, buffer, buffer_of};
@@ -31,6 +32,25 @@ fn files_are_created_listed_renamed_and_removed() {
         drop(file);
         block_on(disk.remove_file(&bench.path("a/two"))).unwrap();
         assert_eq!(block_on(disk.list_dir(&bench.path("a"))).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn what_is_started_at_once_is_done_when_its_future_is_there() {
+    for bench in benches() {
+        bench.create("present");
+        let opened = at_once(|| {
+            let mut opening = bench.disk.open(&bench.path("present"), OpenOptions::read_only());
+            opening.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        });
+        let name = bench.name();
+        assert!(matches!(opened, Poll::Ready(Ok(_))), "{name}: {opened:?}");
+
+        let missing = at_once(|| block_on(bench.disk.list_dir(&bench.path("missing"))));
+        assert_eq!(missing.unwrap_err().kind(), IoErrorKind::NotFound, "{name}");
+        block_on(bench.disk.shutdown()).unwrap();
+        let closed = at_once(|| block_on(bench.disk.list_dir(bench.directory())));
+        assert_eq!(closed.unwrap_err().kind(), IoErrorKind::Closed, "{name}");
     }
 }
 
