@@ -281,7 +281,11 @@ impl Opening {
 
     async fn remove_temporaries(&self, found: &Listing) -> Result<(), Error> {
         for name in &found.temporaries {
-            self.disk.remove_file(&self.paths.root().join(name)).await?;
+            match self.disk.remove_file(&self.paths.root().join(name)).await {
+                // A probe file goes by itself once its process has closed it.
+                Err(error) if error.kind() == IoErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
         Ok(())
     }

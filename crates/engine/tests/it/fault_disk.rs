@@ -31,6 +31,8 @@ pub(crate) enum Fail {
     Creates(&'static str, io::ErrorKind),
     /// Creating more than this many segment files: a disk that gets full.
     SegmentsBeyond(u64),
+    /// Removing such files, which are gone already.
+    Removes(&'static str),
     /// Nothing fails, but opening files whose path contains this never ends.
     HoldsOpens(&'static str),
     /// Nothing fails, but syncs of files whose path contains this wait.
@@ -231,7 +233,15 @@ impl Disk for FaultDisk {
     }
 
     fn remove_file(&self, path: &Path) -> IoFuture<()> {
-        self.inner.remove_file(path)
+        let fail = *self.fail.lock().unwrap();
+        if !matches!(fail, Fail::Removes(part) if path.to_string_lossy().contains(part)) {
+            return self.inner.remove_file(path);
+        }
+        let (inner, path) = (Arc::clone(&self.inner), path.to_owned());
+        Box::pin(async move {
+            inner.remove_file(&path).await?;
+            inner.remove_file(&path).await
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> IoFuture<()> {

@@ -192,3 +192,19 @@ fn verify_counts_up_to_its_total() {
     assert_eq!(last.0, last.1, "the end is reached");
     assert_eq!(report.bytes, last.1);
 }
+
+#[test]
+fn a_probe_file_that_goes_by_itself_meanwhile_keeps_no_store_from_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = killed(directory.path());
+    let probe = path.join(".nephrite-probe-1-1");
+    std::fs::write(&probe, b"of another process").unwrap();
+    let disk = FaultDisk::new(directory.path());
+    disk.set(Fail::Removes("nephrite-probe"));
+
+    let store = Store::open(&path, small().disk(disk as Arc<dyn Disk>)).unwrap();
+
+    assert!(!probe.exists());
+    assert_eq!(store.database("a").unwrap().count().unwrap(), 200);
+    store.close().unwrap();
+}
