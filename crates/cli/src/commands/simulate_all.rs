@@ -17,7 +17,7 @@ pub(super) struct ScopeArguments {
     /// change of the disk, every image it may leave, and a crash in every recovery
     #[arg(long, value_name = "LENGTH")]
     exhaustive: Option<usize>,
-    /// Only this part of the scripts, such as 1/8
+    /// Only this part of the scripts: 0/8, 1/8, ... 7/8 are all
     #[arg(long, default_value = "0/1", value_parser = parse_part, requires = "exhaustive")]
     part: (u64, u64),
     /// Only these operations: put, put-synced, delete, batch, flush, compact, reopen
@@ -93,7 +93,11 @@ fn parse_fault(text: &str) -> Result<Fault, String> {
 fn parse_part(text: &str) -> Result<(u64, u64), String> {
     let (part, of) = text.split_once('/').ok_or("PART/OF is expected")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
-    Ok((number(part)?, number(of)?.max(1)))
+    match (number(part)?, number(of)?) {
+        (part, of) if part < of => Ok((part, of)),
+        (_, 0) => Err("0 parts are nothing".to_owned()),
+        (_, of) => Err(format!("of {of} parts the first is 0 and the last {of} - 1")),
+    }
 }
 
 impl ScopeArguments {

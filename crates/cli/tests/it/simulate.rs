@@ -26,7 +26,7 @@ fn time_bounds_a_campaign() {
 }
 
 #[test]
-fn unknown_operations_and_faults_are_named() {
+fn operations_faults_and_parts_that_do_not_exist_are_named() {
     let place = Place::new();
     let refused = |line: &str, parts: &[&str]| {
         let run = place.run(line);
@@ -37,4 +37,6 @@ fn unknown_operations_and_faults_are_named() {
     refused("simulate --without put,fly", &["`fly` is no operation", "get-many"]);
     refused("simulate --faults all", &["none, failures or corruption"]);
     refused("simulate --minutes=-1", &["--minutes"]);
+    refused("simulate --exhaustive 1 --part 8/8", &["--part", "the last 8 - 1"]);
+    refused("simulate --exhaustive 1 --part 0/0", &["--part"]);
 }
