@@ -149,7 +149,8 @@ fn choose_runs(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)>
 
 /// Whether a database suffers from what is put off.
 pub(super) fn presses(version: &Version, garbage_percent: u32) -> bool {
-    RUNS_MAX < most_meeting(&Run::all_of(&version.segments)) || is_urgent(version, garbage_percent)
+    let runs = Run::all_of(&version.segments);
+    RUNS_MAX < most_meeting(&runs) || is_far_too_much(sums(&runs), u64::from(garbage_percent))
 }
 
 /// Whether so many segments meet that every flush has to wait.
@@ -159,8 +160,7 @@ pub(super) fn stalls(version: &Version) -> bool {
 
 /// Whether there is more garbage than the allowed share by far.
 pub(super) fn is_urgent(version: &Version, garbage_percent: u32) -> bool {
-    let (bytes, garbage) = sums(&Run::all_of(&version.segments));
-    is_too_much(garbage, bytes, u64::from(garbage_percent) + URGENT_POINTS)
+    is_far_too_much(sums(&Run::all_of(&version.segments)), u64::from(garbage_percent))
 }
 
 fn of_garbage(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> {
@@ -169,7 +169,7 @@ fn of_garbage(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> 
         return None;
     }
     // Whoever writes does so faster than the budget lets us follow.
-    let urgent = is_too_much(garbage, bytes, percent + URGENT_POINTS);
+    let urgent = is_far_too_much((bytes, garbage), percent);
     let reason = if urgent { Reason::Urgent } else { Reason::Due };
     let tombstones: u64 = runs.iter().map(|run| run.tombstones).sum();
     if bytes <= WHOLE_BYTES || garbage <= 2 * tombstones {
@@ -318,6 +318,11 @@ pub(super) fn is_due(record: &DatabaseRecord, percent: u64) -> bool {
 
 fn is_too_much(garbage: u64, bytes: u64, percent: u64) -> bool {
     GARBAGE_BYTES_MIN <= garbage && bytes * percent <= garbage * 100
+}
+
+/// As [`is_too_much`], of bytes with the garbage among them, and by so much that it is urgent.
+fn is_far_too_much((bytes, garbage): (u64, u64), percent: u64) -> bool {
+    is_too_much(garbage, bytes, percent + URGENT_POINTS)
 }
 
 #[cfg(test)]
