@@ -45,6 +45,7 @@ pub(crate) struct FaultDisk {
     pub(crate) failed: AtomicU64,
     segments_made: AtomicU64,
     syncs: AtomicU64,
+    largest_write: AtomicU64,
     opens_held: AtomicU64,
     directories_synced: Mutex<Vec<PathBuf>>,
     logs_open: Arc<OpenNow>,
@@ -74,12 +75,18 @@ impl FaultDisk {
             failed: AtomicU64::new(0),
             segments_made: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            largest_write: AtomicU64::new(0),
             opens_held: AtomicU64::new(0),
             directories_synced: Mutex::default(),
             logs_open: Arc::default(),
             durable_writers: Mutex::default(),
             held: Mutex::default(),
         })
+    }
+
+    /// Bytes of the largest write since this was asked before.
+    pub(crate) fn take_largest_write(&self) -> u64 {
+        self.largest_write.swap(0, Ordering::Relaxed)
     }
 
     /// What was held back so far goes on.
@@ -162,6 +169,10 @@ impl Disk for FaultDisk {
             if matches!(request.operation, Operation::WriteSynced { .. }) {
                 let name = std::thread::current().name().unwrap_or_default().to_owned();
                 self.durable_writers.lock().unwrap().push(name);
+            }
+            if let Operation::Write { buffer, .. } = &request.operation {
+                let bytes = buffer.len() as u64;
+                self.largest_write.fetch_max(bytes, Ordering::Relaxed); // a gauge
             }
             if self.is_held(&request) {
                 self.held.lock().unwrap().push(request);

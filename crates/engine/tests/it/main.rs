@@ -3,6 +3,7 @@
 
 mod basics;
 mod compaction;
+mod compaction_memory;
 mod fault_disk;
 mod faults;
 mod full_disk;

@@ -1,0 +1,99 @@
+//! Compaction: what it gathers, in pieces, and what is kept in memory behind it.
+
+use nephrite::{
+    Batch, Config, DatabaseOptions, Durability, Ids,
+    blocking::{Database, Store},
+};
+
+use crate::{
+    fault_disk::faulty,
+    support::{ends, new_store, small, vector},
+};
+
+/// What a compaction gathers before it writes is beside the memory limit.
+#[test]
+fn tombstones_only_are_written_in_pieces() {
+    ends(|| {
+        let (directory, disk, config) = faulty();
+        let config = config.memory_limit(32 << 20).memtable_bytes(4 << 20);
+        let config = config.wal_segment_bytes(16 << 20).garbage_percent(90);
+        let store = Store::create(directory.path().join("store"), config).unwrap();
+        let database = store.create_database("a", DatabaseOptions::new(1)).unwrap();
+        let ids: Vec<u64> = (0..100_000).map(|row| row * 2).collect();
+        for ids in ids.chunks(1_000) {
+            database.put_many(Ids::U64(ids), &[0.5; 1_000], Durability::Buffered).unwrap();
+        }
+        database.flush().unwrap();
+        store.compact().unwrap();
+        let before = store.stats().compactions;
+        disk.take_largest_write();
+
+        // Four segments of tombstones, which those of the background merge.
+        for ids in ids[..60_000].chunks(15_000) {
+            for ids in ids.chunks(1_000) {
+                let mut batch = Batch::new();
+                ids.iter().for_each(|id| batch.delete(*id));
+                database.batch(batch).unwrap();
+            }
+            database.flush().unwrap();
+        }
+        while store.stats().compactions == before {
+            std::thread::yield_now();
+        }
+
+        let stats = database.stats().unwrap();
+        assert_eq!((stats.segments, stats.tombstones), (2, 60_000));
+        let largest = disk.take_largest_write();
+        assert!(largest < 512 << 10, "{largest} bytes were written at once");
+    });
+}
+
+#[test]
+fn an_old_snapshot_does_not_keep_what_was_known_of_later_segments() {
+    let (_directory, store) = new_store(small().memtable_bytes(1 << 20));
+    let database = store.create_database("a", DatabaseOptions::new(16)).unwrap();
+    let rows: Vec<f32> = (0..8_000).flat_map(|id| vector(id, 16)).collect();
+    database.put_many(Ids::Consecutive(0), &rows, Durability::Buffered).unwrap();
+    store.compact().unwrap();
+    let snapshot = database.snapshot().unwrap();
+    let mut filter_bytes = Vec::new();
+    for round in 0..30 {
+        database.put(round, &vector(9_000 + round, 16)).unwrap();
+        store.compact().unwrap();
+        filter_bytes.push(store.stats().filter_bytes);
+    }
+    assert_eq!(filter_bytes[2], filter_bytes[29], "{filter_bytes:?}");
+    assert_eq!(&snapshot.get(3).unwrap().unwrap()[..], &vector(3, 16)[..]);
+}
+
+/// Id pages are written in pieces while they are made: here some pieces, and a part of one.
+#[test]
+fn the_ids_of_large_segments_are_all_found() {
+    const EACH: u64 = 40_000; // 480 KiB of id pages: pieces have 256 KiB
+    let config = Config::new().memory_limit(64 << 20).memtable_bytes(8 << 20);
+    let (directory, store) = new_store(config.clone());
+    let database = store.create_database("a", DatabaseOptions::new(3)).unwrap();
+    let id = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let value = |number: u64| f32::from(u16::try_from(number % 60_013).unwrap());
+    for run in 0..2 {
+        let numbers = run * EACH..(run + 1) * EACH;
+        let ids: Vec<u64> = numbers.clone().map(id).collect();
+        let rows: Vec<f32> = numbers.flat_map(|number| [value(number); 3]).collect();
+        database.put_many(Ids::U64(&ids), &rows, Durability::Buffered).unwrap();
+        database.flush().unwrap();
+    }
+    let finds_all = |database: &Database| {
+        (0..2 * EACH).for_each(|number| {
+            let found = database.get(id(number)).unwrap().unwrap();
+            assert_eq!(found[..], [value(number); 3], "{number}");
+        });
+    };
+    finds_all(&database);
+    database.compact().unwrap();
+    assert_eq!(database.stats().unwrap().segments, 1);
+    finds_all(&database);
+    drop(database);
+    store.close().unwrap();
+    let store = Store::open(directory.path().join("store"), config).unwrap();
+    finds_all(&store.database("a").unwrap());
+}
