@@ -13,7 +13,7 @@ use std::{
     thread::Thread,
 };
 
-use nephrite::{Batch, DatabaseOptions, Durability, Error, Id, IdRef, Ids, blocking};
+use nephrite::{Batch, DatabaseOptions, Durability, Error, Id, IdRef, Ids, VectorRef, blocking};
 use nephrite_tests::{
     assert_vector, directories::crash_image, new_store, read_stamp, small, vector,
 };
@@ -113,15 +113,23 @@ impl Subject {
             }
             held.push(*stamp);
         }
-        // Together or not at all; and then it is known what they hold.
-        let now: Vec<Option<u64>> = writes.iter().map(|(id, _)| self.read(*id)).collect();
+        // Together or not at all; and then it is known what they hold. At one moment: what was
+        // dropped may be on its way, and come between two reads.
+        let moment = self.database.snapshot().unwrap();
+        let read = |id: u64| self.checked(id, moment.get(id).unwrap());
+        let now: Vec<Option<u64>> = writes.iter().map(|(id, _)| read(*id)).collect();
         let new = writes.iter().zip(&now).filter(|((_, stamp), now)| stamp == *now).count();
         assert!(new == 0 || new == writes.len(), "{new} of {} are there", writes.len());
     }
 
     #[track_caller]
     fn read(&self, id: u64) -> Option<u64> {
-        let found = self.database.get(id).unwrap();
+        self.checked(id, self.database.get(id).unwrap())
+    }
+
+    /// The stamp of what was found, which is one that the id may hold.
+    #[track_caller]
+    fn checked(&self, id: u64, found: Option<VectorRef>) -> Option<u64> {
         let stamp = found.map(|found| read_stamp(&found).unwrap());
         let held = self.held.get(&id).map_or(&[None][..], Vec::as_slice);
         assert!(held.contains(&stamp), "id {id} holds {stamp:?} where {held:?} are possible");
