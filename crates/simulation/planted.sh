@@ -47,6 +47,7 @@ neighbour_buried|flushes note the wrong row as hidden, which a compaction then l
 oldest_version_kept|compactions keep the oldest version of an id
 inputs_removed_early|compactions remove their inputs before the manifest forgets them
 filter_incomplete|some ids are missing in the filter of a segment
+seen_ids_incomplete|flushes do not note some of the ids that they write
 snapshot_sees_later|snapshots see what is written after them
 count_keeps_deleted|deletes do not lower the number of records
 named_rows_removed|a file is removed although log records name rows in it

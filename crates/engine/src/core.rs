@@ -28,7 +28,9 @@ use crate::{
     paths::StorePaths,
     reserve::Reserve,
     runtime::{BoxFuture, Runtime},
-    segment::{Garbage, LiveRows, ReadContext, Segment, seal::Identity, sink::SegmentSink},
+    segment::{
+        Garbage, LiveRows, ReadContext, SeenIds, Segment, seal::Identity, sink::SegmentSink,
+    },
     snapshot::Snapshots,
     stats::Latency,
     together::all,
@@ -185,6 +187,8 @@ pub(crate) struct DatabaseCore {
     write: Mutex<WriteSide>,
     pub(crate) dropped: AtomicBool,
     pub(crate) dirty_since: DirtySince,
+    /// What flushes wrote; only they touch it.
+    pub(crate) seen: Mutex<SeenIds>,
     /// Asked for since the search for cold databases last passed.
     used: AtomicBool,
 }
@@ -386,6 +390,7 @@ impl Core {
             write: Mutex::new(WriteSide { next_order, ..WriteSide::default() }),
             dropped: AtomicBool::new(false),
             dirty_since: DirtySince::default(),
+            seen: Mutex::new(SeenIds::new(&self.read.metadata)),
             used: AtomicBool::new(true),
         });
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);

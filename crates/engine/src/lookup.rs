@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     memtable::Memtable,
     segment::{
-        LastCopied, Purpose, ReadContext, Segment, prefetch_id_pages, prefetch_vector_pages,
+        LastCopied, Purpose, ReadContext, Seen, Segment, prefetch_id_pages, prefetch_vector_pages,
     },
     vector::VectorRef,
     version::Version,
@@ -23,6 +23,8 @@ use nephrite_format::{IdRef, Lsn, Row, filter::IdHash};
 
 /// Ids whose id pages are read in one submission.
 const ID_PAGES_AT_ONCE: usize = 256;
+/// So few ids, ascending, are looked up with all segments' id pages read in one submission.
+const FEW_IDS: usize = 512;
 
 /// One version as seen up to one log sequence number.
 #[derive(Clone, Copy, Debug)]
@@ -244,41 +246,74 @@ async fn exist_in_segments(
     segments: &[Arc<Segment>],
     ids: &[IdRef<'_>],
 ) -> Result<Vec<bool>, Error> {
-    let settled = find_in_segments(context, segments, ids, |_, _| ()).await?;
+    let settled = find_in_segments(context, segments, ids, None, |_, _| ()).await?;
     Ok(settled.into_iter().map(|row| row.is_some_and(|row| !row.is_tombstone())).collect())
 }
 
-/// The newest entry of each of the ascending ids; `found` also learns which segment has it.
+/// The newest entry of each of the ascending ids; `found` also learns which segment has it. `seen`
+/// says which ids the segments it covers need not be asked about.
 pub(crate) async fn find_in_segments(
     context: &ReadContext,
     segments: &[Arc<Segment>],
     ids: &[IdRef<'_>],
+    seen: Option<Seen<'_>>,
     mut found: impl FnMut(&Arc<Segment>, Row),
 ) -> Result<Vec<Option<Row>>, Error> {
     let mut rows: Vec<Option<Row>> = vec![None; ids.len()];
     let (Some(min), Some(max)) = (ids.first(), ids.last()) else { return Ok(rows) };
-    let (mut left, mut positions) = (ids.to_vec(), (0..ids.len()).collect::<Vec<usize>>());
-    for segment in segments.iter().filter(|segment| segment.overlaps(*min, *max)) {
+    let mut all = Left::new(ids, |_| true);
+    let mut doubtful = Left::new(ids, |at| seen.is_some_and(|seen| seen.maybe[at]));
+    let covers = |it: &Segment| seen.is_some_and(|seen| it.seen_in() == Some(seen.generation));
+    let asked = || segments.iter().filter(|segment| segment.overlaps(*min, *max));
+    if doubtful.ids.len() <= FEW_IDS {
+        let pages = asked().filter(|segment| covers(segment)).flat_map(|segment| {
+            segment.id_pages_of(&doubtful.ids).into_iter().map(move |page| (segment, page))
+        });
+        let mut pages: Vec<(&Arc<Segment>, u32)> = pages.take(ID_PAGES_AT_ONCE).collect();
+        pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));
+        prefetch_id_pages(context, &pages).await?;
+    }
+    for segment in asked() {
+        let is_covered = covers(segment);
+        let left = if is_covered { &doubtful } else { &all };
         let mut settled = 0;
         let settle = |position: usize, row| {
             // An id may be asked for, and told, more than once.
-            if rows[positions[position]].is_none() {
-                rows[positions[position]] = Some(row);
+            if rows[left.positions[position]].is_none() {
+                rows[left.positions[position]] = Some(row);
                 settled += 1;
                 found(segment, row);
             }
         };
-        segment.find_sorted(context, &left, settle).await?;
+        segment.find_sorted(context, &left.ids, settle).await?;
         if settled != 0 {
-            positions.retain(|at| rows[*at].is_none());
-            left.clear();
-            left.extend(positions.iter().map(|at| ids[*at]));
+            all.settle(ids, &rows);
+            doubtful.settle(ids, &rows);
         }
-        if left.is_empty() {
+        if all.ids.is_empty() {
             break;
         }
     }
     Ok(rows)
+}
+
+/// Ids that no segment had so far, and where they are among the ids of the call.
+struct Left<'a> {
+    ids: Vec<IdRef<'a>>,
+    positions: Vec<usize>,
+}
+
+impl<'a> Left<'a> {
+    fn new(all: &[IdRef<'a>], which: impl Fn(usize) -> bool) -> Self {
+        let positions: Vec<usize> = (0..all.len()).filter(|at| which(*at)).collect();
+        Self { ids: positions.iter().map(|at| all[*at]).collect(), positions }
+    }
+
+    fn settle(&mut self, all: &[IdRef<'a>], rows: &[Option<Row>]) {
+        self.positions.retain(|at| rows[*at].is_none());
+        self.ids.clear();
+        self.ids.extend(self.positions.iter().map(|at| all[*at]));
+    }
 }
 
 /// An id that is looked for in one segment after the other.

@@ -31,8 +31,8 @@ pub struct StoreStats {
     pub cache_metadata_bytes: u64,
     /// First ids of id pages, kept in memory for every open database.
     pub fence_bytes: u64,
-    /// Filters of ids, kept in memory as far as they have room, and a bit for each row of segments
-    /// with garbage, which says whether it is.
+    /// Filters of ids, kept in memory as far as they have room, one of what flushes saw for each
+    /// database, and a bit for each row of segments with garbage, which says whether it is.
     pub filter_bytes: u64,
     /// Where rows of ids that were looked up lately are remembered; the system gives this memory
     /// as it is used.

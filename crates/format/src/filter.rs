@@ -186,10 +186,24 @@ impl<M: FilterMemory> IdFilter<M> {
     /// When the memory has fewer blocks than it said.
     #[inline]
     pub fn insert(&mut self, id: IdRef<'_>) {
-        let hash = IdHash::of(id);
+        self.insert_hash(IdHash::of(id));
+    }
+
+    /// Adds the id with this hash; false when it was certainly not there before.
+    ///
+    /// # Panics
+    /// As [`Self::insert`].
+    #[inline]
+    pub fn insert_hash(&mut self, hash: IdHash) -> bool {
         let at = hash.block(self.blocks.count());
         let block = self.blocks.block_mut(at).expect("below the count of blocks");
-        block.iter_mut().zip(FACTORS).for_each(|(word, factor)| *word |= hash.bit(factor));
+        let mut new = 0;
+        for (word, factor) in block.iter_mut().zip(FACTORS) {
+            let bit = hash.bit(factor);
+            new |= bit & !*word;
+            *word |= bit;
+        }
+        new == 0
     }
 
     /// False when the id was certainly not added.
@@ -331,6 +345,12 @@ mod tests {
         let absent =
             (0..u64::from(count)).filter(|id| filter.may_contain(IdHash::of((*id).into())));
         assert!(absent.count() * 40 <= count as usize, "more than 2.5 % get through");
+
+        let mut again = filter;
+        let known = |filter: &mut IdFilter, id: IdRef<'_>| filter.insert_hash(IdHash::of(id));
+        assert!(ids(u64::from(count)).all(|id| known(&mut again, id.as_id_ref())));
+        let new = (0..u64::from(count)).filter(|id| !known(&mut again, (*id).into()));
+        assert!(count as usize / 2 < new.count(), "of others it is told that they are new");
     }
 
     #[test]

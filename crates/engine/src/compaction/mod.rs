@@ -400,6 +400,7 @@ impl Core {
         let live_now: u64 = inputs.iter().map(|input| u64::from(input.live_rows())).sum();
         let missed = u32::try_from(live_before.saturating_sub(live_now)).unwrap_or(u32::MAX);
         if let Some(output) = &output {
+            output.inherit_seen(inputs);
             output.live().set(kept.rows.saturating_sub(missed));
             for (input, live) in inputs.iter().zip(&kept.live) {
                 output.live().inherit(input.live(), live);

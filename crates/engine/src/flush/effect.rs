@@ -1,20 +1,25 @@
 //! What a flush does to the records in the segments: how many there are, and which rows of older
-//! segments are garbage from now on. The ids are looked up in pieces of [`IDS_AT_ONCE`].
+//! segments are garbage from now on. The ids are looked up in pieces of [`IDS_AT_ONCE`], and noted
+//! for the next flush (`segment/seen_ids`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use nephrite_format::{
     FileId, Id, IdRef, Row,
+    filter::IdHash,
     manifest::{FlushEdit, SegmentMeta},
 };
 
 use crate::{
-    core::Core,
+    core::{Core, DatabaseCore},
     error::Error,
     lookup::find_in_segments,
     memtable::{Listing, Place},
     planted::planted,
-    segment::{Segment, work_memory::Held},
+    segment::{Seen, SeenGeneration, SeenIds, Segment, work_memory::Held},
     version::Version,
 };
 
@@ -30,28 +35,46 @@ pub(super) struct Effect {
     pub(super) live_records: u64,
     /// Segments with those of their rows that are garbage from now on, in lists of a few thousand.
     pub(super) buried: Vec<(Arc<Segment>, Vec<Row>)>,
+    /// The generation in which all ids of the memtable were noted.
+    pub(super) seen_in: Option<SeenGeneration>,
     /// Counts the rows as work.
     held: Option<Held>,
 }
 
 impl Core {
     /// What the ids of a memtable do to the records in the segments.
-    pub(super) async fn effect(&self, version: &Version, ids: &Listing) -> Result<Effect, Error> {
+    pub(super) async fn effect(
+        &self,
+        database: &DatabaseCore,
+        version: &Version,
+        ids: &Listing,
+    ) -> Result<Effect, Error> {
         let mut effect = Effect { live_records: version.live_records, ..Effect::default() };
         let Some((min, max)) = ids.summary().range() else { return Ok(effect) };
-        if !version.segments.iter().any(|segment| segment.overlaps(min, max)) {
+        let overlaps = version.segments.iter().any(|segment| segment.overlaps(min, max));
+        if !overlaps && (!version.segments.is_empty() || ids.summary().is_dense()) {
             effect.live_records += u64::from(ids.summary().live());
             return Ok(effect);
         }
         let row_bytes = size_of::<Row>() as u64;
         effect.held = Some(self.read.work.hold(u64::from(ids.summary().count()) * row_bytes));
-        let mut place = Place::default();
-        let mut more = true;
+        let generation = lock(&database.seen).generation();
+        let (mut place, mut more, mut is_whole) = (Place::default(), true, true);
+        let (mut next, mut sought) = (Listed::default(), Sought::new(generation));
         while more {
-            let mut listed: Vec<(Id, Row)> = Vec::with_capacity(IDS_AT_ONCE);
-            more = ids.take(&mut place, IDS_AT_ONCE, |id, row| listed.push((id.to_id(), row)));
-            self.add_effect(version, &listed, &mut effect).await?;
+            more = next.take(ids, &mut place);
+            let now = next.note(&mut lock(&database.seen), ids.summary().count());
+            is_whole &= now == generation;
+            let is_asked = |segment: &&Arc<Segment>| segment.overlaps(min, max);
+            let mut asked = version.segments.iter().filter(is_asked);
+            let asks_all = asked.any(|segment| segment.seen_in() != Some(now));
+            effect.live_records += sought.add(&mut next, now, asks_all);
+            if !more || IDS_AT_ONCE <= sought.listed.len() {
+                self.add_effect(version, &sought, &mut effect).await?;
+                sought = Sought::new(now);
+            }
         }
+        effect.seen_in = is_whole.then_some(generation);
         Ok(effect)
     }
 
@@ -59,17 +82,19 @@ impl Core {
     async fn add_effect(
         &self,
         version: &Version,
-        listed: &[(Id, Row)],
+        sought: &Sought,
         effect: &mut Effect,
     ) -> Result<(), Error> {
-        let wanted: Vec<IdRef<'_>> = listed.iter().map(|(id, _)| id.as_id_ref()).collect();
-        let before = find_in_segments(&self.read, &version.segments, &wanted, |segment, row| {
+        let wanted: Vec<IdRef<'_>> = sought.listed.iter().map(|(id, _)| id.as_id_ref()).collect();
+        let (read, segments) = (&self.read, &version.segments);
+        let seen = Some(Seen { generation: sought.generation, maybe: &sought.maybe });
+        let before = find_in_segments(read, segments, &wanted, seen, |segment, row| {
             if !row.is_tombstone() {
                 effect.bury(segment, row);
             }
         });
         let before = before.await?;
-        for ((_, row), before) in listed.iter().zip(before) {
+        for ((_, row), before) in sought.listed.iter().zip(before) {
             let existed = before.is_some_and(|before| !before.is_tombstone());
             match (existed, row.is_tombstone()) {
                 (true, true) if planted("count_keeps_deleted") => {}
@@ -79,6 +104,64 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+/// The next of the ids.
+#[derive(Default)]
+struct Listed {
+    ids: Vec<(Id, Row)>,
+    hashes: Vec<IdHash>,
+    maybe: Vec<bool>,
+}
+
+impl Listed {
+    /// Takes as many as are looked up at a time; false when there were no more.
+    fn take(&mut self, ids: &Listing, place: &mut Place) -> bool {
+        self.hashes.clear();
+        ids.take(place, IDS_AT_ONCE, |id, row| {
+            self.ids.push((id.to_id(), row));
+            self.hashes.push(IdHash::of(id));
+        })
+    }
+
+    /// Notes them and learns which were there before.
+    fn note(&mut self, seen: &mut SeenIds, count: u32) -> SeenGeneration {
+        seen.note(&self.hashes, count, &mut self.maybe);
+        seen.generation()
+    }
+}
+
+/// Ids that segments are asked about.
+struct Sought {
+    listed: Vec<(Id, Row)>,
+    generation: SeenGeneration,
+    /// Of each of them, whether it may have been noted in the generation before.
+    maybe: Vec<bool>,
+}
+
+impl Sought {
+    fn new(generation: SeenGeneration) -> Self {
+        Self { listed: Vec::new(), generation, maybe: Vec::new() }
+    }
+
+    /// Adds those that may be in a segment, or all. The rest is new; gives how many records that
+    /// is.
+    fn add(&mut self, next: &mut Listed, now: SeenGeneration, asks_all: bool) -> u64 {
+        if now != self.generation {
+            self.maybe.fill(true); // what they were asked about is forgotten
+            self.generation = now;
+        }
+        let mut new = 0;
+        for (entry, maybe) in next.ids.drain(..).zip(&next.maybe) {
+            if asks_all || *maybe {
+                self.listed.push(entry);
+                self.maybe.push(*maybe);
+            } else {
+                new += u64::from(!entry.1.is_tombstone());
+            }
+        }
+        new
     }
 }
 
@@ -109,4 +192,8 @@ impl Effect {
             edit.added.push(SegmentMeta { live_rows, ..meta.clone() });
         }
     }
+}
+
+fn lock(seen: &Mutex<SeenIds>) -> MutexGuard<'_, SeenIds> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -254,14 +254,18 @@ impl Core {
         let mut pages = Beside::new(async {
             if leaves_rows { memtable.write_pages(Pace::Background).await } else { Ok(()) }
         });
-        let effect = pages.while_waiting_for(self.effect(&version, &ids)).await;
+        let effect = pages.while_waiting_for(self.effect(database, &version, &ids)).await;
         // Also when there is no effect: nothing is left in flight behind a failure.
         let written = pages.finish().await;
         let effect = effect?;
         written?;
         let segment = match ids.summary().count() {
             0 => None,
-            _ => Some(self.write_segment(database, &memtable, &ids).await?),
+            _ => {
+                let segment = self.write_segment(database, &memtable, &ids).await?;
+                segment.set_seen_in(effect.seen_in);
+                Some(segment)
+            }
         };
         let first = memtable.first_lsn();
         Ok(Some(Prepared { database, memtable, effect, segment, first, last }))

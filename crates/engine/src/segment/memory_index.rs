@@ -36,6 +36,8 @@ use crate::{error::Error, log_file::aligned};
 const FILTER_AHEAD: usize = 32;
 /// Bits of hidden rows may take one in so many bytes of the filters' limit, on top of it.
 const BURIED_SHARE: u64 = 4;
+/// So may the filters of what flushes have seen.
+const SEEN_SHARE: u64 = 4;
 
 /// Bytes that the open segments of a store keep in memory beside their pages.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct MetadataMemory {
     filter_bytes: AtomicU64,
     /// Which rows are hidden, by a bit for each.
     buried_bytes: AtomicU64,
+    /// Which ids flushes have seen.
+    seen_bytes: AtomicU64,
     filter_limit: u64,
     rows_limit: u64,
     /// Made with the first index that is no subtraction.
@@ -57,6 +61,7 @@ impl MetadataMemory {
             fence_bytes: AtomicU64::new(0),
             filter_bytes: AtomicU64::new(0),
             buried_bytes: AtomicU64::new(0),
+            seen_bytes: AtomicU64::new(0),
             filter_limit,
             rows_limit,
             rows: OnceLock::new(),
@@ -68,10 +73,13 @@ impl MetadataMemory {
         self.fence_bytes.load(Ordering::Relaxed) // a gauge
     }
 
-    /// Bytes of filters now, and of the bits of hidden rows.
+    /// Bytes of filters now, those of what flushes have seen among them, and of the bits of hidden
+    /// rows.
     pub(crate) fn filter_bytes(&self) -> u64 {
-        let filters = self.filter_bytes.load(Ordering::Relaxed); // a gauge
-        filters + self.buried_bytes.load(Ordering::Relaxed) // a gauge
+        // Gauges.
+        let filters = self.filter_bytes.load(Ordering::Relaxed);
+        let seen = self.seen_bytes.load(Ordering::Relaxed);
+        filters + seen + self.buried_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes of the table of rows found lately, used yet or not.
@@ -123,6 +131,15 @@ impl MetadataMemory {
 
     pub(super) fn give_buried(&self, bytes: u64) {
         self.buried_bytes.fetch_sub(bytes, Ordering::Relaxed); // as in `take`
+    }
+
+    /// Takes room for what flushes have seen; false when there is none.
+    pub(super) fn take_seen(&self, bytes: u64) -> bool {
+        take(&self.seen_bytes, bytes, self.filter_limit / SEEN_SHARE)
+    }
+
+    pub(super) fn give_seen(&self, bytes: u64) {
+        self.seen_bytes.fetch_sub(bytes, Ordering::Relaxed); // as in `take`
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `seal` | everything behind the rows: id run, fences, checksum table, footer |
 //! | `filter_memory` | what large filters lie in |
 //! | `memory_index` | fences and filters, and the memory they take |
+//! | `seen_ids` | which ids flushes wrote, over all segments |
 //! | `traffic` | how much of that may be in flight while readers wait for the disk |
 //! | `work_memory` | what flushes and compactions hold while they run |
 //! | `reader` | an open segment: from ids to rows |
@@ -35,6 +36,7 @@ mod prefetch;
 pub(crate) mod reader;
 pub(crate) mod row_set;
 pub(crate) mod seal;
+mod seen_ids;
 pub(crate) mod sink;
 pub(crate) mod traffic;
 mod vectors;
@@ -50,6 +52,7 @@ pub(crate) use self::{
     prefetch::{prefetch_id_pages, prefetch_vector_pages},
     reader::{ReadContext, Segment},
     seal::IdSummary,
+    seen_ids::{Seen, SeenGeneration, SeenIds},
     traffic::PIECE_BYTES,
     vectors::LastCopied,
     work_memory::WorkMemory,

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use nephrite_format::FileId;
+use nephrite_format::{FileId, IdRef};
 use nephrite_io::{FileHandle, Request};
 
 use super::{
@@ -35,6 +35,18 @@ pub(crate) async fn prefetch_id_pages(
     pages: &[(&Arc<Segment>, u32)],
 ) -> Result<(), Error> {
     prefetch(context, pages, Kind::Id).await
+}
+
+impl Segment {
+    /// The id pages, ascending, that a lookup of some ascending ids reads.
+    pub(crate) fn id_pages_of(&self, ids: &[IdRef<'_>]) -> Vec<u32> {
+        let Some(fences) = self.index.fences() else { return Vec::new() };
+        let possible = self.index.possible(ids, 0..ids.len());
+        let mut pages: Vec<u32> =
+            possible.into_iter().filter_map(|position| fences.page_for(ids[position])).collect();
+        pages.dedup();
+        pages
+    }
 }
 
 pub(super) async fn prefetch(

@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
 use nephrite_format::{
@@ -71,6 +71,8 @@ pub(crate) struct Segment {
     /// Id pages, then checksum table pages.
     pub(super) small: Arc<CachedFile>,
     pub(super) live: Arc<LiveRows>,
+    /// See `seen_ids`; zero: in none.
+    pub(super) seen_in: AtomicU64,
     /// Told, when the last reader is gone, that the file may be removed. Set when the segment is
     /// no longer part of a database.
     pub(super) garbage: OnceLock<Arc<Garbage>>,
@@ -145,6 +147,7 @@ impl Segment {
             vectors,
             small,
             live,
+            seen_in: AtomicU64::new(0),
             garbage: OnceLock::new(),
         })
     }
