@@ -94,7 +94,7 @@ impl CallerCore {
         Ok(Rc::new(Self {
             callers,
             intake,
-            driver: RefCell::new(Some(Driver::new(context, ring))),
+            driver: RefCell::new(Some(Driver::of_caller(context, ring))),
             inbox: RefCell::default(),
             load_max,
             busy: Cell::new(false),
@@ -175,6 +175,9 @@ impl CallerCore {
     fn take_in(&self, batch: Batch) -> Result<(), Batch> {
         if !self.is_alive() || self.load_max <= self.load() {
             return Err(batch);
+        }
+        if batch.as_slice().is_empty() {
+            return Ok(()); // busy with nothing, the ring would hold up a shutdown
         }
         if !self.busy.get() {
             if !self.callers.enter() {

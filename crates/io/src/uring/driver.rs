@@ -40,6 +40,9 @@ use crate::wakes::WakeBatch;
 /// one call until it has seen all of it, and the device has nothing to do meanwhile.
 const START_EVERY: u32 = 8;
 
+/// In flight: with more the device has enough to do while others are queued.
+const FEW: usize = 64;
+
 /// What a ring's thread shares with the rest of the disk.
 pub(super) struct DriverContext {
     pub(super) intake: Arc<Intake>,
@@ -71,6 +74,8 @@ pub(super) struct Driver<K: Kernel = Ring> {
     refusals: Patience,
     /// Operations queued since the last were handed over.
     queued: u32,
+    /// After how many to hand them over, while few are in flight.
+    start_every: u32,
     /// Why the kernel refused to start some early; for the next enter to tell.
     refused: Option<io::Error>,
 }
@@ -103,6 +108,7 @@ impl<K: Kernel> Driver<K> {
             reaped: Vec::with_capacity(2 * entries as usize),
             offers_epoch: 0,
             queued: 0,
+            start_every: START_EVERY,
             refused: None,
         }
     }
@@ -228,7 +234,8 @@ impl<K: Kernel> Driver<K> {
     /// If many are queued, lets the device begin while more are. False once the kernel refuses.
     fn start_some(&mut self) -> bool {
         let waits = self.backlog.iter().any(|requests| !requests.is_empty());
-        if waits && START_EVERY <= self.queued && self.ring.needs_enters() {
+        let every = if self.table.len() <= FEW { self.start_every } else { START_EVERY };
+        if waits && every <= self.queued && self.ring.needs_enters() {
             self.queued = 0;
             self.context.counters.ring_enters.add(1);
             self.refused = self.ring.enter(0, None).err();

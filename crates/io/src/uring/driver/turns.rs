@@ -2,15 +2,19 @@
 //!
 //! The rounds are those of a ring's thread: issue, enter, reap, tell. Only the sleep is the
 //! caller's: it says whether it may, and for how long. See `caller` for what else holds there.
+//! Nothing is handed to another thread, so that what is queued starts sooner: see [`PAIR`].
 //! Tested in `uring/tests/silence.rs` and `tests/it/caller_ring.rs`.
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use super::{Driver, End};
+use super::{Driver, DriverContext, End};
 use crate::request::{Class, Request};
 use crate::uring::kernel::Kernel;
+
+/// Two at once is the most that the kernel starts one by one, without holding them back.
+const PAIR: u32 = 2;
 
 /// How a caller's round ended.
 pub(in crate::uring) enum Turn {
@@ -23,6 +27,11 @@ pub(in crate::uring) enum Turn {
 }
 
 impl<K: Kernel> Driver<K> {
+    /// One that hands over in pairs while few are in flight.
+    pub(in crate::uring) fn of_caller(context: DriverContext, ring: K) -> Self {
+        Self { start_every: PAIR, ..Self::new(context, ring) }
+    }
+
     /// One round for a caller that drives the ring itself: issues what is queued, submits it,
     /// sleeps until something completes if `may_sleep` says so, and tells.
     ///

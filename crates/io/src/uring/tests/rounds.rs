@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::kernel::{Script, ScriptedKernel};
-use super::{Bench, Duration, block_on, context, filled, request};
+use super::{Bench, Duration, Outcome, block_on, context, filled, request};
 use crate::file::{FileHandle, OpenOptions};
 use crate::request::Operation;
+use crate::stats::Counters;
 use crate::uring::driver::{Driver, Turn};
 
 fn reads(count: u64) -> Vec<Operation> {
@@ -64,32 +65,71 @@ fn a_refused_start_neither_loses_nor_doubles_operations() {
     }
 }
 
+/// The driver of a caller, with a file for its reads.
+struct Caller {
+    driver: Driver<ScriptedKernel>,
+    script: Script,
+    counters: Arc<Counters>,
+    file: FileHandle,
+    _directory: tempfile::TempDir,
+}
+
+impl Caller {
+    fn new(entries: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = OpenOptions::read_write().create().direct(false);
+        let file = FileHandle::open(&directory.path().join("file"), options).unwrap();
+        file.os().set_len(super::FILE_BYTES).unwrap();
+        let context = context(Duration::from_secs(60));
+        let counters = Arc::clone(&context.counters);
+        let script = Script::new(Arc::clone(&context.intake));
+        let driver = Driver::of_caller(context, ScriptedKernel::new(entries, script.clone()));
+        Self { driver, script, counters, file, _directory: directory }
+    }
+
+    fn adopt(&mut self, count: u64) -> Vec<Outcome> {
+        let requests = reads(count).into_iter().map(|operation| request(&self.file, operation));
+        let (requests, outcomes): (Vec<_>, Vec<_>) = requests.unzip();
+        self.driver.adopt(requests);
+        outcomes
+    }
+
+    /// How many a round tells that may tell so many.
+    fn told_in(&mut self, most: usize) -> u64 {
+        let before = self.counters.delivered.value();
+        assert!(matches!(self.driver.turn(None, most, || true), Turn::Taken));
+        self.counters.delivered.value() - before
+    }
+}
+
 #[test]
-fn a_callers_round_tells_no_more_than_it_was_asked_to() {
-    let directory = tempfile::tempdir().unwrap();
-    let options = OpenOptions::read_write().create().direct(false);
-    let file = FileHandle::open(&directory.path().join("file"), options).unwrap();
-    file.os().set_len(super::FILE_BYTES).unwrap();
-    let context = context(Duration::from_secs(60));
-    let counters = Arc::clone(&context.counters);
-    let script = Script::new(Arc::clone(&context.intake));
-    let mut driver = Driver::new(context, ScriptedKernel::new(32, script.clone()));
-    let requests = reads(20).into_iter().map(|operation| request(&file, operation));
-    let (requests, outcomes): (Vec<_>, Vec<_>) = requests.unzip();
-    driver.adopt(requests);
-    let mut told_in = |most| {
-        let before = counters.delivered.value();
-        assert!(matches!(driver.turn(None, most, || true), Turn::Taken));
-        counters.delivered.value() - before
-    };
+fn a_callers_reads_start_in_pairs_and_in_eights_once_many_are_in_flight() {
+    let mut caller = Caller::new(128);
+    let outcomes = caller.adopt(90);
 
-    assert_eq!(told_in(8), 8);
-    let enters = script.enters();
-    assert_eq!((told_in(8), told_in(8)), (8, 4));
+    assert_eq!(caller.told_in(usize::MAX), 90);
 
-    assert_eq!(script.enters(), enters, "what is complete is told without the kernel");
+    let handed_over = caller.script.handed_over();
+    let (pairs, eights) = handed_over.split_at(32);
+    assert_eq!(pairs, [2; 32]);
+    assert_eq!(eights, [8, 8, 8, 2]);
     for outcome in outcomes {
         assert!(block_on(outcome).result.is_ok());
     }
-    assert_eq!(driver.load(), 0);
+}
+
+#[test]
+fn a_callers_round_tells_no_more_than_it_was_asked_to() {
+    let mut caller = Caller::new(32);
+    let outcomes = caller.adopt(20);
+
+    assert_eq!(caller.told_in(8), 8);
+    let enters = caller.script.enters();
+    assert_eq!((caller.told_in(8), caller.told_in(8)), (8, 4));
+
+    assert_eq!(caller.script.enters(), enters, "what is complete is told without the kernel");
+    for outcome in outcomes {
+        assert!(block_on(outcome).result.is_ok());
+    }
+    assert_eq!(caller.driver.load(), 0);
 }

@@ -25,6 +25,15 @@ fn a_closed_disk_refuses_a_driven_future() {
     assert_balanced(bench.disk.stats());
 }
 
+#[test]
+fn a_batch_of_nothing_leaves_the_ring_idle() {
+    let Some(bench) = ring(DiskOptions::new()) else { return };
+    drive(&*bench.disk, async { bench.disk.submit(Vec::new()) });
+
+    block_on(bench.disk.shutdown()).unwrap();
+    assert_balanced(bench.disk.stats());
+}
+
 /// A thread that drives a read, which has been submitted when this returns.
 fn read_in_flight<'a>(
     scope: &'a Scope<'a, '_>,
