@@ -188,12 +188,15 @@ impl Slots {
         })
     }
 
-    /// Spreads the hashes of a slot size over these blocks, and moves as few as that takes.
+    /// Spreads the hashes of a slot size evenly over these blocks, and moves as few as that takes.
     pub(crate) fn spread(&self, size: usize, live: &[u32]) {
         let directory = &self.directories[size];
-        let most = directory.len().div_ceil(live.len().max(1));
+        let count = live.len().max(1);
+        let (each, more) = (directory.len() / count, directory.len() % count);
         let mut rooms = vec![0; self.blocks.len()];
-        live.iter().for_each(|block| rooms[*block as usize] = most);
+        for (number, block) in live.iter().enumerate() {
+            rooms[*block as usize] = each + usize::from(number < more);
+        }
         let mut homeless = Vec::new();
         for share in directory {
             match rooms.get_mut(share.load(Ordering::Relaxed) as usize) {
@@ -243,4 +246,32 @@ fn halves(hash: u64) -> (u32, u32) {
 /// A number below `count`, by the upper bits of `half`.
 fn share(half: u32, count: usize) -> usize {
     usize::try_from((u64::from(half) * count as u64) >> 32).expect("below the count")
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_gets_its_share_of_the_hashes_and_few_move() {
+        let slots = Slots::new(128);
+        let shares = || {
+            let directory = slots.directories[0].iter();
+            directory.map(|share| share.load(Ordering::Relaxed)).collect::<Vec<u32>>()
+        };
+        let mut before = shares();
+        for count in 1..=115 {
+            let live: Vec<u32> = (0..count).collect();
+            slots.spread(0, &live);
+            let after = shares();
+            let each = |block| after.iter().filter(|share| **share == block).count();
+            let (least, most) =
+                (live.iter().copied().map(each).min(), live.iter().copied().map(each).max());
+            assert!(most <= least.map(|least| least + 1), "{count} blocks: {least:?} to {most:?}");
+            let moved = before.iter().zip(&after).filter(|(old, new)| old != new).count();
+            assert!(moved <= 2 * most.unwrap(), "{moved} for block {count}");
+            before = after;
+        }
+    }
 }
