@@ -15,8 +15,8 @@ pub const LARGEST_PAGE_BYTES: u32 = 65_536;
 /// The largest cache: frame numbers have 31 bits, and numbers of slots the one above.
 const UNITS_LIMIT: usize = 1 << 31;
 
-/// What retention needs for each 4096 bytes, at most: ghosts, directories, hands.
-const RETENTION_BYTES: usize = 6;
+/// What retention needs for each 4096 bytes, at most: ghosts, directories, hands, counts.
+const RETENTION_BYTES: usize = 22;
 /// Smaller caches are not shared with slots.
 const RETAINING_BYTES_MIN: usize = 4 << 20;
 

@@ -224,6 +224,13 @@ impl FrameState {
         }
     }
 
+    /// Takes all uses off an unpinned resident frame; returns how many there were. Relaxed: a hint.
+    pub(crate) fn take_uses(&self) -> u8 {
+        let seen = self.peek();
+        let taken = seen.is_evictable() && self.swap(seen, seen.0 & !USES, Ordering::Relaxed);
+        if taken { seen.uses() } else { 0 }
+    }
+
     /// Free or evicting to loading a page of `units` (1 to 16), with the pin of the loader,
     /// charged, without uses, version counted on.
     /// Relaxed: the frame came to the caller by `claim` or under the lock of the frame books.

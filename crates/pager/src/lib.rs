@@ -41,6 +41,7 @@ mod frame_array;
 mod frame_memory;
 mod frame_state;
 mod frame_wait;
+mod frequency;
 mod ghosts;
 mod guard;
 mod hit_counter;

@@ -2,7 +2,9 @@
 //!
 //! With eight vectors to a page and popularity scattered over them, one hot vector keeps seven cold
 //! ones in memory. So the parts of a page that were read while it was there are copied to slots
-//! (`slots.rs`) when it is evicted; each is then kept or let go by itself, by CLOCK within its set.
+//! (`slots.rs`) when it is evicted; each is then kept or let go by itself. Within its set the part
+//! goes that was wanted least often lately (`frequency.rs`), which may be the new one: a part that
+//! was read once takes the place of no popular one.
 //!
 //! How much of the cache is slots follows the misses. Pages and parts that left are remembered for
 //! a while (`ghosts.rs`), for as many bytes of each. A miss on such a page is a vote for frames, as
@@ -20,22 +22,27 @@ use crate::extents::{Evicted, Extents, Gone};
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_array::FrameArray;
 use crate::frame_memory::FrameMemory;
+use crate::frequency::Frequency;
 use crate::ghosts::Ghosts;
 use crate::slots::{BLOCK_BYTES, BLOCK_SLOTS, SLOT_BYTES, Set, Slots, WAYS};
 
 /// Votes are remembered for so much of the cache.
 const WINDOW_SHARE: usize = 8;
+/// A new part may have been wanted so many times less than the one it takes the place of: what is
+/// popular now comes in before it was wanted as often as what was popular once.
+const RECENT: u8 = 1;
 /// Votes after which is counted.
-const VOTES: u32 = 64;
+const VOTES: u32 = 32;
 /// Slots grow when they have this many times the votes of frames, in percent, and shrink below
 /// the second.
 const GROW_PERCENT: u32 = 175;
 const SHRINK_PERCENT: u32 = 125;
+/// With so many times the votes they grow faster, by so many steps.
+const LEAP_PERCENT: u32 = 350;
+const LEAP_STEPS: usize = 4;
 /// The share of the cache that one step moves, and the most that slots may have of it.
 const STEPS: usize = 32;
-const MOST_PERCENT: usize = 80;
-/// Turns of the hand in a set, which has counts to three.
-const TURNS: usize = 4;
+const MOST_PERCENT: usize = 90;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -52,6 +59,8 @@ pub(crate) struct Retention {
     entries: Option<(u32, usize)>,
     pages_gone: Ghosts,
     parts_gone: Ghosts,
+    /// Of parts: misses, and the hits of those that were kept.
+    wanted: Frequency,
     votes_for_frames: u32,
     votes_for_slots: [u32; SLOT_BYTES.len()],
 }
@@ -84,6 +93,7 @@ impl Retention {
             entries: None,
             pages_gone: Ghosts::new(window, UNIT_BYTES),
             parts_gone: Ghosts::new(window, SLOT_BYTES[0]),
+            wanted: Frequency::new(units as usize * UNIT_BYTES / SLOT_BYTES[0]),
             votes_for_frames: 0,
             votes_for_slots: Default::default(),
         })
@@ -111,6 +121,7 @@ impl Retention {
         }
         let Some(known) = self.known(page) else { return };
         let record = known.parts.record(page, part);
+        self.wanted.count(record.wide_hash(), 1);
         if self.parts_gone.takes_back(record.wide_hash()) {
             self.votes_for_slots[known.parts.size()] += 1;
         }
@@ -134,7 +145,8 @@ impl Retention {
         let least = |size: &usize| (self.votes_for_slots[*size], *size);
         let steps = ground.slots.block_count().div_ceil(STEPS);
         if let Some(size) = most.filter(|_| frames * GROW_PERCENT < slots * 100) {
-            for _ in 0..steps {
+            let urgent = frames * LEAP_PERCENT < slots * 100;
+            for _ in 0..steps * if urgent { LEAP_STEPS } else { 1 } {
                 self.grow(ground, extents, (size, units), evicted);
             }
         } else if slots * 100 < frames * SHRINK_PERCENT {
@@ -164,6 +176,7 @@ impl Retention {
         let blocks = self.live.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity();
         self.pages_gone.bytes()
             + self.parts_gone.bytes()
+            + self.wanted.bytes()
             + hands
             + blocks * size_of::<u32>()
             + self.hands.capacity() * size_of::<Box<[u8]>>()
@@ -194,7 +207,7 @@ impl Retention {
         }
     }
 
-    /// Keeps a part in its set, where another goes for it by CLOCK.
+    /// Keeps a part in its set, where another goes for it that was wanted less often.
     fn keep_part(
         &mut self,
         ground: Ground<'_>,
@@ -210,11 +223,11 @@ impl Retention {
                 return entry.state.use_again(seen);
             }
         }
-        let hand = &mut self.hands[set.block as usize][set.number];
-        let Some((slot, gone)) = choose(slots, set, hand) else { return };
+        let (slot, gone) = self.choose(slots, set, record);
         if let Some(gone) = gone {
             self.parts_gone.note(gone.wide_hash(), parts.slot_bytes());
         }
+        let Some(slot) = slot else { return };
         slots.fill(slot, record, || {
             let Some(memory) = ground.memory else { return };
             let from = frame.offset_bytes() + parts.start_of(part) as usize;
@@ -227,6 +240,37 @@ impl Retention {
         if let Some(Some(known)) = self.files.get_mut(record.key() as usize) {
             known.kept = true;
         }
+    }
+
+    /// A slot of a set for a part, whose entry the caller then owns, and what has to go: another
+    /// part, or this one.
+    fn choose(
+        &mut self,
+        slots: &Slots,
+        set: Set,
+        record: Owner,
+    ) -> (Option<FrameNo>, Option<Owner>) {
+        if let Some((slot, _)) = slots.ways(set).find(|(_, entry)| entry.state.peek().is_free()) {
+            return (Some(slot), None);
+        }
+        let hand = usize::from(self.hands[set.block as usize][set.number]);
+        let others = slots.ways(set).enumerate().filter_map(|(way, (slot, entry))| {
+            let seen = entry.state.peek();
+            let owner = entry.owner();
+            let count = self.wanted.of(owner.wide_hash()) + seen.uses();
+            seen.is_evictable().then_some((count, (way + WAYS - hand) % WAYS, way, slot, owner))
+        });
+        let least = others.min_by_key(|(count, turn, ..)| (*count, *turn));
+        let Some((count, _, way, slot, owner)) = least else { return (None, Some(record)) };
+        let state = &slots.entry(slot).state;
+        self.wanted.count(owner.wide_hash(), state.take_uses());
+        let wanted = self.wanted.of(record.wide_hash()) + RECENT;
+        if wanted < count || state.claim().is_none() {
+            return (None, Some(record));
+        }
+        let next = u8::try_from((way + 1) % WAYS).expect("a set is small");
+        self.hands[set.block as usize][set.number] = next;
+        (Some(slot), Some(owner))
     }
 
     /// Makes an extent of frames a block of slots.
@@ -290,25 +334,6 @@ impl Retention {
         self.spare.push(block);
         true
     }
-}
-
-/// A slot of a set, whose entry the caller then owns, and what it held.
-fn choose(slots: &Slots, set: Set, hand: &mut u8) -> Option<(FrameNo, Option<Owner>)> {
-    if let Some((slot, _)) = slots.ways(set).find(|(_, entry)| entry.state.peek().is_free()) {
-        return Some((slot, None));
-    }
-    let ways: Vec<(FrameNo, &Frame)> = slots.ways(set).collect();
-    for _ in 0..TURNS * WAYS {
-        let (slot, entry) = ways[usize::from(*hand) % WAYS];
-        *hand = hand.wrapping_add(1);
-        if !entry.state.peek().is_evictable() || entry.state.age() != 0 {
-            continue;
-        }
-        if entry.state.claim().is_some() {
-            return Some((slot, Some(entry.owner())));
-        }
-    }
-    None
 }
 
 /// Entries of a block, at an offset of the arena that is an extent lent for them.

@@ -117,6 +117,29 @@ fn scattered_popular_records_outlive_their_pages() {
 
 #[test]
 #[cfg_attr(miri, ignore = "a matter of statistics: too many reads for it")]
+fn what_is_read_once_takes_the_place_of_nothing_popular() {
+    let pager = cache();
+    let file = open(&pager);
+    warm(&file, &pager, 0);
+    let mut random = Random(13);
+    let popular = |number: u32| number * 4 * PER_PAGE + number % PER_PAGE;
+    let there = || {
+        let kept = (0..2 * FRAMES).map(popular).filter(|record| {
+            let (page, start) = (record / PER_PAGE, record % PER_PAGE * RECORD_BYTES);
+            file.contains(page) || file.has_part(page, start)
+        });
+        kept.count()
+    };
+    let before = there();
+
+    (0..30_000).for_each(|_| drop(read(&file, random.below(PAGES * PER_PAGE), 0)));
+
+    let after = there();
+    assert!(before * 3 / 4 < after, "{before} popular records, then {after}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "a matter of statistics: too many reads for it")]
 fn uniform_reads_leave_the_cache_to_pages() {
     let pager = cache();
     let file = open(&pager);
