@@ -209,6 +209,15 @@ impl Compactions {
     }
 }
 
+/// For which garbage the reserve gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// Where it is a good part of a segment.
+    Much,
+    /// Somebody wants to be rid of all of it.
+    Any,
+}
+
 /// What an output holds.
 #[derive(Debug)]
 struct Kept {
@@ -242,9 +251,14 @@ impl Core {
         let flushed = self.ask_flush(database).await;
         let merged = self.ask_merge(database).await;
         match flushed {
-            Err(error) if error.is_disk_full() && merged.is_ok() => {
-                self.ask_flush(database).await?;
-                self.ask_merge(database).await
+            Err(error) if error.is_disk_full() => {
+                let relief = self.begin_relief().await;
+                // The log of other databases may be what is in the way.
+                let _ = self.ask_flush_all().await;
+                let flushed = self.ask_flush(database).await;
+                let merged = self.ask_merge(database).await;
+                self.end_relief(relief).await;
+                flushed.and(merged)
             }
             flushed => flushed.and(merged),
         }
@@ -426,7 +440,8 @@ impl Core {
         });
         if let Err(error) = commit.await {
             // After any other failure the manifest on disk may name the output.
-            let refused = matches!(error, Error::DatabaseNotFound { .. });
+            let refused = matches!(error, Error::DatabaseNotFound { .. })
+                || error.is_disk_full() && self.manifest.check().await.is_ok();
             if let Some(output) = output.filter(|_| refused) {
                 output.set_obsolete(&self.garbage);
             }
