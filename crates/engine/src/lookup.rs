@@ -201,17 +201,17 @@ impl View<'_> {
 
     /// Starts the loads of all pages that are not in memory.
     async fn prefetch(&self, places: &[Place], purpose: Purpose) -> Result<(), Error> {
-        let mut pages: Vec<(&Arc<Segment>, u32)> = places
+        let mut pages: Vec<(&Arc<Segment>, (u32, u32))> = places
             .iter()
             .filter_map(|place| match place {
                 Place::Segment(segment, row) if !segment.is_kept(*row) => {
-                    Some((segment, segment.page_of(*row)))
+                    Some((segment, segment.start_of(*row)))
                 }
                 Place::Segment(..) | Place::Memory(..) | Place::Absent => None,
             })
             .collect();
-        pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));
-        pages.dedup_by_key(|(segment, page)| (segment.file(), *page));
+        pages.sort_unstable_by_key(|(segment, place)| (segment.file(), *place));
+        pages.dedup_by_key(|(segment, (page, _))| (segment.file(), *page));
         prefetch_vector_pages(self.context, &pages, purpose).await
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Wanted {
     pub(super) kind: Kind,
     pub(super) page: u32,
     pub(super) part: Range<usize>,
+    /// Where in the page begins what a reader of one vector wants.
+    pub(super) start: u32,
 }
 
 impl Segment {
@@ -66,7 +68,7 @@ impl Segment {
         means: Means,
         bypass: Bypass,
     ) -> Result<Page, Error> {
-        let Wanted { kind, page, part } = wanted;
+        let Wanted { kind, page, part, .. } = wanted;
         let Means { check, file } = means;
         let page_bytes = self.page_bytes(kind);
         let buffer = IoBuffer::Owned(aligned(page_bytes)?);

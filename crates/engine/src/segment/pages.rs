@@ -147,19 +147,21 @@ impl Segment {
     }
 
     /// Takes a frame for a page that is not in memory: a request for one submission with others.
-    /// `None` when the page is there or on its way, or no frame is free.
+    /// Of a page of vectors the one that begins at `start` is wanted. `None` when the page is there
+    /// or on its way, or no frame is free.
     pub(super) fn begin_load(
         &self,
         traffic: &Arc<Traffic>,
         file: &FileHandle,
         kind: Kind,
-        page: u32,
+        (page, start): (u32, u32),
         check: Check,
     ) -> Option<Request> {
         let (cached, number) = self.cached(kind, page);
         let load = match kind {
             Kind::Scanned => cached.start_load_for_scan(number),
-            Kind::Vector | Kind::Id | Kind::Table => cached.start_load(number),
+            Kind::Vector => cached.start_load_of_record(number, start),
+            Kind::Id | Kind::Table => cached.start_load(number),
         };
         Some(self.request(traffic, file.clone(), kind, page, load?, check))
     }
@@ -174,6 +176,18 @@ impl Segment {
         self.part_of_page(context, kind, page, 0..self.page_bytes(kind)).await
     }
 
+    /// A page, whole, for the sake of what begins at byte `start`.
+    pub(super) async fn page_for(
+        &self,
+        context: &ReadContext,
+        kind: Kind,
+        page: u32,
+        start: u32,
+    ) -> Result<Page, Error> {
+        let part = 0..self.page_bytes(kind);
+        self.wanted(context, Wanted { kind, page, part, start }).await
+    }
+
     /// A part of a page, from the cache or, when no frame can be had for it, past it. What it waits
     /// for ends by itself, whatever is pinned, also by the caller.
     pub(super) async fn part_of_page(
@@ -183,7 +197,12 @@ impl Segment {
         page: u32,
         part: Range<usize>,
     ) -> Result<Page, Error> {
-        let (wanted, mut means) = (Wanted { kind, page, part }, None);
+        let start = near(part.start, 0).start;
+        self.wanted(context, Wanted { kind, page, part, start }).await
+    }
+
+    async fn wanted(&self, context: &ReadContext, wanted: Wanted) -> Result<Page, Error> {
+        let (kind, page, mut means) = (wanted.kind, wanted.page, None);
         loop {
             let duty = match self.look_up(&wanted) {
                 Lookup::Hit(guard) => return Ok(Page::Pinned(guard)),
@@ -244,7 +263,7 @@ impl Segment {
         let (cached, number) = self.cached(wanted.kind, wanted.page);
         match wanted.kind {
             Kind::Scanned => cached.get_for_scan(number),
-            Kind::Vector => cached.get_record(number, near(wanted.part.start, 0).start),
+            Kind::Vector => cached.get_record(number, wanted.start),
             Kind::Id | Kind::Table => cached.get(number),
         }
     }

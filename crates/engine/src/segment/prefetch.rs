@@ -19,14 +19,25 @@ use crate::error::Error;
 /// Loads that are submitted together: the device begins with the first while more are prepared.
 const LOADS_AT_ONCE: usize = 8;
 
+/// A page that is not in memory.
+struct Missing<'a> {
+    segment: &'a Arc<Segment>,
+    page: u32,
+    /// Where in it begins what is wanted.
+    start: u32,
+    /// Its page of the checksum table.
+    table_page: u32,
+}
+
 /// Starts the loads of vector pages that are not in memory, ascending by segment and page: first
-/// those of checksum pages that are missing, in one submission, then the pages, in eights.
+/// those of checksum pages that are missing, in one submission, then the pages, in eights. With
+/// each page goes where in it begins a vector that is wanted.
 pub(crate) async fn prefetch_vector_pages(
     context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32)],
+    pages: &[(&Arc<Segment>, (u32, u32))],
     purpose: Purpose,
 ) -> Result<(), Error> {
-    prefetch(context, pages, purpose.kind()).await
+    prefetch_parts(context, pages.iter().copied(), purpose.kind()).await
 }
 
 /// As [`prefetch_vector_pages`], of id pages.
@@ -54,9 +65,18 @@ pub(super) async fn prefetch(
     pages: &[(&Arc<Segment>, u32)],
     kind: Kind,
 ) -> Result<(), Error> {
-    let mut missing: Vec<(&Arc<Segment>, u32, u32)> = Vec::with_capacity(pages.len());
-    missing.extend(pages.iter().filter_map(|(segment, page)| {
-        segment.missing(kind, *page).map(|table_page| (*segment, *page, table_page))
+    prefetch_parts(context, pages.iter().map(|(segment, page)| (*segment, (*page, 0))), kind).await
+}
+
+async fn prefetch_parts<'a>(
+    context: &ReadContext,
+    pages: impl ExactSizeIterator<Item = (&'a Arc<Segment>, (u32, u32))>,
+    kind: Kind,
+) -> Result<(), Error> {
+    let mut missing: Vec<Missing<'_>> = Vec::with_capacity(pages.len());
+    missing.extend(pages.filter_map(|(segment, (page, start))| {
+        let table_page = segment.missing(kind, page)?;
+        Some(Missing { segment, page, start, table_page })
     }));
     if missing.len() < 2 {
         return Ok(()); // nothing to gain over loading it when it is used
@@ -67,9 +87,9 @@ pub(super) async fn prefetch(
     let mut wanted = missing.iter().zip(checks);
     while 0 < wanted.len() {
         let some = wanted.by_ref().take(LOADS_AT_ONCE);
-        let loads = some.filter_map(|((segment, page, _), check)| {
-            let file = file_of(&files, segment)?;
-            segment.begin_load(&context.traffic, file, kind, *page, check)
+        let loads = some.filter_map(|(it, check)| {
+            let file = file_of(&files, it.segment)?;
+            it.segment.begin_load(&context.traffic, file, kind, (it.page, it.start), check)
         });
         submit(context, loads.collect());
     }
@@ -80,16 +100,16 @@ pub(super) async fn prefetch(
 /// are read in one submission.
 async fn checks_of(
     context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32, u32)],
+    pages: &[Missing<'_>],
     kind: Kind,
 ) -> Result<Vec<Check>, Error> {
-    let resident = pages.iter().map(|(segment, page, _)| segment.check_if_resident(kind, *page));
+    let resident = pages.iter().map(|it| it.segment.check_if_resident(kind, it.page));
     let resident: Vec<Option<Check>> = resident.collect();
     if resident.iter().any(Option::is_none) {
         start_tables(context, pages, &resident).await?;
     }
     let mut checks = Vec::with_capacity(pages.len());
-    for ((segment, page, _), resident) in pages.iter().zip(resident) {
+    for (Missing { segment, page, .. }, resident) in pages.iter().zip(resident) {
         checks.push(match resident {
             Some(check) => check,
             None => segment.check_for(context, kind, *page).await?,
@@ -101,17 +121,17 @@ async fn checks_of(
 /// Starts the loads of the pages of checksum tables that are not in memory.
 async fn start_tables(
     context: &ReadContext,
-    pages: &[(&Arc<Segment>, u32, u32)],
+    pages: &[Missing<'_>],
     resident: &[Option<Check>],
 ) -> Result<(), Error> {
     let files = open_files(context, pages).await?;
     let unknown = pages.iter().zip(resident).filter(|(_, check)| check.is_none());
     let mut tables: Vec<(&Arc<Segment>, u32)> =
-        unknown.map(|((segment, _, table_page), _)| (*segment, *table_page)).collect();
+        unknown.map(|(it, _)| (it.segment, it.table_page)).collect();
     tables.dedup_by_key(|(segment, page)| (segment.file(), *page));
     let loads = tables.iter().filter_map(|(segment, page)| {
         let file = file_of(&files, segment)?;
-        segment.begin_load(&context.traffic, file, Kind::Table, *page, Check::Table)
+        segment.begin_load(&context.traffic, file, Kind::Table, (*page, 0), Check::Table)
     });
     submit(context, loads.collect());
     Ok(())
@@ -121,11 +141,11 @@ async fn start_tables(
 /// pages of the rest are loaded when they are used.
 async fn open_files(
     context: &ReadContext,
-    segments: &[(&Arc<Segment>, u32, u32)],
+    pages: &[Missing<'_>],
 ) -> Result<Vec<(FileId, FileHandle)>, Error> {
     let mut files: Vec<(FileId, FileHandle)> = Vec::new();
     let mut last = None;
-    for (segment, ..) in segments {
+    for Missing { segment, .. } in pages {
         if last.replace(segment.file()) == Some(segment.file()) {
             continue;
         }

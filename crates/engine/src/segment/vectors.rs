@@ -43,6 +43,11 @@ impl Segment {
         self.identity.layout.page_of(row).page
     }
 
+    /// The vector page of a row, and where in it the row begins.
+    pub(crate) fn start_of(&self, row: Row) -> (u32, u32) {
+        (self.page_of(row), near(self.bytes_of(row).start, 0).start)
+    }
+
     /// The vector page of a row, and the bytes of the row in it.
     pub(super) fn place_of(&self, row: Row) -> (u32, Range<usize>) {
         let layout = &self.identity.layout;
@@ -90,7 +95,8 @@ impl Segment {
         if let Some(vector) = self.kept_vector(row) {
             return Ok(vector);
         }
-        match self.page(context, purpose.kind(), page).await? {
+        let start = near(self.bytes_of(row).start, 0).start;
+        match self.page_for(context, purpose.kind(), page, start).await? {
             Page::Pinned(guard) => Ok(self.vector_in(guard, row, purpose)),
             Page::Copied(bytes) => {
                 let vector = VectorRef::copied(&bytes[self.bytes_of(row)]);

@@ -120,3 +120,18 @@ fn what_outlives_its_page_is_what_was_written_last() {
     let stats = model.store.stats();
     assert_ne!(stats.cache_record_hits, 0, "{stats:?}");
 }
+
+#[test]
+fn vectors_read_together_at_random_leave_the_cache_to_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut model = Model::new(&directory);
+
+    for _ in 0..600 {
+        let ids: Vec<u64> = (0..50).map(|_| model.below(IDS)).collect();
+        let wanted: Vec<_> = ids.iter().map(|id| (*id).into()).collect();
+        assert!(model.database.get_many(&wanted).unwrap().iter().all(Option::is_some));
+    }
+
+    let stats = model.store.stats();
+    assert!(stats.cache_record_bytes <= stats.cache_bytes / 8, "{stats:?}");
+}
