@@ -30,17 +30,17 @@ pub(crate) struct IoArguments {
     /// Size of the file, MiB
     #[arg(long, default_value_t = 1024)]
     size: u64,
-    /// Seconds per measurement
-    #[arg(long, default_value_t = 1.0)]
+    /// Seconds per measurement: short ones in many rounds, so that pauses of the machine meet all
+    #[arg(long, default_value_t = 0.2)]
     seconds: f64,
     /// Rounds
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 31)]
     rounds: usize,
     /// Operations in flight of the random reads
     #[arg(long, value_delimiter = ',', default_value = "1,32,128")]
     depths: Vec<usize>,
     /// Blocking reads of cached pages per round
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 4_000)]
     cached_reads: u64,
     /// Only contenders whose name contains one of these (fio always runs, as the yardstick)
     #[arg(long, value_delimiter = ',')]
