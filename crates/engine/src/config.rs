@@ -56,6 +56,8 @@ const ROW_TABLE_SHARE: u64 = 32;
 const WORK_SHARE: u64 = 16;
 /// Part of the memory limit that all scans together may read ahead.
 const AHEAD_SHARE: u64 = 32;
+/// The part of the memory limit for what a compaction moves.
+const MOVES_SHARE: u64 = 32;
 /// They may read this much at least, a huge page: its windows bring more than as many buffers.
 const AHEAD_BYTES_MIN: u64 = 2 << 20;
 /// From this memory limit on.
@@ -298,6 +300,12 @@ impl Config {
             false => PIECE_BYTES as u64,
         };
         (self.memory_limit / AHEAD_SHARE).max(least)
+    }
+
+    /// Bytes of the pieces that a compaction has in hand and in flight, as far as it need not have
+    /// more; charged to the share of the memtables as well.
+    pub(crate) fn moves_limit(&self) -> u64 {
+        self.memory_limit / MOVES_SHARE
     }
 
     /// Bytes of the memtables' share that are kept free for flushes and compactions.

@@ -121,7 +121,7 @@ impl Core {
         for segment in &version.segments {
             let Some(mut plan) = self.plan(&version, &choice::alone(segment)) else { continue };
             plan.hidden = Some(Hidden::new(database, Arc::clone(&version)));
-            let _held = self.read.work.hold(plan.work_bytes(&database.layout));
+            let _held = self.read.work.hold(plan.work_bytes());
             let mut pace = Pace::new(self, database, None);
             // One that cannot be read is no way to make room.
             let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await;

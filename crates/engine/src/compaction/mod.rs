@@ -7,7 +7,8 @@
 //! | `refused` | what failed and is not tried again at once |
 //! | `merge` | the ids of several segments in one order |
 //! | `hidden` | rows that only memtables hide, on a full disk |
-//! | `rewrite` | the output: rows, ids, tail |
+//! | `rewrite` | the output: ids, tail |
+//! | `rows` | the output's rows, read ahead and written behind |
 //! | `pace` | the bandwidth budget |
 //!
 //! Rows are copied in the order in which they lie, so reads and writes are sequential. Ids that a
@@ -28,6 +29,7 @@ mod merge;
 mod pace;
 mod refused;
 mod rewrite;
+mod rows;
 
 use std::{
     collections::VecDeque,
@@ -334,7 +336,7 @@ impl Core {
             Reason::Urgent | Reason::Asked | Reason::Full => None,
         };
         let mut pace = Pace::new(self, database, limit);
-        let _held = self.read.work.hold(plan.work_bytes(&database.layout));
+        let _held = self.read.work.hold(plan.work_bytes());
         let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
         let lost_before = self.read.files.names_lost();
         let output = match survey.is_empty() {

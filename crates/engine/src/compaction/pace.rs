@@ -57,6 +57,11 @@ impl<'a> Pace<'a> {
         }
     }
 
+    /// Whether somebody waits for this compaction, or should.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.bytes_per_second.is_none() || self.core.compactions.is_waited_for() || self.presses()
+    }
+
     fn presses(&self) -> bool {
         choice::presses(&self.database.version.load(), self.core.config.garbage_percent)
     }

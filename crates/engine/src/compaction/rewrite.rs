@@ -1,4 +1,4 @@
-//! Writing the output of a compaction: rows, then id pages, then the tail.
+//! Writing the output of a compaction: rows (`rows`), then id pages, then the tail.
 //!
 //! Three passes over the inputs, each in order: the ids tell which rows live on ([`survey`]), the
 //! rows are copied, the ids are merged once more, now with their new rows. Consecutive ids need no
@@ -6,22 +6,15 @@
 
 use std::sync::Arc;
 
-use nephrite_format::{
-    Id, IdKind, Lsn, Row, VectorLayout,
-    id_run::{IdIndex, IdRunBuilder},
-    segment::RowOrder,
-};
-use nephrite_io::{IoBuffer, memory::AlignedBuf};
-
 use super::{
     hidden::Hidden,
     merge::{Entry, Merge},
     pace::Pace,
+    rows::copy_rows,
 };
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
-    log_file::aligned,
     planted::planted,
     segment::{
         Segment,
@@ -29,15 +22,13 @@ use crate::{
         row_set::RowSet,
         seal::{Identity, Outline, TailPages, seal_tail},
         sink::SegmentSink,
-        traffic::PIECE_BYTES,
     },
-    together::Beside,
 };
-
-/// Pages read or written at once: a piece, or the one page that is larger.
-fn pages_at_once(layout: &VectorLayout) -> u32 {
-    (PIECE_BYTES / layout.page_bytes() as usize).max(1).try_into().expect("at most 64 pages")
-}
+use nephrite_format::{
+    Id, IdKind, Lsn, Row,
+    id_run::{IdIndex, IdRunBuilder},
+    segment::RowOrder,
+};
 
 /// What is merged.
 pub(super) struct Plan {
@@ -60,12 +51,11 @@ impl Plan {
         Merge::new(&core.read, kind, &self.shadows, &self.inputs, self.merge_bytes)
     }
 
-    /// Bytes that carrying it out holds, beside id pages and what is in flight.
-    pub(super) fn work_bytes(&self, layout: &VectorLayout) -> u64 {
-        let page_bytes = layout.page_bytes() as usize;
+    /// Bytes that carrying it out holds, beside id pages and the pieces of rows.
+    pub(super) fn work_bytes(&self) -> u64 {
         let rows: u64 = self.inputs.iter().map(|input| u64::from(input.row_count())).sum();
-        // Two pieces being read, one copied, one gathered; two bits per row, lives and hidden.
-        (self.merge_bytes + 4 * PIECE_BYTES.max(page_bytes)) as u64 + rows / 4
+        // Two bits per row, lives and hidden.
+        self.merge_bytes as u64 + rows / 4
     }
 
     /// Whether a newer segment is known to have the id of an entry.
@@ -215,56 +205,6 @@ async fn write_segment(
     core.finish_segment(sink, identity, tail).await
 }
 
-/// Second pass: copies the rows that live on. While one piece is copied and written the next two
-/// are read: one of them is here when it is wanted. Gives the checksums of the output's pages.
-async fn copy_rows(
-    core: &Core,
-    sink: &Arc<SegmentSink>,
-    identity: Identity,
-    plan: &Plan,
-    survey: &Survey,
-    pace: &mut Pace<'_>,
-) -> Result<Vec<u64>, Error> {
-    let layout = identity.layout;
-    let mut writer = RowWriter::new(sink, identity);
-    let mut last = None;
-    let mut read_next = || {
-        let piece: Piece = match last {
-            None => Piece::first(plan, survey, &layout),
-            Some(last) => Piece::next(last, plan, survey, &layout),
-        }?;
-        last = Some(piece);
-        let segment = &plan.inputs[piece.input];
-        let pages = segment.read_vector_pages(&core.read, piece.first_page, piece.page_count);
-        Some((piece, Beside::new(pages)))
-    };
-    let (mut first, mut second) = (read_next(), read_next());
-    while let Some((piece, reading)) = first.take() {
-        let buffer = match &mut second {
-            Some((_, other)) => other.while_waiting_for(reading.finish()).await?,
-            None => reading.finish().await?,
-        };
-        let mut third = read_next();
-        let copied = async {
-            pace.pay(buffer.len() as u64).await?;
-            let bytes = buffer.as_slice();
-            for start in piece.row_starts(&survey.live[piece.input], &layout) {
-                writer.push(&bytes[start..start + layout.vector_bytes()], pace).await?;
-            }
-            Ok::<(), Error>(())
-        };
-        match (&mut second, &mut third) {
-            (Some((_, second)), Some((_, third))) => {
-                second.while_waiting_for(third.while_waiting_for(copied)).await?;
-            }
-            (Some((_, second)), None) => second.while_waiting_for(copied).await?,
-            (None, _) => copied.await?,
-        }
-        (first, second) = (second, third);
-    }
-    writer.finish(pace).await
-}
-
 fn outline(plan: &Plan, survey: &Survey) -> Outline {
     let newest = plan.inputs.first().expect("a compaction has inputs");
     let max_lsn = plan.inputs.iter().map(|input| input.meta().max_lsn).max();
@@ -327,127 +267,4 @@ async fn write_ids(
         }
     }
     Ok(pages.finish(builder.finish(), filter))
-}
-
-async fn write(
-    sink: &Arc<SegmentSink>,
-    offset: u64,
-    buffer: IoBuffer,
-    pace: &mut Pace<'_>,
-) -> Result<(), Error> {
-    let bytes = buffer.len() as u64;
-    let file = sink.file().await?;
-    sink.make_room(buffer.len()).await?;
-    sink.submit(&file, vec![(offset, buffer)]);
-    drop(file); // nobody waits while holding a file
-    pace.pay(bytes).await
-}
-
-/// Pages of an input that are read at once.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    input: usize,
-    first_page: u32,
-    page_count: u32,
-}
-
-impl Piece {
-    /// The first one with rows to keep; the oldest input comes first.
-    fn first(plan: &Plan, survey: &Survey, layout: &VectorLayout) -> Option<Self> {
-        Self::find(plan, survey, layout, plan.inputs.len().checked_sub(1)?, 0)
-    }
-
-    fn next(self, plan: &Plan, survey: &Survey, layout: &VectorLayout) -> Option<Self> {
-        Self::find(plan, survey, layout, self.input, self.first_page + self.page_count)
-    }
-
-    fn find(
-        plan: &Plan,
-        survey: &Survey,
-        layout: &VectorLayout,
-        input: usize,
-        mut from: u32,
-    ) -> Option<Self> {
-        for input in (0..=input).rev() {
-            let (pages, live) = (plan.inputs[input].vector_pages(), &survey.live[input]);
-            let start = from * layout.rows_per_page();
-            if let Some(row) = live.rows_within(start, u32::MAX).next() {
-                let first_page = layout.page_of(row).page;
-                let page_count = pages_at_once(layout).min(pages - first_page);
-                return Some(Self { input, first_page, page_count });
-            }
-            from = 0;
-        }
-        None
-    }
-
-    /// Where the rows to keep begin in the bytes of the piece.
-    fn row_starts(self, live: &RowSet, layout: &VectorLayout) -> impl Iterator<Item = usize> {
-        let start = self.first_page * layout.rows_per_page();
-        let end = start.saturating_add(self.page_count * layout.rows_per_page());
-        live.rows_within(start, end).map(move |row| {
-            let place = layout.page_of(row);
-            (place.page - self.first_page) as usize * layout.page_bytes() as usize + place.offset
-        })
-    }
-}
-
-/// Lays rows out in pages and writes them in large pieces.
-struct RowWriter<'a> {
-    sink: &'a Arc<SegmentSink>,
-    identity: Identity,
-    buffer: Option<AlignedBuf>,
-    /// First page of the buffer.
-    first_page: u32,
-    rows: u32,
-    checksums: Vec<u64>,
-}
-
-impl<'a> RowWriter<'a> {
-    fn new(sink: &'a Arc<SegmentSink>, identity: Identity) -> Self {
-        Self { sink, identity, buffer: None, first_page: 0, rows: 0, checksums: Vec::new() }
-    }
-
-    fn pages_per_buffer(&self) -> u32 {
-        pages_at_once(&self.identity.layout)
-    }
-
-    async fn push(&mut self, row: &[u8], pace: &mut Pace<'_>) -> Result<(), Error> {
-        let place = self.identity.layout.page_of(Row::new(self.rows));
-        if self.first_page + self.pages_per_buffer() <= place.page {
-            self.write(self.pages_per_buffer(), pace).await?;
-            self.first_page = place.page;
-        }
-        let page_bytes = self.identity.layout.page_bytes() as usize;
-        let buffer = match &mut self.buffer {
-            Some(buffer) => buffer,
-            None => {
-                let bytes = self.pages_per_buffer() as usize * page_bytes;
-                self.buffer.insert(aligned(bytes)?)
-            }
-        };
-        let start = (place.page - self.first_page) as usize * page_bytes + place.offset;
-        buffer[start..start + row.len()].copy_from_slice(row);
-        self.rows += 1;
-        Ok(())
-    }
-
-    async fn write(&mut self, pages: u32, pace: &mut Pace<'_>) -> Result<(), Error> {
-        let Some(buffer) = self.buffer.take() else { return Ok(()) };
-        let layout = &self.identity.layout;
-        let len = pages as usize * layout.page_bytes() as usize;
-        let bytes = buffer[..len].chunks_exact(layout.page_bytes() as usize);
-        for (page, number) in bytes.zip(self.first_page..) {
-            self.checksums.push(self.identity.vector_page_checksum(number, page));
-        }
-        let offset = layout.page_offset(self.first_page);
-        write(self.sink, offset, IoBuffer::Part { buffer, len }, pace).await
-    }
-
-    /// Writes what is left; gives the checksums of all pages.
-    async fn finish(mut self, pace: &mut Pace<'_>) -> Result<Vec<u64>, Error> {
-        let pages = self.identity.layout.pages_for(self.rows);
-        self.write(pages - self.first_page.min(pages), pace).await?;
-        Ok(self.checksums)
-    }
 }

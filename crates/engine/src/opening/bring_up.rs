@@ -388,6 +388,7 @@ impl Opening {
         let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit(), rows_limit));
         let work = Arc::default();
         let ahead = Arc::new(AheadRoom::new(&work, self.config.ahead_limit()));
+        let moves = Arc::new(AheadRoom::new(&work, self.config.moves_limit()));
         let read = ReadContext {
             store,
             disk,
@@ -397,6 +398,7 @@ impl Opening {
             metadata,
             work,
             ahead,
+            moves,
             traffic: Arc::clone(&context.traffic),
         };
         let (recovered, spares) = log.hand_over();

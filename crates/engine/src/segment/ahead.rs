@@ -3,7 +3,8 @@
 //! A device is told of each page of a transfer, and a virtual one may take longer for that than for
 //! the bytes. So scans that go on share huge pages, each cut into windows of one transfer
 //! ([`PIECE_BYTES`]), where the limit has room for such a page; a scan that has just begun, and one
-//! that finds no window, has a buffer for each transfer.
+//! that finds no window, has a buffer for each transfer. Compactions have a room of their own, for
+//! what they read ahead and what they write behind.
 //!
 //! Guarantees: the sum stays within a share of the memory limit and is counted in the work memory,
 //! from before memory is asked for until after it is given back; huge pages go back to the system
@@ -90,6 +91,16 @@ impl AheadRoom {
         Ok(Some(AheadMemory { buffer, room, taken: Some(taken) }))
     }
 
+    /// As [`Self::take`] of many, for a caller that must get on: without room more is taken.
+    pub(crate) fn take_anyway(self: &Arc<Self>, bytes: usize) -> Result<AheadMemory, Error> {
+        if let Some(memory) = self.take(bytes, None, true)? {
+            return Ok(memory);
+        }
+        let buffer = Some(aligned(bytes)?.into());
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed); // as in `try_take`
+        Ok(AheadMemory { buffer, room: Arc::clone(self), taken: Some(self.taken(bytes as u64)) })
+    }
+
     /// A window that is free, or else, where it `grows`, one of another huge page.
     fn window(self: &Arc<Self>, bytes: usize, grows: bool) -> Option<AheadMemory> {
         if PIECE_BYTES < bytes {
@@ -123,7 +134,12 @@ impl AheadRoom {
         let more = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
         // Relaxed: a gauge that guards no memory.
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Taken { from: Arc::clone(&self.taken), bytes, _held: self.work.hold(bytes) })
+        Some(self.taken(bytes))
+    }
+
+    /// Bytes that were added to the sum.
+    fn taken(&self, bytes: u64) -> Taken {
+        Taken { from: Arc::clone(&self.taken), bytes, _held: self.work.hold(bytes) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Windows> {
@@ -139,7 +155,7 @@ impl Drop for Taken {
 
 /// Memory of one read.
 #[derive(Debug)]
-pub(super) struct AheadMemory {
+pub(crate) struct AheadMemory {
     /// None while the disk has it.
     buffer: Option<IoBuffer>,
     room: Arc<AheadRoom>,
@@ -150,8 +166,29 @@ pub(super) struct AheadMemory {
 impl AheadMemory {
     /// The bytes; none while the disk has the memory.
     #[inline]
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.as_ref().map_or(&[], IoBuffer::as_slice)
+    }
+
+    /// The bytes, to be written.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.buffer {
+            Some(IoBuffer::Owned(buffer)) => buffer,
+            Some(IoBuffer::Region(window)) => window,
+            _ => &mut [], // what it is made of is one of these
+        }
+    }
+
+    /// The first `len` bytes, for the disk.
+    pub(super) fn lend_part(&mut self, len: usize) -> IoBuffer {
+        match self.lend() {
+            IoBuffer::Owned(buffer) => IoBuffer::Part { buffer, len },
+            IoBuffer::Region(mut window) => {
+                window.show(len);
+                IoBuffer::Region(window)
+            }
+            other => other,
+        }
     }
 
     /// The buffer, for the disk.
@@ -244,6 +281,36 @@ mod tests {
         assert_eq!(work.bytes(), ((WINDOWS - 1) * PIECE_BYTES) as u64);
         assert!(buffers.into_iter().all(|memory| memory.into_buffer().is_some()));
         assert_eq!(work.bytes(), 0);
+    }
+
+    #[test]
+    fn who_must_get_on_takes_more_than_there_is_room_for() {
+        let (work, room) = room(PIECE_BYTES);
+        let first = room.take_anyway(PIECE_BYTES).unwrap();
+
+        let mut second = room.take_anyway(PIECE_BYTES).unwrap();
+
+        assert!(take(&room, true).is_none());
+        assert_eq!(work.bytes(), 2 * PIECE_BYTES as u64);
+        second.bytes_mut().fill(7);
+        let lent = second.lend_part(4096);
+        assert_eq!(lent.as_slice(), [7; 4096]);
+        second.put_back(lent);
+        drop((first, second));
+        assert_eq!(work.bytes(), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_window_is_lent_for_a_write_and_the_whole_comes_back() {
+        let (_work, room) = room(HUGE_PAGE_BYTES);
+        let mut memory = room.take_anyway(PIECE_BYTES).unwrap();
+
+        let lent = memory.lend_part(8192);
+
+        assert_eq!(lent.len(), 8192);
+        memory.put_back(lent);
+        drop(memory);
+        assert_eq!(take(&room, true).unwrap().bytes().len(), PIECE_BYTES);
     }
 
     #[test]

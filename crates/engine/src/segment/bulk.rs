@@ -25,7 +25,7 @@ use super::{
     ahead::AheadMemory,
     pages::{Check, Kind, verify_all},
     reader::{ReadContext, Segment},
-    traffic::PIECE_BYTES,
+    traffic::{Loading, PIECE_BYTES},
 };
 use crate::error::Error;
 
@@ -134,13 +134,32 @@ impl Segment {
     ) -> Result<Option<BulkRead>, Error> {
         let page_bytes = self.page_bytes(Kind::Vector);
         let bytes = pages.len() * page_bytes;
-        let Some(mut memory) = context.ahead.take(bytes, spare, many)? else { return Ok(None) };
+        let Some(memory) = context.ahead.take(bytes, spare, many)? else { return Ok(None) };
+        self.read_into(context, pages, memory, Some(context.traffic.load())).await.map(Some)
+    }
+
+    /// As [`Self::start_bulk_read`], for a compaction: in its own memory, and readers count more.
+    pub(crate) async fn start_compaction_read(
+        &self,
+        context: &ReadContext,
+        pages: Range<u32>,
+    ) -> Result<BulkRead, Error> {
+        let memory = context.moves.take_anyway(pages.len() * self.page_bytes(Kind::Vector))?;
+        self.read_into(context, pages, memory, None).await
+    }
+
+    async fn read_into(
+        &self,
+        context: &ReadContext,
+        pages: Range<u32>,
+        mut memory: AheadMemory,
+        loading: Option<Loading>,
+    ) -> Result<BulkRead, Error> {
         let checks = self.checks(context, Kind::Vector, pages.clone()).await?;
         let file = context.files.get(self.meta.file).await?;
         let offset = self.offset(Kind::Vector, pages.start);
         let delivery = Arc::new(Delivery::default());
         let told = Arc::clone(&delivery);
-        let loading = context.traffic.load();
         let buffer = memory.lend();
         let on_complete = Box::new(move |done: Completed| {
             drop(loading);
@@ -148,7 +167,7 @@ impl Segment {
         });
         let operation = Operation::Read { offset, buffer };
         context.disk.submit_one(Request { file, operation, on_complete });
-        Ok(Some(BulkRead { delivery, first: pages.start, checks }))
+        Ok(BulkRead { delivery, first: pages.start, checks })
     }
 
     /// Whether a vector page is in the cache: a hint.

@@ -43,7 +43,7 @@ mod vectors;
 pub(crate) mod work_memory;
 
 pub(crate) use self::{
-    ahead::AheadRoom,
+    ahead::{AheadMemory, AheadRoom},
     bulk::{BulkPages, BulkRead},
     garbage::Garbage,
     live_rows::LiveRows,

@@ -61,34 +61,15 @@ pub(super) enum Kind {
 }
 
 impl Segment {
-    /// Reads consecutive vector pages past the cache and verifies them: for compaction. The caller
+    /// Reads consecutive id pages past the cache and verifies them: for compaction. The caller
     /// holds no file.
-    pub(crate) async fn read_vector_pages(
-        &self,
-        context: &ReadContext,
-        first: u32,
-        count: u32,
-    ) -> Result<IoBuffer, Error> {
-        self.read_pages(context, Kind::Vector, first, count).await
-    }
-
-    /// As [`Self::read_vector_pages`], of id pages.
     pub(crate) async fn read_id_pages(
         &self,
         context: &ReadContext,
         first: u32,
         count: u32,
     ) -> Result<IoBuffer, Error> {
-        self.read_pages(context, Kind::Id, first, count).await
-    }
-
-    async fn read_pages(
-        &self,
-        context: &ReadContext,
-        kind: Kind,
-        first: u32,
-        count: u32,
-    ) -> Result<IoBuffer, Error> {
+        let kind = Kind::Id;
         let page_bytes = self.page_bytes(kind);
         let file = context.files.get(self.meta.file).await?;
         let buffer = IoBuffer::Owned(aligned(count as usize * page_bytes)?);

@@ -55,6 +55,8 @@ pub(crate) struct ReadContext {
     pub(crate) work: Arc<WorkMemory>,
     /// What scans may read ahead.
     pub(crate) ahead: Arc<AheadRoom>,
+    /// Pieces that compactions move.
+    pub(crate) moves: Arc<AheadRoom>,
     /// Page loads, and what background writes may have in flight beside them.
     pub(crate) traffic: Arc<Traffic>,
 }

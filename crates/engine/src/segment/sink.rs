@@ -24,11 +24,12 @@ use async_lock::Mutex as AsyncMutex;
 use event_listener::Event;
 use nephrite_format::FileId;
 use nephrite_io::{
-    FileHandle, FileIdentity, IoBuffer, IoError, IoErrorKind, IoFuture, OpenOptions, Operation,
-    Request,
+    Completed, FileHandle, FileIdentity, IoBuffer, IoError, IoErrorKind, IoFuture, OpenOptions,
+    Operation, Request,
 };
 
 use super::{
+    ahead::AheadMemory,
     reader::ReadContext,
     traffic::{Pace, Traffic},
     work_memory::{Held, WorkMemory},
@@ -338,6 +339,30 @@ impl SegmentSink {
             })
             .collect();
         self.files.disk.submit(requests);
+    }
+
+    /// Starts a write of the first `len` bytes of memory that is counted, and keeps it so long.
+    pub(crate) fn submit_piece(
+        &self,
+        file: &SinkFile,
+        offset: u64,
+        mut memory: AheadMemory,
+        len: usize,
+    ) {
+        let buffer = memory.lend_part(len);
+        let bytes = len as u64;
+        self.in_flight.bytes.fetch_add(bytes, Ordering::Relaxed); // paired by complete
+        let in_flight = Arc::clone(&self.in_flight);
+        let on_complete = Box::new(move |done: Completed| {
+            // The ring keeps buffers of operations that a shutdown overtook.
+            if let Some(buffer) = done.buffer {
+                memory.put_back(buffer);
+            }
+            drop(memory);
+            in_flight.complete(bytes, done.result);
+        });
+        let operation = Operation::Write { offset, buffer };
+        self.files.disk.submit_one(Request { file: file.handle.clone(), operation, on_complete });
     }
 
     /// A chunk is its memtable's memory; other buffers live until they are written.
