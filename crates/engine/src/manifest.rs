@@ -37,8 +37,6 @@ use crate::{
 const CAPACITY_BYTES_MIN: u64 = 1 << 20;
 /// A new manifest has room for this many times its snapshot.
 const CAPACITY_FACTOR: u64 = 4;
-/// Room for edits in a file that is made on a full disk.
-const CAPACITY_BYTES_TIGHT: u64 = 64 << 10;
 /// Edits of a snapshot are cut into frames of about this many bytes.
 const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
 
@@ -291,44 +289,10 @@ async fn write_new(
     next_file: &AtomicU64,
     state: ManifestState,
 ) -> Result<Inner, Error> {
+    let id = FileId::new(next_file.fetch_add(1, Ordering::Relaxed)); // only uniqueness matters
     let frames = snapshot_frames(&state);
     let snapshot: u64 = frames.iter().map(|(payload, _)| frame_bytes(payload.len()) as u64).sum();
-    let roomy = (snapshot * CAPACITY_FACTOR).max(CAPACITY_BYTES_MIN);
-    let tight = snapshot + CAPACITY_BYTES_TIGHT;
-    let made = match write_sized(disk, paths, store, next_file, &frames, roomy).await {
-        // Deletes and compactions that give room back may come to this.
-        Err(error) if error.is_disk_full() => {
-            write_sized(disk, paths, store, next_file, &frames, tight).await
-        }
-        made => made,
-    };
-    let Made { file, header, offset, next_sequence } = made?;
-    let FileDetail::Manifest { capacity_bytes: capacity } = header.detail else {
-        unreachable!("it was made as a manifest's")
-    };
-    let (unsure, failed) = (false, None);
-    Ok(Inner { state, file, header, capacity, offset, next_sequence, unsure, failed })
-}
-
-/// A manifest file under its temporary name.
-struct Made {
-    file: FileHandle,
-    header: FileHeader,
-    offset: u64,
-    next_sequence: FrameSequence,
-}
-
-/// Writes these frames to a new file with so many bytes for frames.
-async fn write_sized(
-    disk: &Arc<dyn Disk>,
-    paths: &StorePaths,
-    store: StoreId,
-    next_file: &AtomicU64,
-    frames: &[(Vec<u8>, u32)],
-    bytes: u64,
-) -> Result<Made, Error> {
-    let capacity = bytes + BLOCK_BYTES as u64;
-    let id = FileId::new(next_file.fetch_add(1, Ordering::Relaxed)); // only uniqueness matters
+    let capacity = (snapshot * CAPACITY_FACTOR).max(CAPACITY_BYTES_MIN) + BLOCK_BYTES as u64;
     let header = FileHeader {
         store,
         file: id,
@@ -356,7 +320,8 @@ async fn write_sized(
         sequence = sequence.next();
     }
     nephrite_io::sync(&**disk, &file).await?;
-    Ok(Made { file, header, offset, next_sequence: sequence })
+    let (next_sequence, unsure, failed) = (sequence, false, None);
+    Ok(Inner { state, file, header, capacity, offset, next_sequence, unsure, failed })
 }
 
 /// The state as payloads of frames; at least one.

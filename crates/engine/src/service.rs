@@ -43,9 +43,6 @@ impl Core {
         loop {
             let added = self.jobs.added.listen();
             let wanted = self.flush_wanted.listen();
-            if self.wal.closed_segments() != 0 {
-                self.reserve.grow().await;
-            }
             if let Some(job) = self.jobs.pop() {
                 if self.run_job(job).await {
                     return;
@@ -145,12 +142,6 @@ impl Core {
     pub(crate) async fn flush_all(&self) -> Result<(), Error> {
         let mut databases = self.open_databases();
         databases.retain(|database| database.version.load().is_dirty());
-        if self.reserve.relieves() {
-            // Those that hold the log back first: what comes free makes room for the others.
-            databases.sort_by_key(|it| {
-                it.version.load().memtables().filter_map(|memtable| memtable.first_lsn()).min()
-            });
-        }
         self.flush_databases(&databases, Cause::Asked).await
     }
 

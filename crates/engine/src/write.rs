@@ -120,11 +120,6 @@ impl Core {
     ) -> Result<Accepted, Error> {
         self.check_open()?;
         validate(database, change)?;
-        if change.claim() == Claim::Common
-            && let Some(error) = self.reserve.shortage().await
-        {
-            return Err(error);
-        }
         let bytes = self.check_size(database, change, durability)?;
         if durability == Durability::Synced {
             self.prepare_sync().await?;

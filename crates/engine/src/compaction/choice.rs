@@ -45,8 +45,6 @@ const WHOLE_BYTES: u64 = 16 << 20;
 const TOMBSTONE_BYTES: u64 = 16;
 /// Garbage is urgent from so many percent above the allowed share on: flushes wait for it then.
 const URGENT_POINTS: u64 = 3;
-/// On a full disk a segment is worth a rewrite when one byte in so many is garbage.
-const ROOM_SHARE: u64 = 8;
 /// Most rows of an output; a segment numbers them with 32 bits.
 const ROWS_MAX: u64 = 1 << 31;
 
@@ -296,35 +294,7 @@ pub(super) fn pieces_worth(version: &Version, garbage_percent: u32) -> Vec<Choic
     worth.into_iter().map(one).collect()
 }
 
-/// What the rewrite of a segment takes and gives back, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Yield {
-    pub(super) left: u64,
-    pub(super) dead: u64,
-}
-
-impl Yield {
-    /// Whether it is worth the rewrite on a full disk.
-    pub(super) fn is_much(self) -> bool {
-        self.left + self.dead <= self.dead * ROOM_SHARE
-    }
-}
-
-/// What comes of a choice.
-pub(super) fn yield_of(choice: &Choice) -> Yield {
-    let inputs = choice.inputs.iter();
-    Yield {
-        left: inputs.clone().map(rewritten_bytes).sum(),
-        dead: inputs.map(|input| dead_bytes(input)).sum(),
-    }
-}
-
-/// Whether a part of some segment is garbage that is worth its rewrite on a full disk.
-pub(super) fn is_worth_room(version: &Version) -> bool {
-    version.segments.iter().any(|segment| yield_of(&alone(segment)).is_much())
-}
-
-fn rewritten_bytes(segment: &Arc<Segment>) -> u64 {
+fn rewritten_bytes(segment: &Segment) -> u64 {
     segment.file_bytes().saturating_sub(dead_bytes(segment))
 }
 

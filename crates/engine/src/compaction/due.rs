@@ -19,7 +19,7 @@ use std::{
 use nephrite_format::{DatabaseId, FileId};
 
 use super::{
-    Goal, Wish, Worth,
+    Goal, Wish,
     choice::{self, Choice},
 };
 use crate::{
@@ -88,7 +88,7 @@ impl Core {
         let Some(choice) = self.choose(database) else { return false };
         let whole = self.try_compact(database, &choice).await;
         let Err(error) = whole else { return true };
-        error.is_disk_full() && self.compact_pieces(database, Worth::Much).await
+        error.is_disk_full() && self.compact_pieces(database).await
     }
 
     /// Does what is due in closed databases.
@@ -146,7 +146,7 @@ impl Core {
         if !error.is_disk_full() {
             return Err(error);
         }
-        let freed = self.compact_pieces(database, Worth::Any).await;
+        let freed = self.compact_pieces(database).await;
         let is_clean = || choice::smallest(&database.version.load()).is_none();
         match choice::whole(&database.version.load()) {
             Some(whole) if freed => match self.try_compact(database, &whole).await {
@@ -161,33 +161,26 @@ impl Core {
 
     /// Rewrites segments one by one, as long as they fit; on a disk without any room with that of
     /// the reserve. Whether some room came back.
-    pub(super) async fn compact_pieces(&self, database: &DatabaseCore, worth: Worth) -> bool {
-        let relief = self.begin_relief().await;
+    pub(super) async fn compact_pieces(&self, database: &DatabaseCore) -> bool {
         let mut freed = false;
         // What goes in one step may be what a tombstone of the other was kept for.
         loop {
-            let hidden = self.compact_hidden(database, worth).await;
-            let dead = self.compact_dead(database, worth).await;
+            let hidden = self.compact_hidden(database).await;
+            let dead = self.compact_dead(database).await;
             if !hidden && !dead {
-                break;
+                return freed;
             }
             freed = true;
         }
-        self.end_relief(relief).await;
-        freed
     }
 
     /// Of segments with garbage, the smallest first.
-    async fn compact_dead(&self, database: &DatabaseCore, worth: Worth) -> bool {
-        // No flush takes the room of the reserve, or that which comes back.
-        let _alone = self.flushing.lock().await;
+    async fn compact_dead(&self, database: &DatabaseCore) -> bool {
         let mut freed = false;
         while let Some(piece) = choice::smallest(&database.version.load()) {
             match self.try_compact(database, &piece).await {
                 Ok(()) => freed = true,
-                Err(error)
-                    if error.is_disk_full()
-                        && self.give_way(choice::yield_of(&piece), worth).await => {}
+                Err(error) if error.is_disk_full() && self.reserve.release().await => {}
                 Err(_) => break,
             }
         }

@@ -17,18 +17,12 @@ use std::sync::Arc;
 use nephrite_format::{IdRef, Lsn};
 use nephrite_io::{IoError, IoOperation};
 
-use super::{
-    Goal, Worth,
-    choice::{self, Yield},
-    pace::Pace,
-    rewrite,
-};
+use super::{Goal, choice, pace::Pace, rewrite};
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
     segment::Segment,
     version::Version,
-    wal::SpaceWish,
 };
 
 /// What memtables say of ids, up to one log sequence number.
@@ -58,26 +52,19 @@ impl Core {
         self.wal.reach_disk(hidden.at).await
     }
 
-    /// Room for a delete that a full disk refused: flushes, so that the log comes free, and
-    /// rewrites what deletes have left little of; all of it with the room of the reserve. Whether
-    /// it makes sense to try again.
+    /// Room for a delete that a full disk refused: rewrites what memtables hide, then flushes.
+    /// Whether something was rewritten.
     pub(crate) async fn relieve(&self, database: &Arc<DatabaseCore>) -> bool {
-        let relief = self.begin_relief().await;
-        let mut flushed = self.ask_flush_all().await.is_ok();
-        let mut freed = false;
-        if !flushed || choice::is_worth_room(&database.version.load()) {
-            freed = self.ask_task(database, Goal::Room).await.is_ok();
-            flushed = flushed || freed && self.ask_flush_all().await.is_ok();
-        }
-        let ready = self.wal.ask_space(SpaceWish::Ready).await;
-        self.end_relief(relief).await;
-        freed || flushed && ready
+        let relieved = self.ask_task(database, Goal::Room).await.is_ok();
+        // A failure is told to whoever finds no room for what he writes.
+        let _ = self.ask_flush(database).await;
+        relieved
     }
 
     /// Gives back what it can of a database; fails when that is nothing.
     pub(super) async fn make_room(&self, database: &DatabaseCore) -> Result<(), Error> {
         database.check()?;
-        if self.compact_pieces(database, Worth::Much).await {
+        if self.compact_pieces(database).await {
             return Ok(());
         }
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
@@ -86,17 +73,15 @@ impl Core {
 
     /// Rewrites segments with rows that memtables hide one by one, those of which the least is left
     /// first, as long as they fit. Whether some room came back.
-    pub(super) async fn compact_hidden(&self, database: &DatabaseCore, worth: Worth) -> bool {
+    pub(super) async fn compact_hidden(&self, database: &DatabaseCore) -> bool {
         // No flush takes the room that comes back before the last of them has got what it needs.
         let _alone = self.flushing.lock().await;
         let mut freed = false;
-        for (found, segment) in self.segments_with_hidden(database).await {
+        for segment in self.segments_with_hidden(database).await {
             loop {
                 match self.try_compact(database, &choice::alone(&segment)).await {
                     Ok(()) => freed = true,
-                    Err(error) if error.is_disk_full() && self.give_way(found, worth).await => {
-                        continue;
-                    }
+                    Err(error) if error.is_disk_full() && self.reserve.release().await => continue,
                     Err(_) => return freed,
                 }
                 break;
@@ -105,19 +90,10 @@ impl Core {
         freed
     }
 
-    /// Whether the reserve gave way to a rewrite, which it can be enough for.
-    pub(super) async fn give_way(&self, found: Yield, worth: Worth) -> bool {
-        let is_worth = worth == Worth::Any || found.is_much();
-        is_worth && found.left <= self.reserve.bytes_max() && self.reserve.release().await
-    }
-
     /// Segments with rows that memtables hide, those with the fewest other bytes first.
-    async fn segments_with_hidden(&self, database: &DatabaseCore) -> Vec<(Yield, Arc<Segment>)> {
+    async fn segments_with_hidden(&self, database: &DatabaseCore) -> Vec<Arc<Segment>> {
         let version = database.version.load();
         let mut found = Vec::new();
-        if !version.is_dirty() {
-            return found;
-        }
         for segment in &version.segments {
             let Some(mut plan) = self.plan(&version, &choice::alone(segment)) else { continue };
             plan.hidden = Some(Hidden::new(database, Arc::clone(&version)));
@@ -127,12 +103,10 @@ impl Core {
             let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await;
             let Ok(survey) = survey else { continue };
             if 0 < survey.hidden {
-                let bytes = |rows| u64::from(rows) * segment.row_bytes();
-                let (left, hidden) = (bytes(survey.rows), bytes(survey.hidden));
-                found.push((Yield { left, dead: hidden }, Arc::clone(segment)));
+                found.push((u64::from(survey.rows) * segment.row_bytes(), Arc::clone(segment)));
             }
         }
-        found.sort_by_key(|(found, segment)| (found.left, segment.order()));
-        found
+        found.sort_by_key(|(left, segment)| (*left, segment.order()));
+        found.into_iter().map(|(_, segment)| segment).collect()
     }
 }

@@ -211,15 +211,6 @@ impl Compactions {
     }
 }
 
-/// For which garbage the reserve gives way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worth {
-    /// Where it is a good part of a segment.
-    Much,
-    /// Somebody wants to be rid of all of it.
-    Any,
-}
-
 /// What an output holds.
 #[derive(Debug)]
 struct Kept {
@@ -253,14 +244,9 @@ impl Core {
         let flushed = self.ask_flush(database).await;
         let merged = self.ask_merge(database).await;
         match flushed {
-            Err(error) if error.is_disk_full() => {
-                let relief = self.begin_relief().await;
-                // The log of other databases may be what is in the way.
-                let _ = self.ask_flush_all().await;
-                let flushed = self.ask_flush(database).await;
-                let merged = self.ask_merge(database).await;
-                self.end_relief(relief).await;
-                flushed.and(merged)
+            Err(error) if error.is_disk_full() && merged.is_ok() => {
+                self.ask_flush(database).await?;
+                self.ask_merge(database).await
             }
             flushed => flushed.and(merged),
         }
@@ -442,8 +428,7 @@ impl Core {
         });
         if let Err(error) = commit.await {
             // After any other failure the manifest on disk may name the output.
-            let refused = matches!(error, Error::DatabaseNotFound { .. })
-                || error.is_disk_full() && self.manifest.check().await.is_ok();
+            let refused = matches!(error, Error::DatabaseNotFound { .. });
             if let Some(output) = output.filter(|_| refused) {
                 output.set_obsolete(&self.garbage);
             }

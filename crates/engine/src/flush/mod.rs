@@ -36,7 +36,7 @@ use crate::{
     planted::planted,
     segment::{Segment, traffic::Pace},
     together::{Beside, all},
-    wal::{LogPosition, SpaceWish},
+    wal::LogPosition,
 };
 
 /// Databases flushed with one change of the manifest.
@@ -107,7 +107,7 @@ impl Core {
             let is_full = |flushed: &Result<bool, Error>| {
                 flushed.as_ref().is_err_and(|error| error.is_disk_full())
             };
-            let again = outcomes.iter().any(is_full) && self.find_room().await;
+            let again = outcomes.iter().any(is_full) && self.reserve.release().await;
             for (database, flushed) in group.iter().zip(outcomes) {
                 if again && is_full(&flushed) {
                     waiting.push_back(Arc::clone(database));
@@ -125,13 +125,6 @@ impl Core {
         self.memory.rest();
         self.close_cold_databases();
         outcome
-    }
-
-    /// Room on a full disk, for the sake of deletes: from log that flushes have let go of, then
-    /// from the reserve.
-    async fn find_room(&self) -> bool {
-        self.reserve.relieves()
-            && (self.wal.ask_space(SpaceWish::GiveBack).await || self.reserve.release().await)
     }
 
     /// Databases whose oldest frozen memtables together are worth one round.

@@ -160,7 +160,6 @@ impl Committer {
         assert!(first, "the committer ends once");
         self.wal.end.notify(usize::MAX);
         self.wal.synced.notify(usize::MAX);
-        self.wal.wishes.end();
     }
 
     /// Whether nothing is to be done until somebody asks, however long that takes.

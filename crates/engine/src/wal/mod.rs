@@ -19,7 +19,6 @@ mod group;
 mod seat;
 mod staging;
 mod visibility;
-mod wishes;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -34,13 +33,12 @@ use nephrite_format::{FileId, FrameSequence, Lsn, StoreId, frame::FRAME_HEADER_B
 use nephrite_io::Disk;
 
 pub use self::seat::led;
-use self::{committer::Committer, group::CommitGroup, staging::Staging, wishes::SpaceWishes};
+use self::{committer::Committer, group::CommitGroup, staging::Staging};
 pub(crate) use self::{
     file::{RestingFile, WalFile, create_wal_file},
     seat::{Seat, may_lead},
     staging::{Claim, LOG_BUFFERS_BYTES, Record, Refusal, Staged},
     visibility::Visibility,
-    wishes::SpaceWish,
 };
 use crate::{
     error::Error, manifest::Manifest, memtable::Memtable, paths::StorePaths, runtime::Runtime,
@@ -68,7 +66,6 @@ pub(crate) struct Wal {
     end: Event,
     /// Segments below this position are not needed by the manifest on disk: they may be recycled.
     released: AtomicU64,
-    wishes: SpaceWishes,
     pub(crate) counters: WalCounters,
     /// The largest record a segment can hold.
     record_bytes_max: usize,
@@ -186,7 +183,6 @@ impl Wal {
             released: AtomicU64::new(0),
             ended: OnceLock::new(),
             end: Event::new(),
-            wishes: SpaceWishes::default(),
             counters: WalCounters::default(),
             record_bytes_max: payload_max - FRAME_HEADER_BYTES,
         });

@@ -6,7 +6,7 @@
 //!
 //! Guarantees: sequence numbers follow the order of records in the log; a record is accepted only
 //! if log space for it is already on disk, so a full disk refuses records and never loses one. The
-//! end of the last segment is kept for deletes, which give a full disk its room back (`reserve`).
+//! end of the last segment is kept for deletes, which are what gives a full disk its room back.
 //! Lock rule: the staging lock is taken inside a database's write lock; inside it only the
 //! registry of live memtables is locked. No await, no I/O.
 

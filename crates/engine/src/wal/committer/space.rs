@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     log_file,
     planted::planted,
-    wal::{SpaceWish, WalFile, create_wal_file},
+    wal::{WalFile, create_wal_file},
 };
 
 impl Committer {
@@ -25,62 +25,23 @@ impl Committer {
         if self.closed.front().is_some_and(|(position, _)| *position < released) {
             return true;
         }
-        if self.wal.wishes.is_asked() {
-            return true;
-        }
         let staging = self.wal.staging();
         // Ahead of need, but not for a store that is only read.
         let low = self.current.is_some()
             && staging.space.current as u64 <= self.context.segment_bytes / 2;
         let wanted = staging.space.spares == 0 && (staging.wants_room || low);
-        let may = staging.no_space.is_none() && staging.failed.is_none();
-        wanted && may && self.may_make_ready()
-    }
-
-    /// On a full disk the room for a new file may be needed elsewhere first.
-    fn may_make_ready(&self) -> bool {
-        !self.spares.is_empty() || self.wal.wishes.let_grow()
+        wanted && staging.no_space.is_none() && staging.failed.is_none()
     }
 
     pub(super) async fn manage_space(&mut self) {
         self.recycle().await;
-        match self.wal.wishes.take() {
-            Some((number, SpaceWish::GiveBack)) => {
-                let given = self.give_spares_back().await;
-                self.wal.wishes.answer(number, given);
-            }
-            Some((number, SpaceWish::Ready)) => {
-                let ready = !self.ready.is_empty() || self.try_make_ready().await;
-                self.wal.wishes.answer(number, ready);
-            }
-            None if self.ready.is_empty() && self.may_make_ready() => {
-                self.try_make_ready().await;
-            }
-            None => {}
+        if !self.ready.is_empty() {
+            return;
         }
-    }
-
-    async fn try_make_ready(&mut self) -> bool {
-        let made = self.make_ready().await;
-        if let Err(error) = &made {
-            self.wal.staging().no_space = Some(error.clone());
+        if let Err(error) = self.make_ready().await {
+            self.wal.staging().no_space = Some(error);
             self.wal.room.notify(usize::MAX);
         }
-        made.is_ok()
-    }
-
-    /// Removes free files, but for one when no segment is ready.
-    async fn give_spares_back(&mut self) -> bool {
-        let kept = usize::from(self.ready.is_empty());
-        // They may be free by a change that is not on disk yet.
-        if self.spares.len() <= kept || self.manifest.make_sure().await.is_err() {
-            return false;
-        }
-        for spare in self.spares.split_off(kept) {
-            // A file that stays is found and reused or removed by the next open.
-            let _ = self.context.disk.remove_file(&self.context.paths.wal(spare.id)).await;
-        }
-        true
     }
 
     /// Makes a free or new file the next segment: its header goes to disk, then its name to the
