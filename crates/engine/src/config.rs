@@ -56,12 +56,12 @@ const ROW_TABLE_SHARE: u64 = 32;
 const WORK_SHARE: u64 = 16;
 /// Part of the memory limit that all scans together may read ahead.
 const AHEAD_SHARE: u64 = 32;
-/// The part of the memory limit for what a compaction moves.
-const MOVES_SHARE: u64 = 32;
 /// They may read this much at least, a huge page: its windows bring more than as many buffers.
 const AHEAD_BYTES_MIN: u64 = 2 << 20;
 /// From this memory limit on.
 const AHEAD_MEMORY_MIN: u64 = 32 << 20;
+/// The part of the memory limit for what compactions move.
+const MOVES_SHARE: u64 = 32;
 const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
 const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 /// Largest default for one memtable: beyond it a flush gains no more bandwidth.

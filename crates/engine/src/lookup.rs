@@ -23,7 +23,7 @@ use nephrite_format::{IdRef, Lsn, Row, filter::IdHash};
 
 /// Ids whose id pages are read in one submission.
 const ID_PAGES_AT_ONCE: usize = 256;
-/// So few ids, ascending, are looked up with all segments' id pages read in one submission.
+/// Of so few ids, ascending, the id pages of all segments are read in one submission.
 const FEW_IDS: usize = 512;
 
 /// One version as seen up to one log sequence number.
@@ -266,12 +266,7 @@ pub(crate) async fn find_in_segments(
     let covers = |it: &Segment| seen.is_some_and(|seen| it.seen_in() == Some(seen.generation));
     let asked = || segments.iter().filter(|segment| segment.overlaps(*min, *max));
     if doubtful.ids.len() <= FEW_IDS {
-        let pages = asked().filter(|segment| covers(segment)).flat_map(|segment| {
-            segment.id_pages_of(&doubtful.ids).into_iter().map(move |page| (segment, page))
-        });
-        let mut pages: Vec<(&Arc<Segment>, u32)> = pages.take(ID_PAGES_AT_ONCE).collect();
-        pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));
-        prefetch_id_pages(context, &pages).await?;
+        prefetch_doubtful(context, asked().filter(|it| covers(it)), &doubtful.ids).await?;
     }
     for segment in asked() {
         let is_covered = covers(segment);
@@ -295,6 +290,20 @@ pub(crate) async fn find_in_segments(
         }
     }
     Ok(rows)
+}
+
+/// Reads the id pages that a lookup of some ascending ids in these segments needs, or the first of
+/// them, in one submission.
+async fn prefetch_doubtful<'a>(
+    context: &ReadContext,
+    segments: impl Iterator<Item = &'a Arc<Segment>>,
+    ids: &[IdRef<'_>],
+) -> Result<(), Error> {
+    let pages = segments
+        .flat_map(|segment| segment.id_pages_of(ids).into_iter().map(move |page| (segment, page)));
+    let mut pages: Vec<(&Arc<Segment>, u32)> = pages.take(ID_PAGES_AT_ONCE).collect();
+    pages.sort_unstable_by_key(|(segment, page)| (segment.file(), *page));
+    prefetch_id_pages(context, &pages).await
 }
 
 /// Ids that no segment had so far, and where they are among the ids of the call.

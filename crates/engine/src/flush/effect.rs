@@ -60,7 +60,7 @@ impl Core {
         effect.held = Some(self.read.work.hold(u64::from(ids.summary().count()) * row_bytes));
         let generation = lock(&database.seen).generation();
         let (mut place, mut more, mut is_whole) = (Place::default(), true, true);
-        let (mut next, mut sought) = (Listed::default(), Sought::new(generation));
+        let (mut next, mut asked_ids) = (Listed::default(), Asked::new(generation));
         while more {
             more = next.take(ids, &mut place);
             let now = next.note(&mut lock(&database.seen), ids.summary().count());
@@ -68,10 +68,10 @@ impl Core {
             let is_asked = |segment: &&Arc<Segment>| segment.overlaps(min, max);
             let mut asked = version.segments.iter().filter(is_asked);
             let asks_all = asked.any(|segment| segment.seen_in() != Some(now));
-            effect.live_records += sought.add(&mut next, now, asks_all);
-            if !more || IDS_AT_ONCE <= sought.listed.len() {
-                self.add_effect(version, &sought, &mut effect).await?;
-                sought = Sought::new(now);
+            effect.live_records += asked_ids.add(&mut next, now, asks_all);
+            if !more || IDS_AT_ONCE <= asked_ids.listed.len() {
+                self.add_effect(version, &asked_ids, &mut effect).await?;
+                asked_ids = Asked::new(now);
             }
         }
         effect.seen_in = is_whole.then_some(generation);
@@ -82,19 +82,20 @@ impl Core {
     async fn add_effect(
         &self,
         version: &Version,
-        sought: &Sought,
+        asked_ids: &Asked,
         effect: &mut Effect,
     ) -> Result<(), Error> {
-        let wanted: Vec<IdRef<'_>> = sought.listed.iter().map(|(id, _)| id.as_id_ref()).collect();
+        let wanted: Vec<IdRef<'_>> =
+            asked_ids.listed.iter().map(|(id, _)| id.as_id_ref()).collect();
         let (read, segments) = (&self.read, &version.segments);
-        let seen = Some(Seen { generation: sought.generation, maybe: &sought.maybe });
+        let seen = Some(Seen { generation: asked_ids.generation, maybe: &asked_ids.maybe });
         let before = find_in_segments(read, segments, &wanted, seen, |segment, row| {
             if !row.is_tombstone() {
                 effect.bury(segment, row);
             }
         });
         let before = before.await?;
-        for ((_, row), before) in sought.listed.iter().zip(before) {
+        for ((_, row), before) in asked_ids.listed.iter().zip(before) {
             let existed = before.is_some_and(|before| !before.is_tombstone());
             match (existed, row.is_tombstone()) {
                 (true, true) if planted("count_keeps_deleted") => {}
@@ -133,14 +134,14 @@ impl Listed {
 }
 
 /// Ids that segments are asked about.
-struct Sought {
+struct Asked {
     listed: Vec<(Id, Row)>,
     generation: SeenGeneration,
     /// Of each of them, whether it may have been noted in the generation before.
     maybe: Vec<bool>,
 }
 
-impl Sought {
+impl Asked {
     fn new(generation: SeenGeneration) -> Self {
         Self { listed: Vec::new(), generation, maybe: Vec::new() }
     }

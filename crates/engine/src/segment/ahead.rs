@@ -1,4 +1,4 @@
-//! Memory of what scans read ahead: how much all of them may have, and what it is made of.
+//! Memory of what scans and compactions read ahead: how much they may have, and what it is made of.
 //!
 //! A device is told of each page of a transfer, and a virtual one may take longer for that than for
 //! the bytes. So scans that go on share huge pages, each cut into windows of one transfer
@@ -6,8 +6,9 @@
 //! that finds no window, has a buffer for each transfer. Compactions have a room of their own, for
 //! what they read ahead and what they write behind.
 //!
-//! Guarantees: the sum stays within a share of the memory limit and is counted in the work memory,
-//! from before memory is asked for until after it is given back; huge pages go back to the system
+//! Guarantees: the sum stays within a share of the memory limit, but for what must be had
+//! (`take_anyway`), and all of it is counted in the work memory, from before memory is asked for
+//! until after it is given back; huge pages go back to the system
 //! once no window is in use. Lock rule: the windows' mutex is a leaf; nothing is freed under it.
 //! Tested through scans, in `tests/it/scans.rs`.
 
@@ -30,7 +31,7 @@ use crate::{error::Error, log_file::aligned};
 /// Windows of a huge page.
 const WINDOWS: usize = HUGE_PAGE_BYTES / PIECE_BYTES;
 
-/// What all scans together may read ahead.
+/// What all scans together may read ahead, or all compactions.
 #[derive(Debug)]
 pub(crate) struct AheadRoom {
     work: Arc<WorkMemory>,
@@ -96,9 +97,10 @@ impl AheadRoom {
         if let Some(memory) = self.take(bytes, None, true)? {
             return Ok(memory);
         }
-        let buffer = Some(aligned(bytes)?.into());
         self.taken.fetch_add(bytes as u64, Ordering::Relaxed); // as in `try_take`
-        Ok(AheadMemory { buffer, room: Arc::clone(self), taken: Some(self.taken(bytes as u64)) })
+        let taken = Some(self.guard(bytes as u64));
+        let buffer = Some(aligned(bytes)?.into());
+        Ok(AheadMemory { buffer, room: Arc::clone(self), taken })
     }
 
     /// A window that is free, or else, where it `grows`, one of another huge page.
@@ -134,11 +136,11 @@ impl AheadRoom {
         let more = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
         // Relaxed: a gauge that guards no memory.
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(self.taken(bytes))
+        Some(self.guard(bytes))
     }
 
     /// Bytes that were added to the sum.
-    fn taken(&self, bytes: u64) -> Taken {
+    fn guard(&self, bytes: u64) -> Taken {
         Taken { from: Arc::clone(&self.taken), bytes, _held: self.work.hold(bytes) }
     }
 

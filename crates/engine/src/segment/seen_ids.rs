@@ -11,6 +11,7 @@
 //!
 //! Guarantee: an id that was noted in this generation is never called new.
 //! Does not: tell what an earlier life of the store wrote. Those segments are asked themselves.
+//! Tested in this file, and by the planted bug `seen_ids_incomplete`.
 
 use std::{
     num::NonZeroU64,
@@ -34,9 +35,10 @@ const IDS_MIN: u32 = 1 << 10;
 /// How much of a database's ids the first filter is made for: so many times the first memtable's.
 const FIRST_MEMTABLES: u32 = 4;
 
-/// Ids that the filter of as many bits is usually for, for each of ours: one in a thousand new ids
-/// is doubted where a segment's filter doubts one in a hundred. A doubt costs a read of the disk.
-const IDS_FOR_ONE: (u32, u32) = (8, 5);
+/// So many of our ids have the bits that eight ids have in the filter of a segment: one in a
+/// thousand new ids is doubted where such a filter doubts one in a hundred. A doubt costs a read of
+/// the disk.
+const IDS_IN_BITS_OF_EIGHT: u32 = 5;
 
 /// Number of a generation of one database.
 pub(crate) type SeenGeneration = NonZeroU64;
@@ -122,8 +124,7 @@ impl SeenIds {
     }
 
     fn add(&mut self, ids_max: u32) -> bool {
-        let (more, less) = IDS_FOR_ONE;
-        let room = (ids_max / less).saturating_mul(more);
+        let room = (ids_max / IDS_IN_BITS_OF_EIGHT).saturating_mul(8);
         let bytes = IdFilter::memory_bytes_for(room) as u64;
         if !self.memory.take_seen(bytes) {
             return false;

@@ -95,7 +95,7 @@ impl Segment {
         if let Some(vector) = self.kept_vector(row) {
             return Ok(vector);
         }
-        let start = near(self.bytes_of(row).start, 0).start;
+        let (_, start) = self.start_of(row);
         match self.page_for(context, purpose.kind(), page, start).await? {
             Page::Pinned(guard) => Ok(self.vector_in(guard, row, purpose)),
             Page::Copied(bytes) => {

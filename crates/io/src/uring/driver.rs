@@ -41,7 +41,7 @@ use crate::wakes::WakeBatch;
 const START_EVERY: u32 = 8;
 
 /// In flight: with more the device has enough to do while others are queued.
-const FEW: usize = 64;
+const FEW_IN_FLIGHT: usize = 64;
 
 /// What a ring's thread shares with the rest of the disk.
 pub(super) struct DriverContext {
@@ -234,7 +234,7 @@ impl<K: Kernel> Driver<K> {
     /// If many are queued, lets the device begin while more are. False once the kernel refuses.
     fn start_some(&mut self) -> bool {
         let waits = self.backlog.iter().any(|requests| !requests.is_empty());
-        let every = if self.table.len() <= FEW { self.start_every } else { START_EVERY };
+        let every = if self.table.len() <= FEW_IN_FLIGHT { self.start_every } else { START_EVERY };
         if waits && every <= self.queued && self.ring.needs_enters() {
             self.queued = 0;
             self.context.counters.ring_enters.add(1);

@@ -3,7 +3,7 @@
 //! The rounds are those of a ring's thread: issue, enter, reap, tell. Only the sleep is the
 //! caller's: it says whether it may, and for how long. See `caller` for what else holds there.
 //! Nothing is handed to another thread, so that what is queued starts sooner: see [`PAIR`].
-//! Tested in `uring/tests/silence.rs` and `tests/it/caller_ring.rs`.
+//! Tested in `uring/tests/silence.rs`, `uring/tests/rounds.rs` and `tests/it/caller_ring.rs`.
 
 use std::collections::VecDeque;
 use std::io;
