@@ -261,16 +261,17 @@ mod tests {
             directory.map(|share| share.load(Ordering::Relaxed)).collect::<Vec<u32>>()
         };
         let mut before = shares();
-        for count in 1..=115 {
+        let most_blocks = if cfg!(miri) { 9 } else { 115 }; // an interpreter takes minutes for all
+        for count in 1..=most_blocks {
             let live: Vec<u32> = (0..count).collect();
             slots.spread(0, &live);
             let after = shares();
-            let each = |block| after.iter().filter(|share| **share == block).count();
-            let (least, most) =
-                (live.iter().copied().map(each).min(), live.iter().copied().map(each).max());
-            assert!(most <= least.map(|least| least + 1), "{count} blocks: {least:?} to {most:?}");
+            let mut each = vec![0; live.len()];
+            after.iter().for_each(|share| each[*share as usize] += 1);
+            let (least, most) = (*each.iter().min().unwrap(), *each.iter().max().unwrap());
+            assert!(most <= least + 1, "{count} blocks: {least} to {most}");
             let moved = before.iter().zip(&after).filter(|(old, new)| old != new).count();
-            assert!(moved <= 2 * most.unwrap(), "{moved} for block {count}");
+            assert!(moved <= 2 * most, "{moved} for block {count}");
             before = after;
         }
     }
