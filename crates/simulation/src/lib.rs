@@ -56,6 +56,4 @@ pub use options::{Operation, Options, Profile, STEPS, UnknownOperation, UnknownP
 pub use run::{RunReport, simulate};
 pub use runtime::{Ended, SimRuntime};
 pub use scenario::{Action, ActionKind, UnknownAction};
-pub use scripts::{
-    left_out_frame, left_out_frame_after_failed_sync, merged_tombstone, rows_of_a_replaced_file,
-};
+pub use scripts::{left_out_frame, left_out_frame_after_failed_sync, merged_tombstone};

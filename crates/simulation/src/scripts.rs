@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use nephrite::{Database, DatabaseOptions, Durability, Error, Ids, Store, runtime::Runtime};
 use nephrite_io::{
     IoOperation,
-    sim::{Errno, Fate, Fault, FaultPlan, FaultRule, Image, Repeat, SimOptions},
+    sim::{Fate, Fault, FaultPlan, FaultRule, Image, SimOptions},
 };
 
 use crate::{
@@ -151,48 +151,6 @@ async fn without_left_out(store: &Store) -> Result<(), Trouble> {
         None => Ok(()),
         Some(_) => broken("a record that recovery had left out came back"),
     }
-}
-
-/// Rows that bypassed the log stay while log records name them, though the file that they were
-/// written to took no more writes and the flush begins again in another one.
-///
-/// # Errors
-/// What is lost.
-pub fn rows_of_a_replaced_file() -> Result<(), String> {
-    let boot = Boot::new(SimOptions::new(1), blank(), 1);
-    let store = opened(&boot)?;
-    carry_out(&boot, async {
-        let bulk = store.create_database(BULK, DatabaseOptions::new(DIMENSION)).await?;
-        let rows = VECTOR.repeat(BULK_ROWS);
-        Ok(bulk.put_many(Ids::Consecutive(1), &rows, Durability::Synced).await?)
-    })?;
-    let no_writes = FaultRule::new(Fault::Error(Errno::Io), &[IoOperation::Write]);
-    let rule = no_writes.path(".seg").repeat(Repeat::Forever);
-    boot.disk.set_faults(FaultPlan::new().with(rule));
-    carry_out(&boot, async {
-        let bulk = store.database(BULK).await?;
-        // The second finds the file that the first could not write.
-        for _ in 0..2 {
-            if bulk.flush().await.is_ok() {
-                return broken("a flush succeeds that cannot write");
-            }
-        }
-        Ok(())
-    })?;
-    let crash = boot.disk.crash();
-    for fate in [Fate::Kept, Fate::Lost] {
-        let image = crash.image(&vec![fate; crash.pending()]);
-        let boot = Boot::new(SimOptions::new(2), image, 2);
-        let store = opened(&boot)?;
-        carry_out(&boot, async {
-            let bulk = store.database(BULK).await?;
-            match bulk.get(BULK_ROWS as u64).await? {
-                Some(_) => Ok(()),
-                None => broken("a row that was acknowledged as durable is gone"),
-            }
-        })?;
-    }
-    Ok(())
 }
 
 /// A delete of a record in an old large segment, whose tombstone is in one of four small new

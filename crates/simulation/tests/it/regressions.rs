@@ -15,7 +15,7 @@ use nephrite_io::sim::{
 };
 use nephrite_simulation::{
     Ended, Options, Profile, SimRuntime, left_out_frame, left_out_frame_after_failed_sync,
-    merged_tombstone, rows_of_a_replaced_file, simulate,
+    merged_tombstone, simulate,
 };
 
 fn machine(options: SimOptions, image: Image) -> (SimDisk, SimRuntime) {
@@ -401,11 +401,4 @@ fn a_log_frame_that_a_later_segment_replaces_does_not_count() {
 #[test]
 fn a_delete_of_a_record_in_an_old_segment_survives_the_merge_of_newer_ones() {
     assert_eq!(merged_tombstone(), Ok(()));
-}
-
-/// The same: a flush whose file takes no writes begins again in another, and what the log names in
-/// the first stays.
-#[test]
-fn acknowledged_rows_outlive_the_file_that_a_failed_flush_replaces() {
-    assert_eq!(rows_of_a_replaced_file(), Ok(()));
 }
