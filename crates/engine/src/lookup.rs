@@ -269,8 +269,7 @@ pub(crate) async fn find_in_segments(
         prefetch_doubtful(context, asked().filter(|it| covers(it)), &doubtful.ids).await?;
     }
     for segment in asked() {
-        let is_covered = covers(segment);
-        let left = if is_covered { &doubtful } else { &all };
+        let left = if covers(segment) { &doubtful } else { &all };
         let mut settled = 0;
         let settle = |position: usize, row| {
             // An id may be asked for, and told, more than once.

@@ -6,6 +6,12 @@
 
 use std::sync::Arc;
 
+use nephrite_format::{
+    Id, IdKind, Lsn, Row,
+    id_run::{IdIndex, IdRunBuilder},
+    segment::RowOrder,
+};
+
 use super::{
     hidden::Hidden,
     merge::{Entry, Merge},
@@ -23,11 +29,6 @@ use crate::{
         seal::{Identity, Outline, TailPages, seal_tail},
         sink::SegmentSink,
     },
-};
-use nephrite_format::{
-    Id, IdKind, Lsn, Row,
-    id_run::{IdIndex, IdRunBuilder},
-    segment::RowOrder,
 };
 
 /// What is merged.

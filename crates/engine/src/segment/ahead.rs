@@ -8,9 +8,9 @@
 //!
 //! Guarantees: the sum stays within a share of the memory limit, but for what must be had
 //! (`take_anyway`), and all of it is counted in the work memory, from before memory is asked for
-//! until after it is given back; huge pages go back to the system
-//! once no window is in use. Lock rule: the windows' mutex is a leaf; nothing is freed under it.
-//! Tested through scans, in `tests/it/scans.rs`.
+//! until after it is given back; huge pages go back to the system once no window is in use. Lock
+//! rule: the windows' mutex is a leaf; nothing is freed under it. Tested in this file, and through
+//! scans in `tests/it/scans.rs`.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
