@@ -1,9 +1,12 @@
 //! A piece of a scan: some consecutive ids, and the reads that bring their vectors.
 //!
-//! Where most pages of a stretch are needed and not in memory, it is read in one transfer past the
-//! cache ([`BulkRead`]); all other pages go through the cache. So rows that lie in the order of
-//! their ids come at the speed of sequential reads, also when newer segments and memtables have
-//! some of the ids, and scattered rows cost a read of a page each.
+//! Where most pages of a stretch are needed, those that are not in memory are read in one transfer
+//! past the cache ([`BulkRead`]); all other pages go through the cache. So rows that lie in the
+//! order of their ids come at the speed of sequential reads, also when newer segments and memtables
+//! have some of the ids, and scattered rows cost a read of a page each. A page of such a stretch
+//! that is missing alone is read past the cache as well: the frame that it would take is, by the
+//! cache's order, that of a page which the scan comes to next, and so each miss would be followed
+//! by another.
 //!
 //! Cancel safety: a piece whose vectors nobody waited for keeps what was read.
 
@@ -16,15 +19,15 @@ use super::{From, Located, Source};
 use crate::{
     error::Error,
     lookup::{Place, View, in_memory},
-    segment::{BulkPages, BulkRead, Purpose, ReadContext, Segment},
+    segment::{BulkPages, BulkRead, Purpose, ReadContext, Segment, bulk_pages},
     vector::VectorRef,
 };
 
 /// Ids of a piece at most, but for those that share a page with the last one.
 pub(super) const ENTRIES_MAX: usize = 2048;
-/// Bytes of vectors from which a piece is large enough.
+/// Bytes of pages from which a piece is large enough.
 const BYTES: usize = 256 << 10;
-/// Pages from which one transfer is better than several.
+/// Needed pages from which one transfer is better than several.
 const BULK_PAGES_MIN: usize = 4;
 /// Buffers that are kept for the next read.
 const SPARES_MAX: usize = 4;
@@ -234,7 +237,7 @@ impl Bulk {
     }
 }
 
-/// Stretches of which most pages are needed and not in memory.
+/// Stretches of which most pages are needed, as far as they are not in memory.
 fn stretches<'a>(
     sources: &'a [Source],
     pages: &'a [(usize, u32)],
@@ -244,7 +247,7 @@ fn stretches<'a>(
         loop {
             let (source, first) = *rest.first()?;
             let segment = sources[source].segment().expect("only segments have pages");
-            let end = first.saturating_add(segment.bulk_pages());
+            let end = first.saturating_add(bulk_pages(segment.layout()));
             let count = rest.partition_point(|page| *page < (source, end));
             let (stretch, others) = rest.split_at(count);
             rest = others;
@@ -257,17 +260,22 @@ fn stretches<'a>(
 
 fn worth_a_transfer(segment: &Segment, stretch: &[(usize, u32)]) -> Option<Range<u32>> {
     let (first, last) = (stretch.first()?.1, stretch.last()?.1);
-    let missing = stretch.iter().filter(|(_, page)| !segment.has_page(*page)).count();
     let span = (last - first + 1) as usize;
-    (BULK_PAGES_MIN <= missing && span <= 2 * missing).then_some(first..last + 1)
+    if stretch.len() < BULK_PAGES_MIN || 2 * stretch.len() < span {
+        return None;
+    }
+    let is_missing = |page: &&(usize, u32)| !segment.has_page(page.1);
+    let (first, last) = (stretch.iter().find(is_missing)?, stretch.iter().rfind(is_missing)?);
+    Some(first.1..last.1 + 1)
 }
 
 impl Source {
-    /// Bytes of a row, about.
+    /// The share of a row in a piece of [`BYTES`]: a piece of one segment is one transfer.
     fn row_bytes(&self) -> usize {
-        match &self.from {
-            From::Memory(memtable) => memtable.layout().vector_bytes(),
-            From::Segment(segment, _) => segment.vector_bytes(),
-        }
+        let layout = match &self.from {
+            From::Memory(memtable) => memtable.layout(),
+            From::Segment(segment, _) => segment.layout(),
+        };
+        BYTES.div_ceil((bulk_pages(layout) * layout.rows_per_page()) as usize)
     }
 }

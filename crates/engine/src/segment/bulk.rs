@@ -18,7 +18,7 @@ use std::{
 };
 
 use event_listener::Event;
-use nephrite_format::Row;
+use nephrite_format::{Row, VectorLayout};
 use nephrite_io::{Completed, Operation, Request, memory::AlignedBuf};
 
 use super::{
@@ -174,12 +174,12 @@ impl Segment {
     pub(crate) fn has_page(&self, page: u32) -> bool {
         self.vectors.contains(page)
     }
+}
 
-    /// Vector pages of a bulk read: as many as make 256 KiB.
-    pub(crate) fn bulk_pages(&self) -> u32 {
-        let pages = PIECE_BYTES / self.page_bytes(Kind::Vector);
-        u32::try_from(pages.max(1)).expect("at most 64")
-    }
+/// Vector pages of a bulk read: as many as make 256 KiB.
+pub(crate) fn bulk_pages(layout: &VectorLayout) -> u32 {
+    let pages = PIECE_BYTES / layout.page_bytes() as usize;
+    u32::try_from(pages.max(1)).expect("at most 64")
 }
 
 fn outcome(done: Completed, mut memory: AheadMemory) -> Result<AheadMemory, Error> {

@@ -44,7 +44,7 @@ pub(crate) mod work_memory;
 
 pub(crate) use self::{
     ahead::{AheadMemory, AheadRoom},
-    bulk::{BulkPages, BulkRead},
+    bulk::{BulkPages, BulkRead, bulk_pages},
     garbage::Garbage,
     live_rows::LiveRows,
     memory_index::MetadataMemory,

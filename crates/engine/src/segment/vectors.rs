@@ -6,7 +6,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use nephrite_format::{FileId, Row, segment::SectionKind};
+use nephrite_format::{FileId, Row, VectorLayout, segment::SectionKind};
 use nephrite_pager::PageGuard;
 
 use super::{
@@ -170,9 +170,9 @@ impl Segment {
         self.vectors.prefetch_frame(place.page, near(place.offset, layout.vector_bytes()));
     }
 
-    /// Bytes of a vector.
-    pub(crate) fn vector_bytes(&self) -> usize {
-        self.identity.layout.vector_bytes()
+    /// How the vectors lie in pages.
+    pub(crate) fn layout(&self) -> &VectorLayout {
+        &self.identity.layout
     }
 
     /// Number of vector pages.

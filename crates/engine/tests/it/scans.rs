@@ -106,6 +106,26 @@ fn a_scan_reads_many_pages_in_one_transfer() {
     assert_eq!(store.stats().work_bytes, 0, "what was read ahead is given back");
 }
 
+/// Where few pages of a transfer were missing they were read into the cache one by one, into frames
+/// of pages which the scan came to next: so it went on, through all that the cache held.
+#[test]
+fn scans_of_more_than_the_cache_holds_do_not_drive_out_what_they_come_to_next() {
+    let (count, config) = (2 * IDS, || config().memory_limit(16 << 20));
+    let (directory, store) = new_store(config());
+    load(&store.create_database("a", DatabaseOptions::new(128)).unwrap(), count);
+    store.database("a").unwrap().compact().unwrap();
+    store.close().unwrap();
+    let (store, database) = opened(&directory, config());
+
+    for number in 0..5 {
+        let before = store.stats().io.reads;
+        assert_eq!(database.scan().unwrap().count() as u64, count);
+
+        let (pages, reads) = (count / 8, store.stats().io.reads - before);
+        assert!(reads < pages / 16, "{reads} reads for {pages} pages in scan {number}");
+    }
+}
+
 #[test]
 fn vectors_of_a_scan_that_are_kept_stay_what_they_are_and_keep_little_else() {
     keep_vectors_of_a_scan(config, 512 << 10);
