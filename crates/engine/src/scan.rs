@@ -1,24 +1,28 @@
 //! Scans: every id and vector of one snapshot, ascending by id.
 //!
 //! A merge over the memtables (sorted once, at the start) and the id runs of the segments, read a
-//! page at a time; of one id the newest entry wins and tombstones are left out. Vectors are
-//! fetched in pieces (`piece`), the next ones while one is handed out: few at first, more the
-//! longer the scan goes on. They are lent out of what was read in one transfer, and copied while
-//! one of an earlier piece is still held, and where they come from the cache or a memtable.
+//! page at a time; of one id the newest entry wins and tombstones are left out. Consecutive ids
+//! that a segment stores as a run are merged as runs (`source`). Vectors are fetched in pieces
+//! (`piece`), the next ones while one is handed out: few at first, more the longer the scan goes
+//! on. They are lent out of what was read in one transfer, and copied while one of an earlier piece
+//! is still held, and where they come from the cache or a memtable.
 //! Cancel safety: `next` may be dropped; the scan goes on with the next call.
 
 mod piece;
+mod source;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use nephrite_format::{Id, IdRef, Row};
+use nephrite_format::{Id, IdRef};
 
-use self::piece::{Piece, Ready, Spares, pages_of, start_bulks};
+use self::{
+    piece::{Piece, Ready, Spares, pages_of, start_bulks},
+    source::{Entries, From, Located, Source},
+};
 use crate::{
     error::Error,
     lookup::View,
-    memtable::Memtable,
-    segment::{BulkPages, ReadContext, Segment, prefetch_id_pages},
+    segment::{BulkPages, ReadContext},
     snapshot::SnapshotInner,
     vector::VectorRef,
 };
@@ -27,8 +31,6 @@ use crate::{
 const AHEAD_MAX: usize = 6;
 /// From so many pieces ahead on, which is from its second fetch on, a scan may take huge pages.
 const MANY: usize = 2;
-/// Id pages that are read in one submission.
-const ID_PAGES_AT_ONCE: u32 = 32;
 
 /// Ids and vectors of a snapshot in ascending order of the ids; see [`crate::Database::scan`].
 #[derive(Debug)]
@@ -44,39 +46,6 @@ pub struct Scan {
     ready: Ready,
     /// What vectors that were handed out earlier may still point into.
     lent: Vec<Arc<BulkPages>>,
-}
-
-/// The newest entry of an id: a row of one of the sources.
-#[derive(Clone, Debug)]
-struct Located {
-    id: Id,
-    source: usize,
-    row: Row,
-}
-
-/// Entries of one memtable or segment, ascending.
-#[derive(Debug)]
-struct Source {
-    entries: Entries,
-    from: From,
-}
-
-#[derive(Debug)]
-enum Entries {
-    Listed(VecDeque<(Id, Row)>),
-    /// Consecutive ids in consecutive rows.
-    Dense {
-        next: u64,
-        row: u32,
-        left: u32,
-    },
-}
-
-#[derive(Debug)]
-enum From {
-    Memory(Arc<Memtable>),
-    /// With the next id page.
-    Segment(Arc<Segment>, u32),
 }
 
 impl Scan {
@@ -132,7 +101,7 @@ impl Scan {
         let context = &core.core().read;
         self.ahead_max = (self.ahead_max + 1).min(AHEAD_MAX);
         while self.wants_more(context) && self.locate(context).await? {
-            let count = piece::len(&self.sources, &self.located);
+            let count = piece::cut(&self.sources, &mut self.located);
             let entries = &self.located.make_contiguous()[..count];
             let pages = pages_of(&self.sources, entries);
             let (sources, spares) = (&self.sources, &mut self.spares);
@@ -192,7 +161,7 @@ impl Scan {
         }
         while self.located.len() < piece::ENTRIES_MAX {
             let smallest = self.pop_smallest();
-            if !smallest.row.is_tombstone() {
+            if !smallest.is_tombstone() {
                 self.located.push_back(smallest);
             }
             let still = self.sources.iter().filter(|source| !source.entries.is_empty()).count();
@@ -210,90 +179,33 @@ impl Scan {
             return;
         };
         while self.located.len() < piece::ENTRIES_MAX {
-            let Some((id, row)) = source.entries.pop() else { break };
-            if !row.is_tombstone() {
-                self.located.push_back(Located { id, source: at, row });
+            let Some(found) = source.entries.pop(at, u32::MAX) else { break };
+            if !found.is_tombstone() {
+                self.located.push_back(found);
             }
         }
     }
 
-    /// Takes the smallest id from every source that has it; the newest source says where it is.
-    /// Some source has an id.
+    /// Takes the smallest id from every source that has it, and what follows it in a run below the
+    /// next id of any other; the newest source says where it is. Some source has an id.
     fn pop_smallest(&mut self) -> Located {
-        let heads = self.sources.iter().enumerate();
-        let heads = heads.filter_map(|(at, source)| Some((source.entries.first()?, at)));
-        let (_, newest) = heads.min().expect("some source has an id");
-        let (id, row) = self.sources[newest].entries.pop().expect("it has a first");
+        let heads = || {
+            let heads = self.sources.iter().enumerate();
+            heads.filter_map(|(at, source)| Some((source.entries.first()?, at)))
+        };
+        let (first, newest) = heads().min().expect("some source has an id");
+        let next = heads().filter(|(_, at)| *at != newest).map(|(id, _)| id).min();
+        let most = match (first, next) {
+            (IdRef::U64(first), Some(IdRef::U64(next))) => next - first,
+            (_, _) => u64::MAX,
+        };
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let smallest = self.sources[newest].entries.pop(newest, most).expect("it has a first");
         for older in &mut self.sources[newest + 1..] {
-            if older.entries.first() == Some(id.as_id_ref()) {
-                older.entries.pop();
+            if older.entries.first() == Some(smallest.first_id()) {
+                older.entries.pop(newest, 1);
             }
         }
-        Located { id, source: newest, row }
-    }
-}
-
-impl Entries {
-    fn of(segment: &Segment) -> Self {
-        match segment.dense() {
-            Some((next, row, left)) => Self::Dense { next, row: row.get(), left },
-            None => Self::Listed(VecDeque::new()),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Listed(entries) => entries.is_empty(),
-            Self::Dense { left, .. } => *left == 0,
-        }
-    }
-
-    fn first(&self) -> Option<IdRef<'_>> {
-        match self {
-            Self::Listed(entries) => Some(entries.front()?.0.as_id_ref()),
-            Self::Dense { left: 0, .. } => None,
-            Self::Dense { next, .. } => Some(IdRef::U64(*next)),
-        }
-    }
-
-    fn pop(&mut self) -> Option<(Id, Row)> {
-        let (next, row, left) = match self {
-            Self::Listed(entries) => return entries.pop_front(),
-            Self::Dense { next, row, left } => (next, row, left),
-        };
-        *left = left.checked_sub(1)?;
-        let popped = (Id::U64(*next), Row::new(*row));
-        // The last id may be the largest number.
-        (*next, *row) = (next.wrapping_add(1), row.wrapping_add(1));
-        Some(popped)
-    }
-}
-
-impl Source {
-    /// Lists the ids of the next id page, if there is one.
-    async fn fill(&mut self, context: &ReadContext) -> Result<(), Error> {
-        let (Entries::Listed(entries), From::Segment(segment, next)) =
-            (&mut self.entries, &mut self.from)
-        else {
-            return Ok(());
-        };
-        if segment.id_pages() <= *next {
-            return Ok(());
-        }
-        if next.is_multiple_of(ID_PAGES_AT_ONCE) {
-            let end = segment.id_pages().min(*next + ID_PAGES_AT_ONCE);
-            let pages: Vec<_> = (*next..end).map(|page| (&*segment, page)).collect();
-            prefetch_id_pages(context, &pages).await?;
-        }
-        entries.extend(segment.id_page_entries(context, *next).await?);
-        *next += 1;
-        Ok(())
-    }
-
-    fn segment(&self) -> Option<&Arc<Segment>> {
-        match &self.from {
-            From::Memory(_) => None,
-            From::Segment(segment, _) => Some(segment),
-        }
+        smallest
     }
 }

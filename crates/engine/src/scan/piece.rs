@@ -10,7 +10,7 @@
 //!
 //! Cancel safety: a piece whose vectors nobody waited for keeps what was read.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use nephrite_format::{Id, Row};
 use nephrite_io::memory::AlignedBuf;
@@ -23,7 +23,7 @@ use crate::{
     vector::VectorRef,
 };
 
-/// Ids of a piece at most, but for those that share a page with the last one.
+/// Runs of ids that are located ahead, and those of a piece, but for what shares a page with them.
 pub(super) const ENTRIES_MAX: usize = 2048;
 /// Bytes of pages from which a piece is large enough.
 const BYTES: usize = 256 << 10;
@@ -69,32 +69,51 @@ enum State {
     Failed,
 }
 
-/// How many of the located ids make the next piece.
-pub(super) fn len(sources: &[Source], located: &std::collections::VecDeque<Located>) -> usize {
+/// How many of the located runs make the next piece; the last of them may have to be split for it.
+pub(super) fn cut(sources: &[Source], located: &mut VecDeque<Located>) -> usize {
     let mut bytes = 0;
-    let enough = located.iter().position(|entry| {
-        bytes += sources[entry.source].row_bytes();
+    let enough = located.iter().position(|run| {
+        bytes += run.count as usize * sources[run.source].row_bytes();
         BYTES <= bytes
     });
     let Some(last) = enough else { return located.len() };
+    let run = &located[last];
+    let too_many = (bytes - BYTES) / sources[run.source].row_bytes();
+    split(located, last, run.count - u32::try_from(too_many).unwrap_or(0));
     // What lies in the same page goes with it.
-    let page = page_of(sources, &located[last]);
-    let same = located.iter().skip(last + 1);
-    let same = same.take_while(|entry| page.is_some() && page_of(sources, entry) == page);
-    last + 1 + same.count()
+    let last_page = page_of(sources, located[last].source, located[last].last_row());
+    let mut count = last + 1;
+    while let (Some(page), Some(run)) = (last_page, located.get(count)) {
+        if page_of(sources, run.source, run.first_row()) != Some(page) {
+            break;
+        }
+        let rows = sources[run.source].layout().rows_per_page();
+        split(located, count, rows - run.first_row().get() % rows);
+        count += 1;
+    }
+    count
 }
 
-fn page_of(sources: &[Source], entry: &Located) -> Option<(usize, u32)> {
-    let segment = sources[entry.source].segment()?;
-    Some((entry.source, segment.page_of(entry.row)))
+/// Leaves `count` ids in a run; the others follow as one of their own.
+fn split(located: &mut VecDeque<Located>, at: usize, count: u32) {
+    if let Some(others) = located[at].split_off(count) {
+        located.insert(at + 1, others);
+    }
+}
+
+fn page_of(sources: &[Source], source: usize, row: Row) -> Option<(usize, u32)> {
+    Some((source, sources[source].segment()?.page_of(row)))
 }
 
 /// The pages that these ids need, with their sources, ascending.
 pub(super) fn pages_of(sources: &[Source], entries: &[Located]) -> Vec<(usize, u32)> {
     let mut pages = Vec::new();
-    for page in entries.iter().filter_map(|entry| page_of(sources, entry)) {
-        if pages.last() != Some(&page) {
-            pages.push(page);
+    for run in entries {
+        let Some(segment) = sources[run.source].segment() else { continue };
+        for page in segment.page_of(run.first_row())..=segment.page_of(run.last_row()) {
+            if pages.last() != Some(&(run.source, page)) {
+                pages.push((run.source, page));
+            }
         }
     }
     pages.sort_unstable();
@@ -138,14 +157,12 @@ impl Piece {
         if self.pages.iter().all(|page| self.has(*page)) {
             return Ok(Vec::new());
         }
-        let is_missing =
-            |entry: &&Located| page_of(sources, entry).is_some_and(|page| !self.has(page));
-        let missing = self.entries.iter().filter(is_missing);
-        let place = |entry: &Located| {
-            let segment = sources[entry.source].segment().expect("memtables miss nothing");
-            Place::Segment(Arc::clone(segment), entry.row)
-        };
-        let places: Vec<Place> = missing.map(place).collect();
+        let mut places = Vec::new();
+        for run in &self.entries {
+            let Some(segment) = sources[run.source].segment() else { continue };
+            let missing = run.rows().filter(|row| !self.has((run.source, segment.page_of(*row))));
+            places.extend(missing.map(|row| Place::Segment(Arc::clone(segment), row)));
+        }
         let found = view.fetch(&places, Purpose::Scan).await?;
         // Copies: a scan that nobody goes on with pins nothing.
         let found = found.into_iter().map(|vector| vector.map(VectorRef::into_owned));
@@ -176,7 +193,7 @@ impl Piece {
             pages.fill_cache(segment, context);
             stretches.push((source, Arc::new(pages)));
         }
-        let (entries, others) = (self.entries.into_iter(), others.into_iter());
+        let (entries, others) = (self.entries.into(), others.into_iter());
         Ready { entries, stretches, others, copies }
     }
 }
@@ -184,7 +201,8 @@ impl Piece {
 /// Vectors that are there, in the order of their ids.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
-    entries: std::vec::IntoIter<Located>,
+    /// None of them empty.
+    entries: VecDeque<Located>,
     /// What was read in one transfer, with its source.
     stretches: Vec<(usize, Arc<BulkPages>)>,
     /// The vectors of entries that no stretch has.
@@ -195,11 +213,16 @@ pub(super) struct Ready {
 
 impl Ready {
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.len() == 0
+        self.entries.is_empty()
     }
 
     pub(super) fn next(&mut self, sources: &[Source]) -> Option<(Id, VectorRef)> {
-        let Located { id, source, row } = self.entries.next()?;
+        let run = self.entries.front_mut()?;
+        let source = run.source;
+        let (id, row) = run.pop()?;
+        if run.count == 0 {
+            self.entries.pop_front();
+        }
         let vector = match &sources[source].from {
             From::Memory(memtable) => in_memory(memtable, row).into_owned(),
             From::Segment(segment, _) => match self.in_stretch(source, segment, row) {
@@ -272,10 +295,7 @@ fn worth_a_transfer(segment: &Segment, stretch: &[(usize, u32)]) -> Option<Range
 impl Source {
     /// The share of a row in a piece of [`BYTES`]: a piece of one segment is one transfer.
     fn row_bytes(&self) -> usize {
-        let layout = match &self.from {
-            From::Memory(memtable) => memtable.layout(),
-            From::Segment(segment, _) => segment.layout(),
-        };
+        let layout = self.layout();
         BYTES.div_ceil((bulk_pages(layout) * layout.rows_per_page()) as usize)
     }
 }
