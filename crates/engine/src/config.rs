@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use nephrite_format::{ElementType, IdKind, VectorLayout, layout::MAX_DIMENSION};
-use nephrite_io::{BackendChoice, Disk};
+use nephrite_io::{BackendChoice, Disk, memory::HUGE_PAGE_BYTES};
 use nephrite_pager::CachePolicy;
 
 use crate::{error::Error, runtime::Runtime, segment::PIECE_BYTES};
@@ -56,9 +56,10 @@ const ROW_TABLE_SHARE: u64 = 32;
 const WORK_SHARE: u64 = 16;
 /// Part of the memory limit that all scans together may read ahead.
 const AHEAD_SHARE: u64 = 32;
-/// They may read this much at least, a huge page: its windows bring more than as many buffers.
-const AHEAD_BYTES_MIN: u64 = 2 << 20;
-/// From this memory limit on.
+/// A tenth of it, up to this much: what keeps a device busy that reads 3 GB/s.
+const AHEAD_BYTES_BUSY: u64 = 4 << 20;
+const AHEAD_SHARE_BUSY: u64 = 10;
+/// From this memory limit on a huge page at least: its windows bring more than as many buffers.
 const AHEAD_MEMORY_MIN: u64 = 32 << 20;
 /// The part of the memory limit for what compactions move.
 const MOVES_SHARE: u64 = 32;
@@ -295,11 +296,19 @@ impl Config {
 
     /// Bytes that all scans together may read ahead; charged to the share of the memtables as well.
     pub(crate) fn ahead_limit(&self) -> u64 {
+        let huge_page = HUGE_PAGE_BYTES as u64;
+        let busy = (self.memory_limit / AHEAD_SHARE_BUSY).min(AHEAD_BYTES_BUSY);
         let least = match AHEAD_MEMORY_MIN <= self.memory_limit {
-            true => AHEAD_BYTES_MIN,
+            true => busy / huge_page * huge_page,
             false => PIECE_BYTES as u64,
         };
         (self.memory_limit / AHEAD_SHARE).max(least)
+    }
+
+    /// Bytes of a transfer of a scan: such that eight of them fit.
+    pub(crate) fn ahead_piece(&self) -> usize {
+        let large = 2 * PIECE_BYTES;
+        if 8 * large as u64 <= self.ahead_limit() { large } else { PIECE_BYTES }
     }
 
     /// Bytes of the pieces that a compaction has in hand and in flight, as far as it need not have

@@ -16,7 +16,7 @@ use std::{collections::VecDeque, sync::Arc};
 use nephrite_format::{Id, IdRef};
 
 use self::{
-    piece::{Piece, Ready, Spares, pages_of, start_bulks},
+    piece::{Piece, Ready, Size, Spares, pages_of, start_bulks},
     source::{Entries, From, Located, Source},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Pieces that are read ahead at most.
-const AHEAD_MAX: usize = 6;
+const AHEAD_MAX: usize = 8;
 /// From so many pieces ahead on, which is from its second fetch on, a scan may take huge pages.
 const MANY: usize = 2;
 
@@ -101,12 +101,12 @@ impl Scan {
         let context = &core.core().read;
         self.ahead_max = (self.ahead_max + 1).min(AHEAD_MAX);
         while self.wants_more(context) && self.locate(context).await? {
-            let count = piece::cut(&self.sources, &mut self.located);
+            let size = if self.ahead_max < MANY { Size::First } else { Size::Many };
+            let count = piece::cut(context, &self.sources, &mut self.located, size);
             let entries = &self.located.make_contiguous()[..count];
             let pages = pages_of(&self.sources, entries);
             let (sources, spares) = (&self.sources, &mut self.spares);
-            let many = MANY <= self.ahead_max;
-            let bulks = start_bulks(context, sources, &pages, spares, many).await?;
+            let bulks = start_bulks(context, sources, &pages, spares, size).await?;
             let entries = self.located.drain(..count).collect();
             self.ahead.push_back(Piece::new(entries, pages, bulks));
         }

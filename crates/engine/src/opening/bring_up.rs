@@ -31,7 +31,7 @@ use crate::{
     planted::planted,
     recovery::{self, RecoveredLog},
     runtime::{OsRuntime, Runtime, at_once},
-    segment::{AheadRoom, MetadataMemory, ReadContext},
+    segment::{AheadRoom, MetadataMemory, PIECE_BYTES, ReadContext},
     trace::Tracing,
     wal::{Wal, WalContext, WalStart, create_wal_file},
 };
@@ -387,8 +387,9 @@ impl Opening {
         let rows_limit = self.config.row_table_limit();
         let metadata = Arc::new(MetadataMemory::new(self.config.filter_limit(), rows_limit));
         let work = Arc::default();
-        let ahead = Arc::new(AheadRoom::new(&work, self.config.ahead_limit()));
-        let moves = Arc::new(AheadRoom::new(&work, self.config.moves_limit()));
+        let ahead =
+            Arc::new(AheadRoom::new(&work, self.config.ahead_limit(), self.config.ahead_piece()));
+        let moves = Arc::new(AheadRoom::new(&work, self.config.moves_limit(), PIECE_BYTES));
         let read = ReadContext {
             store,
             disk,

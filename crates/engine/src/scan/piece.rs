@@ -19,18 +19,34 @@ use super::{From, Located, Source};
 use crate::{
     error::Error,
     lookup::{Place, View, in_memory},
-    segment::{BulkPages, BulkRead, Purpose, ReadContext, Segment, bulk_pages},
+    segment::{BulkPages, BulkRead, PIECE_BYTES, Purpose, ReadContext, Segment, bulk_pages},
     vector::VectorRef,
 };
 
 /// Runs of ids that are located ahead, and those of a piece, but for what shares a page with them.
 pub(super) const ENTRIES_MAX: usize = 2048;
-/// Bytes of pages from which a piece is large enough.
-const BYTES: usize = 256 << 10;
 /// Needed pages from which one transfer is better than several.
 const BULK_PAGES_MIN: usize = 4;
 /// Buffers that are kept for the next read.
 const SPARES_MAX: usize = 4;
+
+/// How large pieces are, and so their transfers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Size {
+    /// For a scan that may end soon.
+    First,
+    /// For one that goes on: in huge pages, where there are any.
+    Many,
+}
+
+impl Size {
+    fn bytes(self, context: &ReadContext) -> usize {
+        match self {
+            Self::First => PIECE_BYTES,
+            Self::Many => context.ahead.piece_bytes(),
+        }
+    }
+}
 
 /// Buffers of reads that are over.
 #[derive(Debug, Default)]
@@ -70,15 +86,21 @@ enum State {
 }
 
 /// How many of the located runs make the next piece; the last of them may have to be split for it.
-pub(super) fn cut(sources: &[Source], located: &mut VecDeque<Located>) -> usize {
+pub(super) fn cut(
+    context: &ReadContext,
+    sources: &[Source],
+    located: &mut VecDeque<Located>,
+    size: Size,
+) -> usize {
+    let piece = size.bytes(context);
     let mut bytes = 0;
     let enough = located.iter().position(|run| {
-        bytes += run.count as usize * sources[run.source].row_bytes();
-        BYTES <= bytes
+        bytes += run.count as usize * sources[run.source].row_bytes(piece);
+        piece <= bytes
     });
     let Some(last) = enough else { return located.len() };
     let run = &located[last];
-    let too_many = (bytes - BYTES) / sources[run.source].row_bytes();
+    let too_many = (bytes - piece) / sources[run.source].row_bytes(piece);
     split(located, last, run.count - u32::try_from(too_many).unwrap_or(0));
     // What lies in the same page goes with it.
     let last_page = page_of(sources, located[last].source, located[last].last_row());
@@ -121,16 +143,17 @@ pub(super) fn pages_of(sources: &[Source], entries: &[Located]) -> Vec<(usize, u
     pages
 }
 
-/// Starts the reads of the stretches that these pages make; `many` is whether more are to come.
+/// Starts the reads of the stretches that these pages make.
 pub(super) async fn start_bulks(
     context: &ReadContext,
     sources: &[Source],
     pages: &[(usize, u32)],
     spares: &mut Spares,
-    many: bool,
+    size: Size,
 ) -> Result<Vec<Bulk>, Error> {
     let mut bulks = Vec::new();
-    for (source, pages) in stretches(sources, pages) {
+    let many = matches!(size, Size::Many);
+    for (source, pages) in stretches(sources, pages, size.bytes(context)) {
         let segment = sources[source].segment().expect("only segments have pages");
         let spare = spares.0.pop();
         let read = segment.start_bulk_read(context, pages.clone(), spare, many).await?;
@@ -264,13 +287,14 @@ impl Bulk {
 fn stretches<'a>(
     sources: &'a [Source],
     pages: &'a [(usize, u32)],
+    bytes: usize,
 ) -> impl Iterator<Item = (usize, Range<u32>)> + 'a {
     let mut rest = pages;
     std::iter::from_fn(move || {
         loop {
             let (source, first) = *rest.first()?;
             let segment = sources[source].segment().expect("only segments have pages");
-            let end = first.saturating_add(bulk_pages(segment.layout()));
+            let end = first.saturating_add(bulk_pages(segment.layout(), bytes));
             let count = rest.partition_point(|page| *page < (source, end));
             let (stretch, others) = rest.split_at(count);
             rest = others;
@@ -293,9 +317,9 @@ fn worth_a_transfer(segment: &Segment, stretch: &[(usize, u32)]) -> Option<Range
 }
 
 impl Source {
-    /// The share of a row in a piece of [`BYTES`]: a piece of one segment is one transfer.
-    fn row_bytes(&self) -> usize {
+    /// The share of a row in a piece of so many bytes: a piece of one segment is one transfer.
+    fn row_bytes(&self, piece: usize) -> usize {
         let layout = self.layout();
-        BYTES.div_ceil((bulk_pages(layout) * layout.rows_per_page()) as usize)
+        piece.div_ceil((bulk_pages(layout, piece) * layout.rows_per_page()) as usize)
     }
 }

@@ -1,10 +1,10 @@
 //! Memory of what scans and compactions read ahead: how much they may have, and what it is made of.
 //!
 //! A device is told of each page of a transfer, and a virtual one may take longer for that than for
-//! the bytes. So scans that go on share huge pages, each cut into windows of one transfer
-//! ([`PIECE_BYTES`]), where the limit has room for such a page; a scan that has just begun, and one
-//! that finds no window, has a buffer for each transfer. Compactions have a room of their own, for
-//! what they read ahead and what they write behind.
+//! the bytes. So scans that go on share huge pages, each cut into windows of one transfer, where
+//! the limit has room for such a page; a scan that has just begun, and one that finds no window,
+//! has a buffer for each transfer. Compactions have a room of their own, for what they read ahead
+//! and what they write behind.
 //!
 //! Guarantees: the sum stays within a share of the memory limit, but for what must be had
 //! (`take_anyway`), and all of it is counted in the work memory, from before memory is asked for
@@ -22,20 +22,16 @@ use nephrite_io::{
     memory::{AlignedBuf, Arena, HUGE_PAGE_BYTES, Region},
 };
 
-use super::{
-    traffic::PIECE_BYTES,
-    work_memory::{Held, WorkMemory},
-};
+use super::work_memory::{Held, WorkMemory};
 use crate::{error::Error, log_file::aligned};
-
-/// Windows of a huge page.
-const WINDOWS: usize = HUGE_PAGE_BYTES / PIECE_BYTES;
 
 /// What all scans together may read ahead, or all compactions.
 #[derive(Debug)]
 pub(crate) struct AheadRoom {
     work: Arc<WorkMemory>,
     most: u64,
+    /// Bytes of a transfer, and so of a window: a part of a huge page.
+    piece: usize,
     taken: Arc<AtomicU64>,
     windows: Mutex<Windows>,
 }
@@ -59,15 +55,24 @@ struct Taken {
 }
 
 impl AheadRoom {
-    pub(crate) fn new(work: &Arc<WorkMemory>, most: u64) -> Self {
+    pub(crate) fn new(work: &Arc<WorkMemory>, most: u64, piece: usize) -> Self {
         let (taken, windows) = (Arc::default(), Mutex::default());
-        Self { work: Arc::clone(work), most, taken, windows }
+        Self { work: Arc::clone(work), most, piece, taken, windows }
+    }
+
+    /// Bytes of a transfer of a scan that goes on.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        self.piece
+    }
+
+    fn windows_of_page(&self) -> usize {
+        HUGE_PAGE_BYTES / self.piece
     }
 
     /// Whether there is room for another bulk read: a hint.
     pub(crate) fn is_there(&self) -> bool {
         let taken = self.taken.load(Ordering::Relaxed); // as in `try_take`
-        taken + PIECE_BYTES as u64 <= self.most || !self.lock().free.is_empty()
+        taken + self.piece as u64 <= self.most || !self.lock().free.is_empty()
     }
 
     /// Memory for one read; a window if there are `many` to come, or nothing else is left. `None`
@@ -105,14 +110,14 @@ impl AheadRoom {
 
     /// A window that is free, or else, where it `grows`, one of another huge page.
     fn window(self: &Arc<Self>, bytes: usize, grows: bool) -> Option<AheadMemory> {
-        if PIECE_BYTES < bytes {
+        if self.piece < bytes {
             return None;
         }
         let mut windows = self.lock();
         if grows && windows.free.is_empty() {
             let taken = self.try_take(HUGE_PAGE_BYTES as u64)?;
             // Without the memory a buffer may still be had.
-            windows.free = Arena::lent_out(PIECE_BYTES, WINDOWS).ok()?;
+            windows.free = Arena::lent_out(self.piece, self.windows_of_page()).ok()?;
             windows.pages.push(taken);
         }
         let mut window = windows.free.pop()?;
@@ -126,7 +131,8 @@ impl AheadRoom {
         let mut windows = self.lock();
         windows.lost += usize::from(window.is_none());
         windows.free.extend(window);
-        let all_free = windows.free.len() + windows.lost == WINDOWS * windows.pages.len();
+        let all_free =
+            windows.free.len() + windows.lost == self.windows_of_page() * windows.pages.len();
         let unused = all_free.then(|| std::mem::take(&mut *windows));
         drop(windows);
         drop(unused);
@@ -221,11 +227,13 @@ impl Drop for AheadMemory {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::traffic::PIECE_BYTES, *};
+
+    const WINDOWS: usize = HUGE_PAGE_BYTES / PIECE_BYTES;
 
     fn room(most: usize) -> (Arc<WorkMemory>, Arc<AheadRoom>) {
         let work = Arc::default();
-        let room = Arc::new(AheadRoom::new(&work, most as u64));
+        let room = Arc::new(AheadRoom::new(&work, most as u64, PIECE_BYTES));
         (work, room)
     }
 

@@ -1,9 +1,10 @@
 //! Bulk reads: consecutive vector pages in one transfer, past the cache, ahead of a scan.
 //!
 //! A device moves 256 KiB in little more time than one page, so a scan that needs most pages of a
-//! stretch reads the whole of it. The pages are verified by the scan when it comes to them, all or
-//! none: whoever meets a failure reads page by page instead, and learns there which page it is. On
-//! the I/O thread that would keep the device waiting for its next transfer.
+//! stretch reads the whole of it; one that goes on reads twice that where memory allows it. The
+//! pages are verified by the scan when it comes to them, all or none: whoever meets a failure reads
+//! page by page instead, and learns there which page it is. On the I/O thread that would keep the
+//! device waiting for its next transfer.
 //!
 //! Guarantees: what scans read ahead stays within its share of the memory limit (`ahead`); no byte
 //! is given out that does not match its checksum; nothing is evicted: pages go into memory that
@@ -25,7 +26,7 @@ use super::{
     ahead::AheadMemory,
     pages::{Check, Kind, verify_all},
     reader::{ReadContext, Segment},
-    traffic::{Loading, PIECE_BYTES},
+    traffic::Loading,
 };
 use crate::error::Error;
 
@@ -176,10 +177,10 @@ impl Segment {
     }
 }
 
-/// Vector pages of a bulk read: as many as make 256 KiB.
-pub(crate) fn bulk_pages(layout: &VectorLayout) -> u32 {
-    let pages = PIECE_BYTES / layout.page_bytes() as usize;
-    u32::try_from(pages.max(1)).expect("at most 64")
+/// Vector pages of a bulk read of so many bytes.
+pub(crate) fn bulk_pages(layout: &VectorLayout, bytes: usize) -> u32 {
+    let pages = bytes / layout.page_bytes() as usize;
+    u32::try_from(pages.max(1)).unwrap_or(u32::MAX)
 }
 
 fn outcome(done: Completed, mut memory: AheadMemory) -> Result<AheadMemory, Error> {

@@ -130,7 +130,7 @@ fn scans_of_more_than_the_cache_holds_do_not_drive_out_what_they_come_to_next() 
 fn vectors_of_a_scan_that_are_kept_stay_what_they_are_and_keep_little_else() {
     keep_vectors_of_a_scan(config, 512 << 10);
     // From 32 MiB on scans read into huge pages.
-    keep_vectors_of_a_scan(|| config().memory_limit(64 << 20), 2 << 20);
+    keep_vectors_of_a_scan(|| config().memory_limit(64 << 20), 4 << 20);
 }
 
 fn keep_vectors_of_a_scan(config: impl Fn() -> Config, held_max: u64) {
