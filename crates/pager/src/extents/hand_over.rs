@@ -1,0 +1,107 @@
+//! Extents that change hands: from a class to another one, or to slots.
+//!
+//! Guarantee: a frame that is pinned or loading is never moved. An extent of which one frame gets
+//! pinned meanwhile stays with its class, and those that were evicted so far are free frames.
+//! Under the lock of the frame books. Tested with `extents`.
+
+use super::{Evicted, Extents, SLOTS, STEAL_CANDIDATES};
+use crate::frame::{Frame, FrameNo};
+use crate::policy::is_cold;
+
+impl Extents {
+    /// Takes the coldest of a few foreign extents that can be had at all.
+    pub(super) fn steal(
+        &mut self,
+        frames: &[Frame],
+        frame_units: u8,
+        evicted: &mut Evicted,
+    ) -> Option<FrameNo> {
+        let mut candidates: Vec<(usize, u32)> = Vec::with_capacity(STEAL_CANDIDATES);
+        for _ in 0..self.extents.len() {
+            let Some(extent) = self.next_foreign(frame_units) else { break };
+            if self.is_movable(extent, frames) && 0 < self.slots(extent, frame_units) {
+                let warm = self.frames_of(extent, frames).filter(|frame| !is_cold(frame));
+                candidates.push((warm.count(), extent));
+            }
+            if candidates.len() == STEAL_CANDIDATES {
+                break;
+            }
+        }
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates
+            .into_iter()
+            .find_map(|(_, extent)| self.take_over(extent, frames, frame_units, evicted))
+    }
+
+    /// The next extent in turn that belongs to another class.
+    pub(super) fn next_foreign(&mut self, frame_units: u8) -> Option<u32> {
+        for _ in 0..self.extents.len() {
+            self.hand = (self.hand + 1) % self.extents.len();
+            let owner = self.extents[self.hand].frame_units;
+            if owner != 0 && owner != frame_units && owner != SLOTS {
+                return u32::try_from(self.hand).ok();
+            }
+        }
+        None
+    }
+
+    pub(super) fn frames_of<'a>(
+        &'a self,
+        extent: u32,
+        frames: &'a [Frame],
+    ) -> impl Iterator<Item = &'a Frame> + 'a {
+        let frame_units = self.extents[extent as usize].frame_units;
+        (0..self.slots(extent, frame_units))
+            .map(move |slot| &frames[self.frame_no(extent, slot, frame_units).index()])
+    }
+
+    pub(super) fn is_movable(&self, extent: u32, frames: &[Frame]) -> bool {
+        self.frames_of(extent, frames).all(|frame| {
+            let word = frame.state.peek();
+            word.is_free() || word.is_evictable()
+        })
+    }
+
+    /// Evicts every frame of a foreign extent and gives it to the class. When a frame gets pinned
+    /// meanwhile, the extent stays with its class and those evicted so far are free frames.
+    pub(super) fn take_over(
+        &mut self,
+        extent: u32,
+        frames: &[Frame],
+        frame_units: u8,
+        evicted: &mut Evicted,
+    ) -> Option<FrameNo> {
+        if self.slots(extent, frame_units) == 0 {
+            return None;
+        }
+        self.clear(extent, frames, evicted)?;
+        self.adopt(extent, frame_units);
+        self.take_free(frame_units)
+    }
+
+    /// Evicts every frame of an extent and takes it from its class.
+    pub(super) fn clear(
+        &mut self,
+        extent: u32,
+        frames: &[Frame],
+        evicted: &mut Evicted,
+    ) -> Option<()> {
+        let old_units = self.extents[extent as usize].frame_units;
+        for slot in 0..self.slots(extent, old_units) {
+            if self.extents[extent as usize].free & (1 << slot) != 0 {
+                continue;
+            }
+            let number = self.frame_no(extent, slot, old_units);
+            let state = &frames[number.index()].state;
+            let before = state.claim()?;
+            evicted.count(frames, number, before, old_units);
+            state.release();
+            self.mark_free(extent, slot);
+        }
+        let old_class = self.class(old_units);
+        old_class.extents.retain(|&other| other != extent);
+        old_class.open.retain(|&other| other != extent);
+        Some(())
+    }
+}
