@@ -7,7 +7,7 @@
 //! counted warms the cache.
 
 use clap::Args;
-use nephrite::{Database, DatabaseOptions, IdRef};
+use nephrite::{Database, DatabaseOptions, IdRef, blocking};
 use nephrite_io::{OpenOptions, block_on};
 
 use crate::{
@@ -29,6 +29,9 @@ pub(crate) struct ColdArguments {
     /// Values per vector
     #[arg(long, default_value_t = 128)]
     dim: u32,
+    /// Bytes of a page of vectors; the engine's own choice if not given
+    #[arg(long)]
+    page_bytes: Option<u32>,
     /// Ids of the vectors
     #[arg(long, value_enum, default_value_t = IdForm::Dense)]
     ids_form: IdForm,
@@ -38,6 +41,9 @@ pub(crate) struct ColdArguments {
     /// Popularity of the ids: uniform, or after Zipf with exponent 0.99
     #[arg(long)]
     zipf: bool,
+    /// The threads of the tasks drive the reads on rings of their own
+    #[arg(long)]
+    driven: bool,
     /// Reads in flight
     #[arg(long, default_value_t = 64)]
     depth: usize,
@@ -68,8 +74,7 @@ impl Wanted {
 
 pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figure>> {
     let wanted = build(place, arguments)?;
-    let store =
-        nephrite::blocking::Store::open(place.join("store"), place.config(arguments.memory << 20))?;
+    let store = blocking::Store::open(place.join("store"), place.config(arguments.memory << 20))?;
     let blocking = store.database("vectors")?;
     let page_bytes = blocking.stats()?.page_bytes as usize;
     let database = blocking.as_async().clone();
@@ -85,7 +90,7 @@ pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figur
     let mut kept = Figure::new("cache that holds vectors without their pages", "percent");
     let reads = arguments.reads as f64;
     if arguments.zipf {
-        read_each(&database, &wanted, arguments, u64::from(u32::MAX))?;
+        read_each(&store, &database, &wanted, arguments, u64::from(u32::MAX))?;
     }
     for round in 0..arguments.rounds as u64 {
         let mut measure_limit = || -> Outcome<()> {
@@ -99,7 +104,7 @@ pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figur
             measure_limit()?;
         }
         let before = store.stats().io.reads;
-        get.push(reads / read_each(&database, &wanted, arguments, round)?);
+        get.push(reads / read_each(&store, &database, &wanted, arguments, round)?);
         misses.push((store.stats().io.reads - before) as f64 / reads);
         let stats = store.stats();
         kept.push(stats.cache_record_bytes as f64 * 100.0 / stats.cache_bytes as f64);
@@ -121,7 +126,10 @@ pub(crate) fn run(place: &Place, arguments: &ColdArguments) -> Outcome<Vec<Figur
 fn build(place: &Place, arguments: &ColdArguments) -> Outcome<Wanted> {
     let rows = Rows::generate(arguments.vectors, arguments.dim, arguments.ids_form);
     let store = place.fresh_store("store", 256 << 20)?;
-    let options = DatabaseOptions::new(rows.dimension).id_kind(arguments.ids_form.kind());
+    let mut options = DatabaseOptions::new(rows.dimension).id_kind(arguments.ids_form.kind());
+    if let Some(bytes) = arguments.page_bytes {
+        options = options.page_bytes(bytes);
+    }
     let database = store.create_database("vectors", options)?;
     rows.put_into(&database, 1000)?;
     store.close()?;
@@ -131,6 +139,7 @@ fn build(place: &Place, arguments: &ColdArguments) -> Outcome<Wanted> {
 
 /// Reads from `depth` tasks; seconds taken.
 fn read_each(
+    store: &blocking::Store,
     database: &Database,
     wanted: &Wanted,
     arguments: &ColdArguments,
@@ -145,7 +154,10 @@ fn read_each(
             read_some(database, wanted, reads, random)
         })
         .collect();
-    tasks::run(readers)?;
+    match arguments.driven {
+        true => tasks::run_with(readers, |share| store.drive(share))?,
+        false => tasks::run(readers)?,
+    };
     Ok(watch.seconds())
 }
 

@@ -140,7 +140,7 @@ mod tests {
         (kind, figures)
     }
 
-    const SHAPE: Shape = Shape { vectors: 1, dimension: 128, memory_bytes: 1 };
+    const SHAPE: Shape = Shape { vectors: 1, dimension: 128, page_bytes: None, memory_bytes: 1 };
 
     #[test]
     fn a_goal_is_judged_against_the_device_and_the_best_rival() {

@@ -61,6 +61,10 @@ struct Arguments {
     /// Values per vector
     #[arg(long, default_value_t = 128)]
     dim: usize,
+    /// Bytes of Nephrite's pages, and so of the device's random reads; Nephrite's own choice if
+    /// not given, and 4096
+    #[arg(long)]
+    page_bytes: Option<u32>,
     /// Memory when cold, as a share of the data: one in so many
     #[arg(long, default_value_t = 8)]
     memory_share: u64,
@@ -106,8 +110,12 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Outcome<Report> {
     let place = Place::prepare(&arguments.place)?;
-    let mut shape =
-        Shape { vectors: arguments.vectors, dimension: arguments.dim.max(2), memory_bytes: 0 };
+    let mut shape = Shape {
+        vectors: arguments.vectors,
+        dimension: arguments.dim.max(2),
+        page_bytes: arguments.page_bytes,
+        memory_bytes: 0,
+    };
     shape.memory_bytes = (shape.bytes() / arguments.memory_share.max(1)).max(MEMORY_MIN);
     let zipf = Zipf::new(shape.vectors);
     let mut rivals: Vec<(Kind, Vec<Figure>)> =

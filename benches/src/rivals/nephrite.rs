@@ -26,7 +26,12 @@ fn open(path: &Path, shape: &Shape) -> Outcome<Box<dyn Rival>> {
     let memory = (shape.memory_bytes * MEMORY_TENTHS / 10).max(MEMORY_MIN);
     let store = blocking::Store::open_or_create(path, Config::new().memory_limit(memory))?;
     let database = if store.list().is_empty() {
-        store.create_database("vectors", DatabaseOptions::new(u32::try_from(shape.dimension)?))?
+        let options = DatabaseOptions::new(u32::try_from(shape.dimension)?);
+        let options = match shape.page_bytes {
+            Some(bytes) => options.page_bytes(bytes),
+            None => options,
+        };
+        store.create_database("vectors", options)?
     } else {
         store.database("vectors")?
     };

@@ -1,7 +1,8 @@
 //! The device itself: what a bare ring and plain direct writes give, in the same rounds.
 //!
 //! No ids, no index, no checksums: a limit to compare with, not something that people could use.
-//! Reads are of 4 KiB, the least that a device moves; its scan and its load move 1 MiB at a time.
+//! Reads are of 4 KiB, the least that a device moves, or as large as the pages asked for; its scan
+//! and its load move 1 MiB at a time.
 
 use super::{
     cycle::{COLD, COLD_CPU, COLD_P99, Cycle, LOAD, MANY, MANY_IDS, SCAN, Samples, UPDATES},
@@ -16,7 +17,7 @@ use crate::{
 
 pub(super) const KIND: Kind = Kind { name: "the device", persists: true, open: None };
 
-/// Bytes of a random read.
+/// Bytes of a random read, if nothing else is asked for.
 const BLOCK_BYTES: usize = 4096;
 /// Size and depth of sequential reads.
 const SEQUENTIAL: (usize, usize) = (1 << 20, 8);
@@ -45,8 +46,9 @@ pub(super) fn run(cycle: &Cycle<'_>) -> Outcome<Samples> {
             seed: cycle.seed,
         })
     };
-    let cold = read(Access::RandomRead, BLOCK_BYTES, cycle.depth)?;
-    let many = read(Access::RandomRead, BLOCK_BYTES, MANY_IDS)?;
+    let block_bytes = shape.page_bytes.map_or(BLOCK_BYTES, |bytes| bytes as usize);
+    let cold = read(Access::RandomRead, block_bytes, cycle.depth)?;
+    let many = read(Access::RandomRead, block_bytes, MANY_IDS)?;
     let scan = read(Access::SequentialRead, SEQUENTIAL.0, SEQUENTIAL.1)?;
     let vectors_per_block = SEQUENTIAL.0 as f64 / shape.vector_bytes() as f64;
     place.remove("raw")?;

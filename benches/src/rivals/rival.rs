@@ -17,6 +17,8 @@ const LINE_BYTES: usize = 64;
 pub(super) struct Shape {
     pub(super) vectors: u64,
     pub(super) dimension: usize,
+    /// Asked of those who have a choice.
+    pub(super) page_bytes: Option<u32>,
     /// For everything that a rival keeps, its share of the system's cache included.
     pub(super) memory_bytes: u64,
 }
