@@ -73,7 +73,7 @@ done
 
 unsafe_allowed="
 crates/pager/src/file.rs crates/pager/src/frame_array.rs crates/pager/src/frame_memory.rs
-crates/pager/src/guard.rs crates/pager/src/load.rs crates/pager/src/shared.rs
+crates/pager/src/guard.rs crates/pager/src/load.rs crates/pager/src/shared.rs crates/pager/src/shared/loan.rs
 crates/pager/src/part.rs crates/pager/src/retention.rs crates/pager/src/word_array.rs
 crates/io/src/direct.rs crates/io/src/flagged.rs crates/io/src/mapping.rs crates/io/src/probe.rs
 crates/io/src/fork.rs crates/io/src/priority.rs crates/io/src/uring/ring.rs crates/io/examples/readbench.rs

@@ -52,6 +52,8 @@ const FILTER_SHARE: u64 = 16;
 /// Share of the memory limit that the table of rows found lately takes: a line of 64 bytes for
 /// each 2048 bytes of the limit, and so one for each vector of 128 values that fits.
 const ROW_TABLE_SHARE: u64 = 32;
+/// The most of the memory limit, in eighths, that the cache has of what memtables do not use.
+const LOAN_EIGHTHS: u64 = 3;
 /// Flushes and compactions: this part of the memory limit, before writers wait for them.
 const WORK_SHARE: u64 = 16;
 /// Part of the memory limit that all scans together may read ahead.
@@ -328,13 +330,22 @@ impl Config {
         (self.work_reserve() / 2).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX)
     }
 
-    /// Bytes of the page cache: what the memtables leave.
+    /// Bytes of the page cache: what the memtables leave, without the loan.
     pub(crate) fn cache_bytes(&self) -> u64 {
         #[cfg(test)]
         if let Some(frames) = self.cache_frames {
             return frames * (4096 + 16); // a frame and what describes it
         }
         self.memory_limit - self.memtables_total_limit()
+    }
+
+    /// Bytes of the memtables' share that the cache may have meanwhile.
+    pub(crate) fn loan_limit(&self) -> u64 {
+        #[cfg(test)]
+        if self.cache_frames.is_some() {
+            return 0;
+        }
+        self.memory_limit / 8 * LOAN_EIGHTHS
     }
 
     /// Segment files that may be open: what the store's other files leave of the limit.

@@ -36,7 +36,7 @@ use crate::{
     together::all,
     trace::Tracing,
     version::Version,
-    wal::{LOG_BUFFERS_BYTES, Seat, Visibility, Wal},
+    wal::{Seat, Visibility, Wal},
 };
 
 /// Open databases that one search for cold ones looks at.
@@ -255,21 +255,6 @@ impl Core {
         if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Bytes that the memtables may hold before writers wait: what the cache's page tables, fences,
-    /// filters, the databases, the log's buffers and running flushes and compactions leave of their
-    /// share. Room for some work is always kept free, because work begins when the memtables are
-    /// full. Half of the share is theirs in any case, for the sake of small limits.
-    pub(crate) fn memtable_room(&self) -> u64 {
-        let share = self.config.memtables_total_limit();
-        let work = self.read.work.bytes().max(self.config.work_reserve());
-        let tables = self.read.pager.table_bytes();
-        let databases = self.databases_bytes.load(Ordering::Relaxed); // a gauge
-        let pooled = self.memory.pooled_bytes();
-        let others =
-            tables + self.read.metadata.bytes() + LOG_BUFFERS_BYTES + work + databases + pooled;
-        share.saturating_sub(others).max(share / 2).max(self.config.memtable_limit())
-    }
-
     /// Tells those who write in the background how urgent it is.
     pub(crate) fn note_fill(&self) {
         self.read.traffic.note_room(self.memtable_room());
@@ -315,6 +300,7 @@ impl Core {
         };
         drop(alone);
         self.close_cold_databases();
+        self.take_loan_back();
         database.check()?;
         Ok(database)
     }

@@ -68,6 +68,7 @@ mod files;
 mod flush;
 mod jobs;
 mod known_rows;
+mod loan;
 mod log_file;
 mod lookup;
 mod manifest;

@@ -317,8 +317,10 @@ impl Core {
                 return;
             }
             self.compactions.begin();
+            self.take_loan_back();
             if !self.compact_once().await {
                 self.compactions.rest();
+                self.lend();
                 let called = either(wanted, garbage);
                 let now = self.runtime.now();
                 match self.compactions.next_try(now) {

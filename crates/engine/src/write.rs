@@ -189,10 +189,11 @@ impl Core {
     /// leave of the share, however much work goes on: on a full disk nothing is flushed before they
     /// have made room.
     async fn admit(&self, claim: Claim) -> Result<(), Error> {
+        self.take_loan_back();
         let room = self.memtable_room();
         let limit = match claim {
             Claim::Common => room,
-            Claim::Kept => self.config.memtables_total_limit().max(room + room / KEPT_SHARE),
+            Claim::Kept => self.memtable_share().max(room + room / KEPT_SHARE),
         };
         if self.memory.bytes() < limit {
             return Ok(());

@@ -98,6 +98,12 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
         let _ = arena;
     }
 
+    /// Whether [`Disk::register_arena`] does anything: then memory of such an arena cannot be given
+    /// back.
+    fn registers_arenas(&self) -> bool {
+        false
+    }
+
     /// What this disk runs on, and why.
     fn report(&self) -> BackendReport;
 

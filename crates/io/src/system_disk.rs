@@ -232,6 +232,10 @@ impl Disk for SystemDisk {
         }
     }
 
+    fn registers_arenas(&self) -> bool {
+        self.registers
+    }
+
     fn report(&self) -> BackendReport {
         let mut report = self.report.get().expect("the selection has set the report").clone();
         report.degraded = self.rings().and_then(Rings::degraded);

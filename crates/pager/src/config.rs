@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::PagerError;
-use crate::extents::{EXTENT_UNITS, UNITS_MAX};
+use crate::extents::{EXTENT_UNITS, LOAN_STEP_UNITS, UNITS_MAX};
 use crate::frame::{Frame, Owner, UNIT_BYTES};
 use crate::policy::CachePolicy;
 use crate::slots::{SLOT_BYTES, size_for};
@@ -20,6 +20,9 @@ const RETENTION_BYTES: usize = 22;
 /// Smaller caches are not shared with slots.
 const RETAINING_BYTES_MIN: usize = 4 << 20;
 
+/// Caches of which less is no loan have none: 16 MiB, of which rounding takes an eighth at most.
+const OWN_UNITS_MIN: u32 = 8 * LOAN_STEP_UNITS;
+
 /// The most parts of a page: as many bits has a state word for them.
 const PARTS_MAX: u32 = 8;
 
@@ -30,6 +33,7 @@ pub struct PagerConfig {
     largest_page_bytes: u32,
     pin_limit_bytes: Option<usize>,
     bypass_limit_bytes: usize,
+    loan_bytes: usize,
     policy: CachePolicy,
     retain_parts: bool,
     /// As given to `within`.
@@ -48,6 +52,7 @@ impl PagerConfig {
             largest_page_bytes: LARGEST_PAGE_BYTES,
             pin_limit_bytes: None,
             bypass_limit_bytes: 0,
+            loan_bytes: 0,
             policy: CachePolicy::default(),
             retain_parts: false,
             total_bytes: None,
@@ -101,6 +106,17 @@ impl PagerConfig {
         self
     }
 
+    /// How much of the cache is a loan: memory of somebody else, which is there from
+    /// [`crate::Pager::lend`] on until [`crate::Pager::recall`] takes it back. What is left is
+    /// rounded down to huge pages; where that is less than 16 MiB there is no loan, and the cache
+    /// smaller by it. The default is none. Pins are limited as if there were no loan. The arena
+    /// must not be registered with the kernel, which would load into pages that were given back.
+    #[must_use]
+    pub fn loan_bytes(mut self, bytes: usize) -> Self {
+        self.loan_bytes = bytes;
+        self
+    }
+
     /// How the cache decides which page goes. The default is that of [`CachePolicy`].
     #[must_use]
     pub fn policy(mut self, policy: CachePolicy) -> Self {
@@ -139,16 +155,26 @@ impl PagerConfig {
         };
         let units = u32::try_from(units).ok().filter(|&units| (units as usize) < UNITS_LIMIT);
         let units = units.ok_or_else(too_large)?;
+        let (units, own_units) = with_loan(units, self.loan_bytes);
+        let own = own_units as usize;
         let wanted = match self.pin_limit_bytes {
             Some(bytes) => bytes / UNIT_BYTES,
-            None => cache_bytes / UNIT_BYTES / 4 * 3 + cache_bytes / UNIT_BYTES % 4 * 3 / 4,
+            None => own / 4 * 3 + own % 4 * 3 / 4,
         };
-        let pin_limit = wanted.clamp(one_page, cache_bytes / UNIT_BYTES) as u64;
+        let pin_limit = wanted.clamp(one_page, own) as u64;
         let bypass_limit_units = self.bypass_limit_units(largest_units);
         let (pin_limit_units, policy) = (pin_limit, self.policy);
         let retains = self.is_shared_with_slots() && bypass_limit_units != 0;
         let slot_blocks = if retains { (units / EXTENT_UNITS) as usize } else { 0 };
-        Ok(Sizes { units, largest_units, pin_limit_units, bypass_limit_units, policy, slot_blocks })
+        Ok(Sizes {
+            units,
+            own_units,
+            largest_units,
+            pin_limit_units,
+            bypass_limit_units,
+            policy,
+            slot_blocks,
+        })
     }
 
     fn bypass_limit_units(&self, largest_units: u8) -> u64 {
@@ -236,12 +262,21 @@ impl FileParts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) units: u32,
+    /// Those before the loan.
+    pub(crate) own_units: u32,
     pub(crate) largest_units: u8,
     pub(crate) pin_limit_units: u64,
     pub(crate) bypass_limit_units: u64,
     pub(crate) policy: CachePolicy,
     /// How many blocks of slots there may be.
     pub(crate) slot_blocks: usize,
+}
+
+/// All units of a cache, and those of them that are no loan.
+fn with_loan(units: u32, loan_bytes: usize) -> (u32, u32) {
+    let loan = u32::try_from(loan_bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(units);
+    let own = (units - loan) / LOAN_STEP_UNITS * LOAN_STEP_UNITS;
+    if loan == 0 || own < OWN_UNITS_MIN { (units - loan, units - loan) } else { (units, own) }
 }
 
 /// The units of a page, if it is a page size at all.
@@ -274,6 +309,7 @@ mod tests {
             one,
             Sizes {
                 units: 1,
+                own_units: 1,
                 largest_units: 1,
                 pin_limit_units: 1,
                 bypass_limit_units: 0,
@@ -344,6 +380,18 @@ mod tests {
         };
 
         assert_eq!((limit(0), limit(usize::MAX), limit(131_072)), (16, 256, 32));
+    }
+
+    #[test]
+    fn what_is_no_loan_is_whole_huge_pages_or_all_there_is() {
+        let units = |mib: usize, loan_mib: usize| {
+            let config = PagerConfig::new(mib << 20).loan_bytes(loan_mib << 20);
+            let sizes = config.validate().unwrap();
+            (sizes.units, sizes.own_units)
+        };
+
+        assert_eq!(units(36, 13), (9216, 22 << 8));
+        assert_eq!((units(26, 11), units(36, 0)), ((15 << 8, 15 << 8), (9216, 9216)));
     }
 
     #[test]

@@ -22,6 +22,8 @@
 //! Tested below; the loom model `free_list` runs two allocators and one that frees.
 
 use self::class_ring::ClassRing;
+pub(crate) use self::loan::LOAN_STEP_UNITS;
+use self::loan::Loan;
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_state::Word;
 use crate::policy::{AnyPolicy, BATCH_MAX, CachePolicy, Policy, Ring, Use, batch_of, is_cold};
@@ -38,6 +40,8 @@ const EXTENTS_WANTED: u32 = 16;
 
 /// The `frame_units` of an extent that is cut into slots, or describes some (`retention.rs`).
 const SLOTS: u8 = u8::MAX;
+/// The `frame_units` of an extent that is no part of the cache now (`loan.rs`).
+const AWAY: u8 = u8::MAX - 1;
 
 /// Among this many extents that could be taken from other classes the coldest one goes.
 const STEAL_CANDIDATES: usize = 8;
@@ -57,6 +61,7 @@ pub(crate) struct Extents {
     hand: usize,
     /// Of the search that is going on; empty otherwise.
     victims: Vec<(FrameNo, Word)>,
+    loan: Loan,
 }
 
 /// What a frame is asked for.
@@ -71,10 +76,19 @@ pub(crate) struct Demand {
 
 #[derive(Debug, Clone, Copy)]
 struct Extent {
-    /// The units of its frames; zero when unassigned, [`SLOTS`] when lent to slots.
+    /// The units of its frames; zero when unassigned, [`SLOTS`] when lent to slots, [`AWAY`] when
+    /// it is no part of the cache.
     frame_units: u8,
+    /// Of no class any more: its frames end one by one (`loan.rs`).
+    leaving: bool,
     /// A bit for each frame that is free.
     free: u64,
+}
+
+impl Extent {
+    const fn new(frame_units: u8) -> Self {
+        Self { frame_units, leaving: false, free: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -134,15 +148,15 @@ impl Extents {
     pub(crate) fn new(units: u32, largest_units: u8, policy: CachePolicy) -> Self {
         let extent_units = extent_units(units, largest_units);
         let count = units.div_ceil(extent_units);
-        let empty = Extent { frame_units: 0, free: 0 };
         Self {
             extent_units,
             units,
-            extents: vec![empty; count as usize],
+            extents: vec![Extent::new(0); count as usize],
             unassigned: (0..count).rev().collect(),
             classes: (0..UNITS_MAX).map(|_| Class::new(policy)).collect(),
             hand: 0,
             victims: Vec::with_capacity(BATCH_MAX),
+            loan: Loan::none(count),
         }
     }
 
@@ -232,6 +246,7 @@ impl Extents {
         policies
             + (lists + self.unassigned.capacity()) * size_of::<u32>()
             + self.extents.capacity() * size_of::<Extent>()
+            + self.loan.bytes()
             + self.classes.capacity() * size_of::<Class>()
     }
 
@@ -269,7 +284,7 @@ impl Extents {
         let first = entry.free == 0;
         assert!(entry.free & (1 << slot) == 0, "frame {slot} of extent {extent} freed twice");
         entry.free |= 1 << slot;
-        if first {
+        if first && !entry.leaving {
             self.class(frame_units).open.push(extent);
         }
     }
@@ -287,7 +302,7 @@ impl Extents {
     fn adopt(&mut self, extent: u32, frame_units: u8) {
         let slots = self.slots(extent, frame_units);
         let free = u64::MAX >> (u64::BITS - slots);
-        self.extents[extent as usize] = Extent { frame_units, free };
+        self.extents[extent as usize] = Extent { free, ..Extent::new(frame_units) };
         let class = self.class(frame_units);
         class.extents.push(extent);
         class.open.push(extent);
@@ -395,6 +410,7 @@ fn extent_units(units: u32, largest_units: u8) -> u32 {
 mod class_ring;
 mod hand_over;
 mod lend;
+mod loan;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

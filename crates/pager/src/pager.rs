@@ -17,7 +17,7 @@ use crate::stats::{ClassStats, PagerStats};
 use crate::sync::{Arc, lock};
 use crate::trace::TraceRecorder;
 
-/// A page cache of fixed size.
+/// A page cache of fixed size, but for what it is lent.
 ///
 /// Shared by any number of files with pages of different sizes. All its memory is reserved at the
 /// start, but for page tables (4 bytes a page of an open file, made as pages are loaded).
@@ -99,6 +99,24 @@ impl Pager {
         self.shared.memory.arena()
     }
 
+    /// Makes `bytes` of the loan ([`PagerConfig::loan_bytes`]) part of the cache, what it has of it
+    /// included; rounded down to 2 MiB. What it has more stays.
+    pub fn lend(&self, bytes: usize) {
+        self.shared.lend(bytes);
+    }
+
+    /// Takes back `bytes` of the loan, or as much as can be had without waiting for pages that are
+    /// pinned or being loaded; those are given up as soon as a later call finds them at rest.
+    /// Returns how many bytes went back to the system.
+    pub fn recall(&self, bytes: usize) -> usize {
+        self.shared.recall(bytes)
+    }
+
+    /// Bytes of the loan that are the cache's. One load.
+    pub fn loan_bytes(&self) -> u64 {
+        self.shared.counters.loan_bytes.load(Relaxed)
+    }
+
     /// Bytes of the page tables of all files, which come on top of the frames. One load.
     pub fn table_bytes(&self) -> u64 {
         self.shared.counters.table_bytes.load(Relaxed)
@@ -120,7 +138,8 @@ impl Pager {
         stats.bytes_tables = usize::try_from(self.table_bytes())
             .expect("bytes that are allocated fit the address space");
         stats.bytes_pin_limit = shared.pin_limit_bytes();
-        stats.bytes_arena = shared.memory.frame_bytes();
+        let untouched = shared.with_books(|extents, _| extents.untouched_bytes());
+        stats.bytes_arena = shared.memory.frame_bytes() - untouched;
         stats.huge_pages = shared.memory.huge_pages();
         stats.files = lock(&shared.keys).in_use();
         self.count_frames(&mut stats);

@@ -12,10 +12,13 @@
 //! another extent while they have clearly more votes, and lose one while they have not.
 //!
 //! Guarantee: slots lie in extents of the arena, their entries as well, so the limit holds. There
-//! are none until there are votes for them. Extents of entries (one for 32 of slots) stay for ever.
+//! are none until there are votes for them. Extents of entries (one for 32 of slots) stay for ever,
+//! and so are none of the loan (`extents/loan.rs`).
 //! A slot is no reason to refuse anything: an allocation that finds no frame takes theirs.
 //! Does not: keep what only scans read, nor parts larger than [`SLOT_BYTES`] allows.
 //! All under the lock of the frame books. Tested in `retention/tests.rs`; `replay.rs` runs it too.
+
+use std::ops::Range;
 
 use crate::config::FileParts;
 use crate::extents::{Evicted, Extents, Gone};
@@ -51,6 +54,8 @@ pub(crate) struct Retention {
     files: Vec<Option<KnownFile>>,
     /// For each size of slots the blocks in use, oldest first.
     live: [Vec<u32>; SLOT_BYTES.len()],
+    /// Blocks whose extents are taken back, with the number of their slot size.
+    leaving: Vec<(usize, u32)>,
     /// Blocks that have entries and no extent.
     spare: Vec<u32>,
     /// For each block that was ever made the hands of its sets.
@@ -88,6 +93,7 @@ impl Retention {
         (slots.block_count() != 0).then(|| Self {
             files: Vec::new(),
             live: Default::default(),
+            leaving: Vec::new(),
             spare: Vec::new(),
             hands: Vec::new(),
             entries: None,
@@ -165,19 +171,49 @@ impl Retention {
         (0..SLOT_BYTES.len()).any(|size| self.shrink(slots, extents, size))
     }
 
+    /// Takes the blocks in these extents from their slot sizes, and gives back those whose slots
+    /// are not in use.
+    pub(crate) fn leave(&mut self, slots: &Slots, extents: &mut Extents, gone: &Range<u32>) {
+        for (size, live) in self.live.iter_mut().enumerate() {
+            let goes = |block: &mut u32| gone.contains(&slots.extent_of(*block));
+            let before = self.leaving.len();
+            self.leaving.extend(live.extract_if(.., goes).map(|block| (size, block)));
+            if before != self.leaving.len() {
+                slots.spread(size, live);
+            }
+        }
+        let ends = |&mut (_, block): &mut (usize, u32)| {
+            gone.contains(&slots.extent_of(block)) && slots.empty(block)
+        };
+        for (_, block) in self.leaving.extract_if(.., ends) {
+            extents.leave_slots(slots.extent_of(block));
+            self.spare.push(block);
+        }
+    }
+
+    /// What was leaving stays.
+    pub(crate) fn stay(&mut self, slots: &Slots) {
+        for (size, block) in self.leaving.drain(..) {
+            self.live[size].push(block);
+            slots.spread(size, &self.live[size]);
+        }
+    }
+
     /// Blocks in use.
     pub(crate) fn blocks(&self) -> usize {
-        self.live.iter().map(Vec::len).sum()
+        self.live.iter().map(Vec::len).sum::<usize>() + self.leaving.len()
     }
 
     /// The memory of the books themselves.
     pub(crate) fn bytes(&self) -> usize {
         let hands: usize = self.hands.iter().map(|hands| hands.len()).sum();
         let blocks = self.live.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity();
+        let leaving = self.leaving.capacity() * size_of::<(usize, u32)>();
         self.pages_gone.bytes()
             + self.parts_gone.bytes()
             + self.wanted.bytes()
             + hands
+            + leaving
             + blocks * size_of::<u32>()
             + self.hands.capacity() * size_of::<Box<[u8]>>()
             + self.files.capacity() * size_of::<Option<KnownFile>>()
@@ -187,7 +223,7 @@ impl Retention {
         *self.files.get(page.key() as usize)?
     }
 
-    fn keep_all(&mut self, ground: Ground<'_>, evicted: &mut Evicted) {
+    pub(crate) fn keep_all(&mut self, ground: Ground<'_>, evicted: &mut Evicted) {
         let Some(mut named) = evicted.named.take() else { return };
         named.drain(..).for_each(|gone| self.keep(ground, gone));
         evicted.named = Some(named);
@@ -291,7 +327,9 @@ impl Retention {
         else {
             return;
         };
-        let Some(extent) = extents.lend(ground.frames, units, least.max(1), evicted) else {
+        let Some(extent) =
+            extents.lend(ground.frames, units, least.max(1), &extents.all(), evicted)
+        else {
             self.spare.push(block);
             return;
         };
@@ -317,7 +355,7 @@ impl Retention {
         let room = self.entries.filter(|(_, used)| used + bytes <= BLOCK_BYTES);
         let (extent, used) = match room {
             Some(room) => room,
-            None => (extents.lend(ground.frames, units, 1, evicted)?, 0),
+            None => (extents.lend(ground.frames, units, 1, &extents.own(), evicted)?, 0),
         };
         self.keep_all(ground, evicted); // before anything is written over them
         self.entries = Some((extent, used + bytes));

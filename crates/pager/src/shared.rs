@@ -92,8 +92,10 @@ impl Shared {
     pub(crate) fn new(sizes: Sizes) -> Result<Self, PagerError> {
         let (memory, frames) = FrameMemory::new(sizes.units)?;
         let slots = Slots::new(sizes.slot_blocks);
+        let mut extents = Extents::new(sizes.units, sizes.largest_units, sizes.policy);
+        extents.set_loan(sizes.own_units);
         let books = Books {
-            extents: Extents::new(sizes.units, sizes.largest_units, sizes.policy),
+            extents,
             retention: Retention::new(sizes.units, &slots),
             named: Vec::new(),
             collect_hand: 0,
@@ -482,6 +484,8 @@ impl Drop for News<'_> {
         }
     }
 }
+
+mod loan;
 
 /// The number of the lock that guards the load of a page.
 pub(crate) fn shard_of(owner: Owner, shards: usize) -> usize {

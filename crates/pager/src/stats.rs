@@ -43,7 +43,7 @@ pub struct PagerStats {
     pub bytes_extent: usize,
     /// How much may be pinned or loading at one time, in bytes.
     pub bytes_pin_limit: u64,
-    /// Memory of the frames, reserved once.
+    /// Memory of the frames, reserved once; of a loan only what is the cache's and was used.
     pub bytes_arena: usize,
     /// That part of it in which records lie without their pages.
     pub bytes_slots: usize,
@@ -82,4 +82,5 @@ pub(crate) struct Counters {
     pub(crate) frames_lost: Statistic,
     pub(crate) bypasses: Statistic,
     pub(crate) table_bytes: Statistic,
+    pub(crate) loan_bytes: Statistic,
 }

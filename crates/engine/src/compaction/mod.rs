@@ -163,6 +163,11 @@ impl Compactions {
         self.progress.notify(usize::MAX);
     }
 
+    /// Whether the task is at work.
+    pub(crate) fn works(&self) -> bool {
+        self.works.load(Ordering::Acquire) // pairs with the stores of the task
+    }
+
     /// What a caller has asked for begins, or ends.
     fn set_serves(&self, serves: bool) {
         self.serves.store(serves, Ordering::Release);

@@ -123,6 +123,7 @@ impl Core {
         let took = self.runtime.now().saturating_sub(started);
         self.counters.flush_time.note(took);
         self.memory.rest();
+        self.lend();
         self.close_cold_databases();
         outcome
     }

@@ -371,7 +371,10 @@ impl Opening {
             Some(path) => Some(Arc::new(Tracing::create(&self.disk, path, store).await?)),
             None => None,
         };
-        let mut cache = PagerConfig::within(cache_bytes)
+        let lent = if self.disk.registers_arenas() { 0 } else { self.config.loan_limit() };
+        let loan_bytes = usize::try_from(lent).expect("less than the cache");
+        let mut cache = PagerConfig::within(cache_bytes + loan_bytes)
+            .loan_bytes(loan_bytes)
             .bypass_limit_bytes((cache_bytes / BYPASS_SHARE).max(1))
             .retain_parts()
             .policy(self.config.cache_policy);
@@ -438,6 +441,7 @@ impl Opening {
             return Err(error);
         }
         core.remove_spares(&others).await;
+        core.lend();
         if let Some(tracing) = tracing {
             core.spawn("nephrite-trace", tracing.run(Arc::clone(&core))).await?;
         }

@@ -11,6 +11,7 @@ mod kept;
 mod known_rows;
 mod leading;
 mod lifecycle;
+mod loan;
 mod pins;
 mod recovery;
 mod refusals;

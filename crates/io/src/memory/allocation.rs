@@ -78,6 +78,20 @@ impl Allocation {
         Self::small(bytes)
     }
 
+    /// Gives pages back to the system until they are touched again.
+    ///
+    /// # Safety
+    ///
+    /// The range lies in this memory, and nobody uses it.
+    pub(super) unsafe fn give_back(&self, start: NonNull<u8>, bytes: usize) {
+        match self.source {
+            Source::Empty | Source::Heap(_) => _ = (start, bytes),
+            #[cfg(all(unix, not(miri)))]
+            // SAFETY: the caller's promise; the memory is a mapping of ours.
+            Source::Mapped { .. } => unsafe { mapping::give_back(start, bytes) },
+        }
+    }
+
     pub(super) fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -157,6 +171,15 @@ mod mapping {
     pub(super) unsafe fn unmap(base: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller owns the range and gives it up.
         unsafe { libc::munmap(base.as_ptr().cast(), bytes) == 0 }
+    }
+
+    /// # Safety
+    ///
+    /// The range lies in a mapping made here, and nobody uses it.
+    pub(super) unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise. Elsewhere than on Linux the advice is a hint; refusal
+        // changes nothing and is no error.
+        unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
     }
 
     fn map_anonymous(bytes: usize) -> io::Result<NonNull<u8>> {

@@ -96,6 +96,24 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
 
+    /// Gives the memory of the window `offset..offset + len` back to the system until it is touched
+    /// again, where the platform can. Its bytes are zero or what they were.
+    ///
+    /// # Panics
+    ///
+    /// When the window is not inside the arena.
+    ///
+    /// # Safety
+    ///
+    /// No [`Region`] over any of these bytes and no slice of them exists, nobody reads or writes
+    /// them through [`Arena::start`], and the arena is not registered with the kernel, which would
+    /// go on to transfer into the pages that were given back.
+    pub unsafe fn give_back(&self, offset: usize, len: usize) {
+        let start = self.window(offset, len);
+        // SAFETY: in the arena, as just checked, and nobody uses it, as the caller says.
+        unsafe { self.memory.give_back(start, len) };
+    }
+
     /// Asks the processor for the cache lines of `offset..offset + len`, the first sixteen. A hint
     /// about any bytes, whoever uses them; out of range it does nothing of use.
     #[inline]
@@ -250,6 +268,29 @@ mod tests {
 
         assert_eq!(bytes[5], 77);
         assert_eq!(bytes.as_ptr().addr() % BLOCK_BYTES, 0);
+    }
+
+    #[test]
+    fn what_was_given_back_is_zero_or_what_it_was_and_can_be_used_again() {
+        let arena = Arena::new(4 << 20).unwrap();
+        let fill = |byte| {
+            // SAFETY: the only region; no slice is held.
+            unsafe { arena.region(0, 4 << 20) }.fill(byte);
+        };
+        // SAFETY: no region exists when it is called.
+        let byte_at = |offset| unsafe { arena.bytes(offset, 1) }[0];
+        fill(7);
+
+        // SAFETY: neither region nor slice exists.
+        unsafe { arena.give_back(2 << 20, 1 << 20) };
+
+        let gone = if cfg!(all(target_os = "linux", not(miri))) { 0 } else { 7 };
+        assert_eq!((byte_at((2 << 20) - 1), byte_at(3 << 20)), (7, 7));
+        assert!(
+            [0, gone].contains(&byte_at(2 << 20)) && byte_at((3 << 20) - 1) == byte_at(2 << 20)
+        );
+        fill(8);
+        assert_eq!(byte_at(2 << 20), 8);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Ring for ClassRing<'_> {
     fn frame_of(&self, number: FrameNo) -> Option<&Frame> {
         let extent = self.books.extents.get((number.0 / self.books.extent_units) as usize)?;
         let first = (number.0 % self.books.extent_units).is_multiple_of(self.frame_units.into());
-        let ours = extent.frame_units == self.frame_units && first;
+        let ours = extent.frame_units == self.frame_units && !extent.leaving && first;
         ours.then(|| &self.frames[number.index()])
     }
 }

@@ -1,10 +1,10 @@
-//! Extents that change hands: from a class to another one, or to slots.
+//! Extents that change hands: from a class to another one, to slots, or out of the cache.
 //!
 //! Guarantee: a frame that is pinned or loading is never moved. An extent of which one frame gets
 //! pinned meanwhile stays with its class, and those that were evicted so far are free frames.
 //! Under the lock of the frame books. Tested with `extents`.
 
-use super::{Evicted, Extents, SLOTS, STEAL_CANDIDATES};
+use super::{AWAY, Evicted, Extent, Extents, SLOTS, STEAL_CANDIDATES};
 use crate::frame::{Frame, FrameNo};
 use crate::policy::is_cold;
 
@@ -39,7 +39,9 @@ impl Extents {
         for _ in 0..self.extents.len() {
             self.hand = (self.hand + 1) % self.extents.len();
             let owner = self.extents[self.hand].frame_units;
-            if owner != 0 && owner != frame_units && owner != SLOTS {
+            let is_in_class =
+                !matches!(owner, 0 | SLOTS | AWAY) && !self.extents[self.hand].leaving;
+            if is_in_class && owner != frame_units {
                 return u32::try_from(self.hand).ok();
             }
         }
@@ -89,19 +91,37 @@ impl Extents {
     ) -> Option<()> {
         let old_units = self.extents[extent as usize].frame_units;
         for slot in 0..self.slots(extent, old_units) {
-            if self.extents[extent as usize].free & (1 << slot) != 0 {
-                continue;
+            if !self.clear_frame((extent, slot), frames, evicted) {
+                return None;
             }
-            let number = self.frame_no(extent, slot, old_units);
-            let state = &frames[number.index()].state;
-            let before = state.claim()?;
-            evicted.count(frames, number, before, old_units);
-            state.release();
-            self.mark_free(extent, slot);
         }
-        let old_class = self.class(old_units);
-        old_class.extents.retain(|&other| other != extent);
-        old_class.open.retain(|&other| other != extent);
+        self.take_from_class(extent);
         Some(())
+    }
+
+    /// Evicts a frame; whether it is free now.
+    pub(super) fn clear_frame(
+        &mut self,
+        (extent, slot): (u32, u32),
+        frames: &[Frame],
+        evicted: &mut Evicted,
+    ) -> bool {
+        let Extent { frame_units, free, .. } = self.extents[extent as usize];
+        if free & (1 << slot) != 0 {
+            return true;
+        }
+        let number = self.frame_no(extent, slot, frame_units);
+        let state = &frames[number.index()].state;
+        let Some(before) = state.claim() else { return false };
+        evicted.count(frames, number, before, frame_units);
+        state.release();
+        self.mark_free(extent, slot);
+        true
+    }
+
+    pub(super) fn take_from_class(&mut self, extent: u32) {
+        let class = self.class(self.extents[extent as usize].frame_units);
+        class.extents.retain(|&other| other != extent);
+        class.open.retain(|&other| other != extent);
     }
 }

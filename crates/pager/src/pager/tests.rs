@@ -1,7 +1,8 @@
 //! Behaviour of the cache seen by its users, and what it leaves behind inside.
-//! What is dropped: `drops`. Sizes of caches and pages: `sizes`.
+//! What is dropped: `drops`. Memory that is lent: `loan`. Sizes of caches and pages: `sizes`.
 
 mod drops;
+mod loan;
 mod sizes;
 
 use std::error::Error;

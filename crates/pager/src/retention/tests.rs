@@ -117,6 +117,40 @@ fn scattered_popular_records_outlive_their_pages() {
 
 #[test]
 #[cfg_attr(miri, ignore = "a matter of statistics: too many reads for it")]
+fn slots_in_a_loan_go_back_with_it() {
+    let (own, loan) = (16 << 20, 6 << 20);
+    let config = PagerConfig::new(own + loan).loan_bytes(loan).bypass_limit_bytes(1 << 16);
+    let pager = Pager::new(config.retain_parts()).unwrap();
+    let file = pager.open_file_of_records(4096, 4 * PAGES, (RECORD_BYTES, PER_PAGE)).unwrap();
+    let mut random = Random(17);
+    let mut read_many = |count: u32| {
+        let mut held = None;
+        for _ in 0..count {
+            let popular = random.below(40_000) * PER_PAGE * 7 % (4 * PAGES * PER_PAGE);
+            held = Some(read(&file, popular, 0));
+        }
+        held
+    };
+    for round in 0..2 {
+        pager.lend(loan);
+        drop(read_many(100_000));
+        let full = pager.stats();
+        assert!(own < full.bytes_slots && own + loan == full.bytes_arena, "{full:?}");
+
+        let held = read_many(1);
+        let gone = pager.recall(usize::MAX);
+        assert!(loan - (2 << 20) <= gone, "{gone} bytes in round {round}");
+        drop(held);
+        pager.recall(usize::MAX);
+
+        let rest = pager.stats();
+        assert!(rest.bytes_slots <= own && rest.bytes_arena == own, "{rest:?}");
+        drop(read_many(20_000));
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "a matter of statistics: too many reads for it")]
 fn what_is_read_once_takes_the_place_of_nothing_popular() {
     let pager = cache();
     let file = open(&pager);

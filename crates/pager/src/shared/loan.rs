@@ -1,0 +1,80 @@
+//! The loan of a cache, as its owner gives and takes it (`extents/loan.rs` has the books).
+//!
+//! Guarantee: neither call waits for anything but the lock of the frame books, which a recall takes
+//! anew for each step of 2 MiB; memory that a recall counts as taken back has gone to the system.
+//! What is pinned or loading stays until a later recall finds it at rest.
+//! Tested in `pager/tests/loan.rs`.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Books, News, Shared};
+use crate::extents::Evicted;
+use crate::retention::Ground;
+use crate::sync::lock;
+
+impl Shared {
+    /// Makes so much of the loan part of the cache.
+    pub(crate) fn lend(&self, bytes: usize) {
+        let mut books = lock(&self.books);
+        let Books { extents, retention, .. } = &mut *books;
+        if let Some(retention) = retention {
+            retention.stay(&self.slots);
+        }
+        extents.take_loan(bytes);
+        self.note_loan(&books);
+        drop(books);
+        self.announce();
+    }
+
+    /// Takes back `bytes` of the loan, or as much as can be had at once; returns how much.
+    pub(crate) fn recall(&self, bytes: usize) -> usize {
+        let (mut news, mut gained, mut before) = (self.news(), 0, usize::MAX);
+        while gained < bytes {
+            let Some((step, freed)) = self.end_step_below(before, &mut news) else { break };
+            before = step;
+            gained += freed;
+        }
+        gained
+    }
+
+    /// Takes what can be had of the last step below `before` that the cache has: which it is, and
+    /// the bytes that went back to the system.
+    fn end_step_below(&self, before: usize, news: &mut News<'_>) -> Option<(usize, usize)> {
+        let mut books = lock(&self.books);
+        let Books { extents, retention, named, .. } = &mut *books;
+        let step = extents.last_step(before)?;
+        let mut evicted = Evicted::default();
+        if let Some(retention) = retention {
+            evicted.named = Some(std::mem::take(named));
+            let gone = extents.step(step);
+            retention.leave(&self.slots, extents, &gone);
+        }
+        extents.leave(step, &self.frames, &mut evicted);
+        if let Some(retention) = retention {
+            let memory = Some(&self.memory);
+            let ground = Ground { frames: &self.frames, slots: &self.slots, memory };
+            retention.keep_all(ground, &mut evicted);
+            *named = evicted.named.take().unwrap_or_default();
+        }
+        self.budget.give(evicted.charged_units);
+        let mut freed = 0;
+        if extents.end_step(step) {
+            let bytes = extents.step_bytes(step);
+            freed = bytes.len();
+            // SAFETY: every extent of the step is away, so none of its frames and slots is in use,
+            // and none is given away before `lend` takes the lock that is held here. Who asks for a
+            // loan promises not to register the arena.
+            unsafe { self.memory.give_back(bytes) };
+        }
+        self.note_loan(&books);
+        drop(books);
+        news.due |= evicted.charged_units != 0;
+        self.counters.evictions.fetch_add(evicted.pages, Relaxed);
+        Some((step, freed))
+    }
+
+    fn note_loan(&self, books: &Books) {
+        let bytes = books.extents.loan_bytes() as u64;
+        self.counters.loan_bytes.store(bytes, Relaxed); // a gauge
+    }
+}
