@@ -103,7 +103,7 @@ impl Cycle<'_> {
             shuffle(&mut ids, &mut Random::new(2));
         }
         self.place.remove(name)?;
-        // A cache that is half of seven tenths of it holds all vectors.
+        // A cache that is half of three quarters of it holds all vectors.
         let roomy = Shape { memory_bytes: self.shape.bytes() * 3 + (256 << 20), ..self.shape };
         let rival = open(&self.place.join(name), &roomy)?;
         let mut vectors = Vec::with_capacity(BATCH * self.shape.dimension);

@@ -6,13 +6,13 @@ use hdrhistogram::Histogram;
 use nephrite::{Config, DatabaseOptions, Durability, IdRef, Ids, blocking};
 use nephrite_io::block_on;
 
-use super::rival::{Kind, Rival, Shape, Wait};
+use super::rival::{DIGITS, Kind, Rival, Shape, Wait};
 use crate::{Outcome, clock::Stopwatch, tasks};
 
 pub(super) const KIND: Kind = Kind { name: "nephrite", persists: true, open: Some(open) };
 
-/// Tenths of the memory that the engine may use; the rest is the program's.
-const MEMORY_TENTHS: u64 = 7;
+/// Quarters of the memory that the engine may use; the rest is the program's.
+const MEMORY_QUARTERS: u64 = 3;
 /// The least that the engine takes.
 const MEMORY_MIN: u64 = 32 << 20;
 
@@ -23,7 +23,7 @@ struct Nephrite {
 }
 
 fn open(path: &Path, shape: &Shape) -> Outcome<Box<dyn Rival>> {
-    let memory = (shape.memory_bytes * MEMORY_TENTHS / 10).max(MEMORY_MIN);
+    let memory = (shape.memory_bytes / 4 * MEMORY_QUARTERS).max(MEMORY_MIN);
     let store = blocking::Store::open_or_create(path, Config::new().memory_limit(memory))?;
     let database = if store.list().is_empty() {
         let options = DatabaseOptions::new(u32::try_from(shape.dimension)?);
@@ -75,7 +75,7 @@ impl Rival for Nephrite {
     fn get_by_workers(&self, plans: &[Vec<u64>]) -> Outcome<Histogram<u64>> {
         let database = self.database.as_async();
         let all = plans.iter().map(|plan| async move {
-            let mut latencies = Histogram::new(3)?;
+            let mut latencies = Histogram::new(DIGITS)?;
             for id in plan {
                 let watch = Stopwatch::start();
                 let vector = database.get(*id).await?.ok_or("a stored vector is missing")?;
@@ -94,7 +94,7 @@ impl Rival for Nephrite {
         }
         let database = self.database.as_async();
         let all = plans.iter().map(|plan| async move {
-            let mut latencies = Histogram::new(3)?;
+            let mut latencies = Histogram::new(DIGITS)?;
             for id in plan {
                 let mut vector = Vec::with_capacity(shape.dimension);
                 shape.make(*id, &mut vector);
@@ -111,7 +111,7 @@ impl Rival for Nephrite {
 impl Nephrite {
     /// One writer is a thread that blocks, as it is with the others.
     fn put_blocking(&self, plan: &[u64], shape: &Shape) -> Outcome<Histogram<u64>> {
-        let mut latencies = Histogram::new(3)?;
+        let mut latencies = Histogram::new(DIGITS)?;
         for id in plan {
             let mut vector = Vec::with_capacity(shape.dimension);
             shape.make(*id, &mut vector);
@@ -139,7 +139,7 @@ fn durability(wait: Wait) -> Durability {
 }
 
 fn merged(all: Vec<Histogram<u64>>) -> Outcome<Histogram<u64>> {
-    let mut latencies = Histogram::new(3)?;
+    let mut latencies = Histogram::new(DIGITS)?;
     for of_one in all {
         latencies.add(of_one)?;
     }

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     flat::{self, Flat},
-    rival::{Kind, Rival, Shape, Wait},
+    rival::{DIGITS, Kind, Rival, Shape, Wait},
 };
 use crate::{Outcome, clock::Stopwatch};
 
@@ -98,7 +98,7 @@ impl TokioFs {
                 let handle = Handle::open(&self.path, &self.flat, &self.shape).await?;
                 running.push(tokio::spawn(task(handle, plan.clone(), work)));
             }
-            let mut latencies = Histogram::new(3)?;
+            let mut latencies = Histogram::new(DIGITS)?;
             for task in running {
                 latencies.add(task.await??)?;
             }
@@ -108,7 +108,7 @@ impl TokioFs {
 }
 
 async fn task(mut handle: Handle, plan: Vec<u64>, work: Work) -> Outcome<Histogram<u64>> {
-    let mut latencies = Histogram::new(3)?;
+    let mut latencies = Histogram::new(DIGITS)?;
     let mut vector = Vec::new();
     for id in plan {
         if let Work::Put = work {
