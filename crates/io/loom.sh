@@ -16,18 +16,22 @@ export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
 
 # bug | model | part of the complaint
 intake=uring::loom_models::intake latch=uring::loom_models::latch
+driver=uring::loom_models::driver
 gate=uring::loom_models::gate::a_shutdown_waits_for_the_rings_that_are_busy_and_no_other_becomes_so
 bugs="
 wake_unfenced|$intake::what_was_taken_in_is_served|deadlock
 announce_unfenced|$intake::what_was_taken_in_is_served|deadlock
-rest_unchecked|$intake::what_was_taken_in_is_served|deadlock
+rest_unchecked|$driver::a_thread_that_sleeps_in_its_ring_is_woken|deadlock
+wake_unfenced|$driver::a_thread_that_sleeps_in_its_ring_is_woken|deadlock
+announce_unfenced|$driver::a_thread_that_sleeps_in_its_ring_is_woken|deadlock
 over_relaxed|$intake::a_submitter_that_races_with_the_close_is_served_or_refused|a batch was lost
 leave_silent|$intake::a_submitter_that_races_with_the_close_is_served_or_refused|deadlock
 gate_unchecked|$intake::a_submitter_that_races_with_the_close_is_served_or_refused|a batch was lost
 room_unfenced|$intake::who_waits_for_room_gets_it|deadlock
+park_unchecked|$intake::what_was_taken_in_is_served|deadlock
 park_unchecked|$intake::a_thread_without_a_ring_is_woken_too|deadlock
-wake_unfenced|uring::loom_models::driver::every_request_ends_and_so_does_the_thread|deadlock
-held_wakes_forgotten|uring::loom_models::driver::who_awaits_a_completion_is_woken|deadlock
+wake_unfenced|$driver::every_request_ends_and_so_does_the_thread|deadlock
+held_wakes_forgotten|$driver::who_awaits_a_completion_is_woken|deadlock
 wake_wiped_out|uring::loom_models::notify::a_wake_during_a_poll_leads_to_another_poll|deadlock
 closed_gate_entered|$gate|a ring became busy after the end
 last_ring_silent|$gate|deadlock

@@ -357,8 +357,7 @@ impl CallerCore {
     }
 
     fn new_notify(&self) -> Notify {
-        let (intake, counters) = (Arc::clone(&self.intake), Arc::clone(&self.callers.counters));
-        Notify::new(intake, counters)
+        Notify::new(Arc::clone(&self.intake))
     }
 
     /// Waits for the end of everything in flight.

@@ -4,6 +4,8 @@
 //! take in -> issue -> enter (submit, sleep if nothing else to do) -> reap -> tell
 //! ```
 //!
+//! With nothing in flight there is nothing to enter the kernel's queue for: the thread parks.
+//!
 //! Guarantee: every request that reaches the backlog ends exactly once. The thread ends when its
 //! intake is closed and empty and the kernel has given everything back; if nothing comes back for
 //! the drain timeout, it tells the waiters, leaks what the kernel may still write to, and ends.
@@ -289,9 +291,8 @@ impl<K: Kernel> Driver<K> {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
-        if self.ring.polls_completions() && self.table.len() == 0 {
-            let intake = &self.context.intake;
-            intake.wake().park_unless(|| intake.offers([true; 3]) || intake.is_over());
+        if self.table.len() == 0 {
+            self.context.intake.park();
             return Ok(());
         }
         self.context.counters.ring_enters.add(1);
@@ -305,13 +306,9 @@ impl<K: Kernel> Driver<K> {
         self.ring.arm_wake(intake.wake().event());
         let room = Class::ALL.map(|class| self.has_room(class));
         let (ring, silence) = (&mut self.ring, &mut self.silence);
-        let in_flight = self.table.len() > 0;
-        intake.rest(room, in_flight, |may_sleep| {
-            if !may_sleep {
-                return ring.enter(0, None);
-            }
-            let draining = intake.is_closed() && in_flight;
-            ring.enter(1, draining.then(|| silence.left()))
+        intake.rest(room, |may_sleep| match may_sleep {
+            true => ring.enter(1, intake.is_closed().then(|| silence.left())),
+            false => ring.enter(0, None),
         })
     }
 
@@ -451,7 +448,7 @@ impl<K: Kernel> Driver<K> {
                     pass(self, request);
                 }
             }
-            intake.wake().park_unless(|| intake.offers([true; 3]) || intake.is_over());
+            intake.park();
         }
     }
 }

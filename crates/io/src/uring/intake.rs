@@ -71,16 +71,23 @@ impl Intake {
         } else {
             self.push_by_class(batch, counters);
         }
-        self.wake.wake(counters);
+        self.rouse(counters);
         self.leave(counters);
         None
+    }
+
+    /// Wakes the thread if it sleeps, and counts that.
+    pub(super) fn rouse(&self, counters: &Counters) {
+        if self.wake.wake() {
+            counters.ring_wakes.add(1);
+        }
     }
 
     /// Lets nobody in from now on.
     pub(super) fn close(&self, counters: &Counters) {
         // Relaxed: closing publishes nothing but itself, and `wake` has the fence.
         self.gate.fetch_or(CLOSED, Ordering::Relaxed);
-        self.wake.wake(counters);
+        self.rouse(counters);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -96,24 +103,24 @@ impl Intake {
         self.gate.load(order) == CLOSED && self.is_empty()
     }
 
-    /// For the thread: enters the kernel, and tells `enter` whether it may sleep there. It may when
-    /// there is nothing to take for the given classes, and nothing has ended.
-    pub(super) fn rest<T>(
-        &self,
-        room: [bool; 3],
-        in_flight: bool,
-        enter: impl FnOnce(bool) -> T,
-    ) -> T {
+    /// For the thread, with something in flight: enters the kernel, and tells `enter` whether it
+    /// may sleep there. It may when there is nothing to take for the given classes.
+    pub(super) fn rest<T>(&self, room: [bool; 3], enter: impl FnOnce(bool) -> T) -> T {
         self.wake.announce_ring();
         // After the announcement: whoever publishes something that is not seen here wakes.
-        let must_work = self.offers(room) || !in_flight && self.is_over();
-        let outcome = enter(!must_work || planted("rest_unchecked"));
+        let outcome = enter(!self.offers(room) || planted("rest_unchecked"));
         self.wake.awake();
         outcome
     }
 
+    /// For the thread, with nothing in flight: sleeps until there is something to take, or nothing
+    /// can come any more.
+    pub(super) fn park(&self) {
+        self.wake.park_unless(|| self.offers([true; 3]) || self.is_over());
+    }
+
     /// Whether there is anything that a thread with room for the given classes could take.
-    pub(super) fn offers(&self, room: [bool; 3]) -> bool {
+    fn offers(&self, room: [bool; 3]) -> bool {
         let lane_offers = |class: Class| room[class as usize] && !self.lane(class).is_empty();
         Class::ALL.into_iter().any(lane_offers) || !lock(&self.side_door).is_empty()
     }
@@ -163,7 +170,7 @@ impl Intake {
         fence(Ordering::SeqCst);
         while let Err(refused) = self.lane(class).push(batch) {
             batch = refused;
-            self.wake.wake(counters);
+            self.rouse(counters);
             room = wait(&self.room_made, room);
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -175,7 +182,7 @@ impl Intake {
         let last = self.gate.fetch_sub(1, Ordering::Release) == CLOSED + 1;
         if last && !planted("leave_silent") {
             // The thread may have looked while this submitter was inside.
-            self.wake.wake(counters);
+            self.rouse(counters);
         }
     }
 

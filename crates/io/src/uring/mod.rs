@@ -11,7 +11,7 @@
 //! - In flight never exceeds the submission entries, and the completion queue is twice as long, so
 //!   it cannot overflow.
 //! - Reads, writes and syncs have budgets of their own (`budget`): a flush cannot starve reads.
-//! - An idle ring sleeps in the kernel; whoever submits wakes it, unless it is awake (`wake`).
+//! - An idle ring's thread sleeps; whoever submits wakes it, unless it is awake (`wake`).
 //! - Where the kernel starts to refuse rings (a filter installed later, a sandbox that only lets
 //!   them be set up), requests go to the positional threads and the report says so.
 //!
@@ -216,7 +216,7 @@ impl Rings {
         self.offers.add(arena);
         // Those who sleep need not be asked by the first request. One who is just going to sleep
         // may overlook this, and then looks before it issues anything.
-        self.all().for_each(|shard| shard.intake.wake().wake(&self.counters));
+        self.all().for_each(|shard| shard.intake.rouse(&self.counters));
     }
 
     /// Bytes that are registered, each ring's counted.

@@ -10,18 +10,16 @@ use std::sync::Arc;
 
 use super::intake::Intake;
 use crate::planted::planted;
-use crate::stats::Counters;
 use crate::sync::{AtomicBool, Ordering};
 
 pub(super) struct Notify {
     set: AtomicBool,
     intake: Arc<Intake>,
-    counters: Arc<Counters>,
 }
 
 impl Notify {
-    pub(super) fn new(intake: Arc<Intake>, counters: Arc<Counters>) -> Self {
-        Self { set: AtomicBool::new(false), intake, counters }
+    pub(super) fn new(intake: Arc<Intake>) -> Self {
+        Self { set: AtomicBool::new(false), intake }
     }
 
     /// Before a poll: wakes from now on count.
@@ -50,6 +48,6 @@ impl std::task::Wake for Notify {
     fn wake_by_ref(self: &Arc<Self>) {
         // Release: the poll sees what this waker's owner did. An exchange, as all changes are.
         self.set.swap(true, Ordering::AcqRel);
-        self.intake.wake().wake(&self.counters);
+        self.intake.wake().wake();
     }
 }

@@ -10,8 +10,9 @@
 //! Weaker orderings lose a wake-up. The state is only ever exchanged, never stored: of many
 //! submitters one pays for the system call, and a late exchange cannot come to stand behind a newer
 //! announcement.
-//! In the kernel the thread waits on an event that its ring reads; without a ring (see `driver`,
-//! lost rings) it parks.
+//! With something in flight the thread waits in the kernel, on an event that its ring reads. With
+//! nothing in flight it parks, which costs less than an event and its read; so it does without a
+//! ring (see `driver`, lost rings).
 //! Checked by the loom models `intake` and `driver`, with each fence left out as a planted bug.
 
 use std::io;
@@ -19,7 +20,6 @@ use std::sync::OnceLock;
 
 use super::event::Event;
 use crate::planted::planted;
-use crate::stats::Counters;
 use crate::sync::{AtomicU8, Ordering, Thread, fence, thread};
 
 const AWAKE: u8 = 0;
@@ -42,23 +42,21 @@ impl Wake {
         &self.event
     }
 
-    /// For submitters, after they have published work.
-    pub(super) fn wake(&self, counters: &Counters) {
+    /// After work was published. Whether the thread slept and had to be woken.
+    pub(super) fn wake(&self) -> bool {
         if !planted("wake_unfenced") {
             fence(Ordering::SeqCst);
         }
         // Relaxed: the fence orders it after the publication; see above.
         if self.state.load(Ordering::Relaxed) == AWAKE {
-            return;
+            return false;
         }
         match self.state.swap(AWAKE, Ordering::AcqRel) {
-            IN_RING => {
-                counters.ring_wakes.add(1);
-                self.event.signal();
-            }
+            IN_RING => self.event.signal(),
             PARKED => self.thread.get().expect("set before the thread parks").unpark(),
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     /// For the thread: announces sleep in the ring. It must look for work again after this.

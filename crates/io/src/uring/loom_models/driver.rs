@@ -1,5 +1,5 @@
-//! The whole loop of a ring's thread, over a kernel that completes at once what it was given:
-//! intake, wake-up, permits, table, tickets and end latch together.
+//! The whole loop of a ring's thread, over a kernel that completes at once what it was given, or
+//! not before it has enough: intake, wake-up, permits, table, tickets and end latch together.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,6 +30,8 @@ struct PromptKernel {
     queued: VecDeque<u64>,
     armed: bool,
     completed: Vec<Reaped>,
+    /// How many operations it must have before it completes any.
+    together: usize,
 }
 
 impl Kernel for PromptKernel {
@@ -55,8 +57,10 @@ impl Kernel for PromptKernel {
     }
 
     fn enter(&mut self, completions: u32, _timeout: Option<Duration>) -> io::Result<()> {
-        let queued = self.queued.drain(..);
-        self.completed.extend(queued.map(|token| Reaped { token, result: 0 }));
+        if self.together <= self.queued.len() {
+            let queued = self.queued.drain(..);
+            self.completed.extend(queued.map(|token| Reaped { token, result: 0 }));
+        }
         if 0 < completions && self.completed.is_empty() {
             assert!(self.armed, "the thread sleeps and nothing can wake it");
             self.intake.wake().event().wait();
@@ -96,6 +100,11 @@ struct Model {
 
 impl Model {
     fn start() -> (Self, thread::JoinHandle<()>) {
+        Self::start_with(1)
+    }
+
+    /// Over a kernel that completes nothing before it has so many operations.
+    fn start_with(together: usize) -> (Self, thread::JoinHandle<()>) {
         let counters = Arc::new(Counters::default());
         let positional = Positional::new(1, Arc::clone(&counters), Box::new(SystemCalls));
         let intake = Arc::new(Intake::new(Wake::new().unwrap()));
@@ -110,7 +119,8 @@ impl Model {
             offers: Arc::default(),
         };
         let (queued, completed) = (VecDeque::new(), Vec::new());
-        let kernel = PromptKernel { intake: Arc::clone(&intake), queued, armed: false, completed };
+        let kernel =
+            PromptKernel { intake: Arc::clone(&intake), queued, armed: false, completed, together };
         let driver = Driver::new(context, kernel);
         let thread = thread::spawn(move || {
             threads::mark_io_thread();
@@ -176,6 +186,21 @@ fn who_awaits_a_completion_is_woken() {
         let (model, thread) = Model::start();
         let (sender, receiver) = oneshot();
 
+        model.submit_one(sender);
+
+        assert_eq!(block_on(receiver), Some(()));
+        model.close_and_check(thread);
+    });
+}
+
+/// With the first in flight the thread sleeps in its ring, and only the second lets that complete.
+#[test]
+fn a_thread_that_sleeps_in_its_ring_is_woken() {
+    check(|| {
+        let (model, thread) = Model::start_with(2);
+        let (sender, receiver) = oneshot();
+
+        model.submit(1);
         model.submit_one(sender);
 
         assert_eq!(block_on(receiver), Some(()));

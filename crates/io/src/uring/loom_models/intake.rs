@@ -43,27 +43,22 @@ impl Model {
         }
     }
 
-    /// The thread, sleeping in its ring: the order of steps is that of `Driver::serve`.
+    /// The thread: the order of steps is that of `Driver::serve`.
     fn serve(&self) {
         loop {
             self.take_all();
             if self.intake.is_over() {
                 return;
             }
-            self.intake.rest([true; 3], false, |may_sleep| {
-                if may_sleep {
-                    self.intake.wake().event().wait();
-                }
-            });
+            self.intake.park();
         }
     }
 
-    /// The thread without a ring: the order of steps is that of `Driver::empty_out`.
-    fn serve_parked(&self) {
+    /// The thread that lost its ring: the order of steps is that of `Driver::empty_out`.
+    fn serve_without_ring(&self) {
         while !self.intake.is_over() {
             self.take_all();
-            let has_work = || self.intake.offers([true; 3]) || self.intake.is_over();
-            self.intake.wake().park_unless(has_work);
+            self.intake.park();
         }
     }
 }
@@ -145,7 +140,7 @@ fn io_threads_use_the_side_door() {
 fn a_thread_without_a_ring_is_woken_too() {
     check(|| {
         let model = Model::new();
-        let server = spawn(&model, Model::serve_parked);
+        let server = spawn(&model, Model::serve_without_ring);
         let other = spawn(&model, Model::submit);
 
         let mine = model.submit();

@@ -7,7 +7,6 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use crate::loom_models::check;
-use crate::stats::Counters;
 use crate::uring::intake::Intake;
 use crate::uring::notify::Notify;
 use crate::uring::wake::Wake;
@@ -17,8 +16,7 @@ use crate::uring::wake::Wake;
 fn a_wake_during_a_poll_leads_to_another_poll() {
     check(|| {
         let intake = Arc::new(Intake::new(Wake::new().unwrap()));
-        let counters = Arc::new(Counters::default());
-        let notify = Arc::new(Notify::new(Arc::clone(&intake), counters));
+        let notify = Arc::new(Notify::new(Arc::clone(&intake)));
         let ready = Arc::new(AtomicBool::new(false));
 
         let (waker, flag) = (Arc::clone(&notify), Arc::clone(&ready));

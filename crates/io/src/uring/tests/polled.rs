@@ -16,7 +16,7 @@ fn transfers_of_a_polled_ring_complete_and_an_idle_one_does_not_enter() {
     }
     // Everything has ended; whatever the thread still does, it does not ask the kernel again.
     let enters = bench.script.enters();
-    bench.intake.wake().wake(&bench.counters);
+    bench.intake.rouse(&bench.counters);
     block_on(bench.write(0, 4096, 7)).result.unwrap();
     assert!(bench.script.enters() <= enters + 1, "an idle ring is not polled");
 
