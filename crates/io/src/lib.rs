@@ -112,7 +112,7 @@ pub use options::{
     DEFAULT_CALLER_RINGS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_REGISTERED_BUFFERS, DEFAULT_RING_ENTRIES,
     DEFAULT_RING_THREADS, DiskOptions,
 };
-pub use priority::give_way;
+pub use priority::{give_way, take_turns_of};
 pub use probe::PROBE_PREFIX;
 pub use report::{BackendChoice, BackendReport, LimitsReport, MappingReport, UnknownBackend};
 pub use request::{Completed, IoBuffer, OnComplete, Operation, Request};

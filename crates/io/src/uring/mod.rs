@@ -59,6 +59,7 @@ use crate::file::FileHandle;
 use crate::memory::Arena;
 use crate::options::DiskOptions;
 use crate::positional::Positional;
+use crate::priority::take_turns_of;
 use crate::request::IoBuffer;
 use crate::stats::Counters;
 use crate::threads;
@@ -75,6 +76,10 @@ use polled::Polled;
 use ring::Ring;
 use setup::RingFacts;
 use wake::Wake;
+
+/// Of a ring's thread on a processor that others want. It works for some microseconds whenever it
+/// wakes up, and the device has nothing to do while it waits: so the shortest that there are.
+const TURNS: Duration = Duration::from_micros(100);
 
 /// All rings of a disk.
 pub(crate) struct Rings {
@@ -367,6 +372,7 @@ fn start_shard(
         };
         match built {
             Ok(ring) => {
+                take_turns_of(TURNS);
                 let facts = ring.facts().clone();
                 let driver = Driver::new(context, ring);
                 // The starter waits for this; without it there is nobody to serve.
