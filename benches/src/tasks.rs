@@ -10,7 +10,7 @@ use nephrite_io::block_on;
 use crate::Outcome;
 
 /// Threads that poll: benchmarks are not to be limited by one.
-const THREADS: usize = 2;
+pub(crate) const THREADS: usize = 2;
 
 /// What the tasks returned, in no particular order, or the first failure of a thread.
 pub(crate) fn run<T: Send>(tasks: Vec<impl Future<Output = Outcome<T>> + Send>) -> Outcome<Vec<T>> {

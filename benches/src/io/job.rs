@@ -7,7 +7,10 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use hdrhistogram::Histogram;
@@ -16,6 +19,7 @@ use crate::{
     Outcome,
     clock::{Stopwatch, cpu_seconds},
     rows::Random,
+    tasks,
 };
 
 /// Four make a permutation that looks random.
@@ -155,6 +159,38 @@ impl Meter {
             p50_microseconds: latencies.value_at_quantile(0.50) as f64 / 1e3,
             p99_microseconds: latencies.value_at_quantile(0.99) as f64 / 1e3,
         }
+    }
+}
+
+/// Latencies of many tasks that few threads poll. A histogram for each task would be megabytes of
+/// new memory, whose first touch costs as much as hundreds of reads in a short measurement.
+#[derive(Debug)]
+pub(super) struct Latencies {
+    shares: [Mutex<Histogram<u64>>; tasks::THREADS],
+}
+
+impl Latencies {
+    pub(super) fn new() -> Self {
+        Self { shares: std::array::from_fn(|_| Mutex::new(histogram())) }
+    }
+
+    /// For the task of this number: what it shares a thread with shares a histogram with it.
+    pub(super) fn record(&self, task: usize, started: Stopwatch) -> Outcome<()> {
+        let mut share = self.share(task);
+        Ok(share.record(started.nanoseconds())?)
+    }
+
+    pub(super) fn all(&self) -> Outcome<Histogram<u64>> {
+        let mut all = histogram();
+        for share in 0..self.shares.len() {
+            all.add(&*self.share(share))?;
+        }
+        Ok(all)
+    }
+
+    fn share(&self, task: usize) -> MutexGuard<'_, Histogram<u64>> {
+        let share = &self.shares[task % self.shares.len()];
+        share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod cached;
 mod fio;
+mod hand_off;
 mod job;
 mod others;
 mod ours;
@@ -19,6 +20,7 @@ use nephrite_io::BackendChoice;
 pub(crate) use self::job::{Access, Job, Measured};
 
 use self::{
+    hand_off::HandOff,
     job::{Contender, Goal},
     ours::{Caller, Memory, Ours},
     raw_ring::RawRing,
@@ -90,6 +92,10 @@ pub(crate) fn bare_ring(job: &Job) -> Outcome<Measured> {
 fn contenders(arguments: &IoArguments) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = vec![Box::new(RawRing { call_each: false })];
     all.push(Box::new(RawRing { call_each: true }));
+    let bare = [("bare hand-off, one caller", 1), ("bare hand-off, two callers", 2)];
+    all.extend(
+        bare.map(|(name, callers)| Box::new(HandOff { name, callers }) as Box<dyn Contender>),
+    );
     all.extend(ours().map(|ours| Box::new(ours) as Box<dyn Contender>));
     all.push(Box::new(others::TokioUring));
     all.push(Box::new(others::TokioFs));

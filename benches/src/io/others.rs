@@ -19,7 +19,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_uring::buf::BoundedBuf;
 
-use super::job::{Access, Contender, Job, Measured, Meter, Offsets, histogram};
+use super::job::{Access, Contender, Job, Latencies, Measured, Meter, Offsets, histogram};
 use crate::{Outcome, clock::Stopwatch};
 
 /// Alignment of direct reads.
@@ -47,17 +47,21 @@ impl Contender for TokioUring {
             let file = std::rc::Rc::new(open.open(&job.path).await?);
             let meter = Meter::start();
             let offsets = std::rc::Rc::new(job.offsets());
+            let latencies = std::rc::Rc::new(Latencies::new());
             let running: Vec<_> = (0..job.depth)
                 .map(|_| {
                     let (file, offsets) = (file.clone(), offsets.clone());
-                    let (len, write) = (job.block_bytes, job.writes());
-                    tokio_uring::spawn(async move { transfer(&file, &offsets, len, write).await })
+                    let (latencies, len, write) =
+                        (latencies.clone(), job.block_bytes, job.writes());
+                    tokio_uring::spawn(async move {
+                        transfer(&file, &offsets, &latencies, len, write).await
+                    })
                 })
                 .collect();
-            let mut latencies = histogram();
             for task in running {
-                latencies.add(task.await??)?;
+                task.await??;
             }
+            let latencies = latencies.all()?;
             Ok(meter.finish(&latencies))
         })
     }
@@ -67,12 +71,12 @@ impl Contender for TokioUring {
 async fn transfer(
     file: &tokio_uring::fs::File,
     offsets: &Offsets,
+    latencies: &Latencies,
     len: usize,
     write: bool,
-) -> Outcome<Histogram<u64>> {
+) -> Outcome<()> {
     let mut memory = vec![0_u8; len + BLOCK_BYTES];
     let start = memory.as_ptr().align_offset(BLOCK_BYTES);
-    let mut latencies = histogram();
     while let Some(offset) = offsets.next() {
         let started = Stopwatch::start();
         let window = memory.slice(start..start + len);
@@ -84,9 +88,9 @@ async fn transfer(
             return Err(format!("a transfer at {offset} was short").into());
         }
         memory = window.into_inner();
-        latencies.record(started.nanoseconds())?;
+        latencies.record(0, started)?; // all on one thread
     }
-    Ok(latencies)
+    Ok(())
 }
 
 /// As many tasks as the depth on tokio's multi-thread runtime, each with a file of its own.
@@ -106,21 +110,21 @@ impl Contender for TokioFs {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
         evict(&job.path)?;
         let meter = Meter::start();
-        let offsets = std::sync::Arc::new(job.offsets().once());
-        let latencies = runtime.block_on(async {
+        let shared = std::sync::Arc::new((job.offsets().once(), Latencies::new()));
+        runtime.block_on(async {
             let mut running = Vec::new();
-            for _ in 0..job.depth {
+            for number in 0..job.depth {
                 let file = File::open(&job.path)?;
                 fadvise(&file, 0, None, Advice::Random)?;
-                let reads = seek_and_read(file.into(), offsets.clone(), job.block_bytes);
+                let reads = seek_and_read(file.into(), shared.clone(), number, job.block_bytes);
                 running.push(tokio::spawn(reads));
             }
-            let mut latencies = histogram();
             for task in running {
-                latencies.add(task.await??)?;
+                task.await??;
             }
-            Outcome::Ok(latencies)
+            Outcome::Ok(())
         })?;
+        let latencies = shared.1.all()?;
         let measured = meter.finish(&latencies);
         evict(&job.path)?;
         Ok(measured)
@@ -129,18 +133,19 @@ impl Contender for TokioFs {
 
 async fn seek_and_read(
     mut file: tokio::fs::File,
-    offsets: std::sync::Arc<Offsets>,
+    shared: std::sync::Arc<(Offsets, Latencies)>,
+    number: usize,
     len: usize,
-) -> Outcome<Histogram<u64>> {
+) -> Outcome<()> {
+    let (offsets, latencies) = &*shared;
     let mut buffer = vec![0_u8; len];
-    let mut latencies = histogram();
     while let Some(offset) = offsets.next() {
         let started = Stopwatch::start();
         file.seek(SeekFrom::Start(offset)).await?;
         file.read_exact(&mut buffer).await?;
-        latencies.record(started.nanoseconds())?;
+        latencies.record(number, started)?;
     }
-    Ok(latencies)
+    Ok(())
 }
 
 /// As many threads as the depth, each touching one page after the other.

@@ -20,7 +20,7 @@ use nephrite_io::{
     open_disk, wake_later,
 };
 
-use super::job::{Access, Contender, Goal, Job, Measured, Meter, Offsets, histogram};
+use super::job::{Access, Contender, Goal, Job, Latencies, Measured, Meter, Offsets, histogram};
 use crate::{Outcome, clock::Stopwatch, tasks};
 
 /// Who submits; see the module documentation.
@@ -225,29 +225,25 @@ fn many_tasks(
     caller: Caller,
 ) -> Outcome<Histogram<u64>> {
     let (disk, file) = (&*target.disk, &target.file);
-    let all = buffers.into_iter().map(|mut buffer| async move {
-        let mut latencies = histogram();
+    let latencies = &Latencies::new();
+    let all = buffers.into_iter().enumerate().map(|(number, mut buffer)| async move {
         while let Some(offset) = offsets.next() {
             let started = Stopwatch::start();
             buffer = match target.write {
                 true => nephrite_io::write(disk, file, offset, buffer).await?,
                 false => nephrite_io::read(disk, file, offset, buffer).await?,
             };
-            latencies.record(started.nanoseconds())?;
+            latencies.record(number, started)?;
         }
-        Ok(latencies)
+        Ok(())
     });
     let all = all.collect();
-    let of_tasks = match caller {
+    match caller {
         Caller::ManyDriven => drive(disk, tasks::together(all))?,
         Caller::ManyOnTwoThreads => tasks::run(all)?,
         _ => block_on(tasks::together(all))?,
     };
-    let mut latencies = histogram();
-    for of_task in of_tasks {
-        latencies.add(of_task)?;
-    }
-    Ok(latencies)
+    latencies.all()
 }
 
 /// What a chain of completions shares.

@@ -38,16 +38,9 @@ impl Contender for RawRing {
     fn run(&self, job: &Job) -> Outcome<Measured> {
         let file = open_direct(job)?;
         let mut ring = ring(u32::try_from(job.depth)?)?;
-        let slots = (0..job.depth).map(|_| Slot::new(job)).collect::<Outcome<_>>()?;
+        let mut transfers = Transfers::new(&file, job)?;
+        transfers.call_each = self.call_each;
         let meter = Meter::start();
-        let mut transfers = Transfers {
-            file: &file,
-            write: job.writes(),
-            block_bytes: u32::try_from(job.block_bytes)?,
-            slots,
-            in_flight: 0,
-            call_each: self.call_each,
-        };
         let latencies = transfers.run(&mut ring, &job.offsets())?;
         Ok(meter.finish(&latencies))
     }
@@ -60,7 +53,7 @@ pub(super) fn open_direct(job: &Job) -> Outcome<File> {
 }
 
 /// A ring with the flags for one thread, where the kernel knows them.
-fn ring(entries: u32) -> Outcome<IoUring> {
+pub(super) fn ring(entries: u32) -> Outcome<IoUring> {
     let modern = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries);
     Ok(match modern {
         Ok(ring) => ring,
@@ -84,7 +77,8 @@ impl Slot {
     }
 }
 
-struct Transfers<'a> {
+/// Operations on a file, each with a slot of its own.
+pub(super) struct Transfers<'a> {
     file: &'a File,
     write: bool,
     block_bytes: u32,
@@ -93,10 +87,25 @@ struct Transfers<'a> {
     call_each: bool,
 }
 
-impl Transfers<'_> {
+impl<'a> Transfers<'a> {
+    pub(super) fn new(file: &'a File, job: &Job) -> Outcome<Self> {
+        Ok(Self {
+            file,
+            write: job.writes(),
+            block_bytes: u32::try_from(job.block_bytes)?,
+            slots: (0..job.depth).map(|_| Slot::new(job)).collect::<Outcome<_>>()?,
+            in_flight: 0,
+            call_each: false,
+        })
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     fn run(&mut self, ring: &mut IoUring, offsets: &Offsets) -> Outcome<Histogram<u64>> {
         let mut idle: Vec<usize> = (0..self.slots.len()).collect();
-        let mut latencies = histogram();
+        let (mut latencies, mut done) = (histogram(), Vec::with_capacity(idle.len()));
         loop {
             while let Some(slot) = idle.pop() {
                 let Some(offset) = offsets.next() else { break };
@@ -105,23 +114,32 @@ impl Transfers<'_> {
             if self.in_flight == 0 {
                 return Ok(latencies);
             }
-            match ring.submit_and_wait(1) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                submitted => submitted?,
-            };
-            for completion in ring.completion() {
-                let slot = usize::try_from(completion.user_data())?;
-                self.in_flight -= 1;
+            self.wait(ring, &mut done)?;
+            for slot in done.drain(..) {
                 latencies.record(self.slots[slot].started.nanoseconds())?;
-                if u32::try_from(completion.result()) != Ok(self.block_bytes) {
-                    return Err(format!("a transfer gave {}", completion.result()).into());
-                }
                 idle.push(slot);
             }
         }
     }
 
-    fn submit(&mut self, ring: &mut IoUring, slot: usize, offset: u64) -> Outcome<()> {
+    /// Submits what is queued and waits until something is done: appends its slots.
+    pub(super) fn wait(&mut self, ring: &mut IoUring, done: &mut Vec<usize>) -> Outcome<()> {
+        match ring.submit_and_wait(1) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            submitted => submitted?,
+        };
+        for completion in ring.completion() {
+            self.in_flight -= 1;
+            if u32::try_from(completion.result()) != Ok(self.block_bytes) {
+                return Err(format!("a transfer gave {}", completion.result()).into());
+            }
+            done.push(usize::try_from(completion.user_data())?);
+        }
+        Ok(())
+    }
+
+    /// Queues one; or submits it, with a call each.
+    pub(super) fn submit(&mut self, ring: &mut IoUring, slot: usize, offset: u64) -> Outcome<()> {
         let entry = self.entry(slot, offset);
         self.slots[slot].started = Stopwatch::start();
         self.in_flight += 1;
