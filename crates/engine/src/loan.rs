@@ -13,7 +13,7 @@
 //! at every moment, as far as they did without a loan: memory counts as the cache's until it has
 //! gone back to the system. Nobody waits for memory of the loan: what pinned or loading pages keep
 //! is asked for again at the next write, and writers have the rest meanwhile.
-//! Does not: lend where the disk has registered the cache with the kernel, nor below 32 MiB.
+//! Does not: lend where the disk has registered the cache with the kernel, nor below 34 MiB.
 //! Tested in `tests/it/loan.rs`.
 
 use std::sync::atomic::Ordering;

@@ -100,7 +100,7 @@ impl Pager {
     }
 
     /// Makes `bytes` of the loan ([`PagerConfig::loan_bytes`]) part of the cache, what it has of it
-    /// included; rounded down to 2 MiB. What it has more stays.
+    /// included; rounded down to 2 MiB. Nothing if it has more.
     pub fn lend(&self, bytes: usize) {
         self.shared.lend(bytes);
     }

@@ -89,17 +89,22 @@ impl Extents {
         loan.map(|extent| self.slots(extent, 1) as usize * UNIT_BYTES).sum()
     }
 
-    /// Makes so much of the loan part of the cache, as far as whole steps go; what was leaving
-    /// stays.
+    /// Makes so much of the loan part of the cache, what it has included, as far as whole steps go;
+    /// what was leaving stays.
     pub(crate) fn take_loan(&mut self, bytes: usize) {
-        let mut back = Vec::new();
-        let (mut left, mut end) = (bytes, self.loan.start);
+        let mut left = bytes.saturating_sub(self.loan_bytes());
         for step in 0..self.steps() {
+            if self.loan.here[step] {
+                continue; // perhaps it is leaving, behind others that have gone
+            }
             let Some(less) = left.checked_sub(self.step_bytes(step).len()) else { break };
-            (left, end) = (less, self.step(step).end);
+            left = less;
             self.loan.here[step] = true;
         }
-        for extent in (self.loan.start..end).rev() {
+        let mut back = Vec::new();
+        let here = (0..self.steps()).rev().filter(|step| self.loan.here[*step]);
+        let here: Vec<u32> = here.flat_map(|step| self.step(step).rev()).collect();
+        for extent in here {
             let Extent { frame_units, leaving, free } = self.extents[extent as usize];
             if frame_units == AWAY {
                 self.extents[extent as usize] = Extent::new(0);

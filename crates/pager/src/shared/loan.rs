@@ -13,10 +13,13 @@ use crate::retention::Ground;
 use crate::sync::lock;
 
 impl Shared {
-    /// Makes so much of the loan part of the cache.
+    /// Makes so much of the loan part of the cache, unless it has more.
     pub(crate) fn lend(&self, bytes: usize) {
         let mut books = lock(&self.books);
         let Books { extents, retention, .. } = &mut *books;
+        if bytes < extents.loan_bytes() {
+            return; // what leaves shall go on leaving
+        }
         if let Some(retention) = retention {
             retention.stay(&self.slots);
         }

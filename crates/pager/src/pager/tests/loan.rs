@@ -91,6 +91,26 @@ fn what_was_leaving_stays_when_the_loan_is_given_again() {
 }
 
 #[test]
+fn a_loan_that_is_given_again_is_no_larger_than_that() {
+    let (pager, file) = cache();
+    pager.lend(LOAN_BYTES);
+    let all = OWN_PAGES + LOAN_PAGES;
+    fill(&file, all);
+    let in_last_step = (0..all).rev().map(|number| page(&file, number));
+    let guards: Vec<_> = in_last_step.take(LOAN_PAGES as usize / 2).collect();
+    assert_eq!(pager.recall(usize::MAX), 2 << 20);
+
+    pager.lend(0);
+    assert_eq!(pager.loan_bytes(), 2 << 20);
+    pager.lend(2 << 20);
+
+    assert_eq!(pager.loan_bytes(), 2 << 20);
+    drop(guards);
+    fill(&file, all);
+    assert_eq!(pager.stats().frames_resident, u64::from(OWN_PAGES + LOAN_PAGES / 2));
+}
+
+#[test]
 fn a_file_that_is_dropped_while_its_pages_leave_leaves_nothing() {
     let (pager, file) = cache();
     pager.lend(LOAN_BYTES);
