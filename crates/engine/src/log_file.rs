@@ -85,7 +85,7 @@ pub(crate) async fn write_frame(
 
 /// Seals a frame in place; returns its whole length.
 pub(crate) fn seal(
-    buffer: &mut AlignedBuf,
+    buffer: &mut [u8],
     header: &FileHeader,
     offset: u64,
     frame: &FrameHeader,

@@ -21,10 +21,11 @@ use nephrite_format::{
     BLOCK_BYTES, FileHeader, FrameSequence, Lsn,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes},
 };
-use nephrite_io::{FileHandle, IoBuffer, memory::AlignedBuf, write, write_synced};
+use nephrite_io::{FileHandle, write, write_synced};
 
 use super::{
-    Closed, LogPosition, RestingFile, Wal, WalContext, WalFile, WalStart, finish, staging::Frame,
+    Closed, LogPosition, RestingFile, Wal, WalContext, WalFile, WalStart, buffer::LogBuffer,
+    finish, staging::Frame,
 };
 use crate::{
     config::Durability, error::Error, log_file, manifest::Manifest, memtable::Memtable,
@@ -273,7 +274,7 @@ impl Committer {
 
     async fn write(
         &mut self,
-        buffer: AlignedBuf,
+        buffer: LogBuffer,
         used: usize,
         records: u32,
         first_lsn: Lsn,
@@ -308,11 +309,11 @@ impl Committer {
 
     async fn write_frame(
         &mut self,
-        mut buffer: AlignedBuf,
+        mut buffer: LogBuffer,
         frame: FrameHeader,
         bytes: u64,
         durability: Durability,
-    ) -> Result<AlignedBuf, Error> {
+    ) -> Result<LogBuffer, Error> {
         let fits = |current: &Current| current.offset + bytes <= self.context.segment_bytes;
         if !self.current.as_ref().is_some_and(fits) {
             self.next_segment();
@@ -325,7 +326,7 @@ impl Committer {
         let offset = current.offset;
         let len = log_file::seal(&mut buffer, &current.header, offset, &frame);
         current.offset += bytes;
-        let part = IoBuffer::Part { buffer, len };
+        let part = buffer.lend(len);
         let file = &current.wal.file;
         let written = match durability {
             Durability::Buffered => {
@@ -344,7 +345,7 @@ impl Committer {
                 written
             }
         };
-        Ok(written.into_aligned().expect("the buffer that was handed in comes back"))
+        Ok(LogBuffer::returned(written).expect("the buffer that was handed in comes back"))
     }
 
     /// Syncs full segments with frames that no sync has covered.

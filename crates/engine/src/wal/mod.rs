@@ -13,6 +13,7 @@
 //! Not here: reading the log back (`recovery`), what records mean.
 //! Lock order: a database's write lock, staging, `live`.
 
+mod buffer;
 mod committer;
 mod file;
 mod group;

@@ -16,17 +16,20 @@ use nephrite_format::{
     Lsn,
     frame::{FRAME_HEADER_BYTES, frame_bytes},
 };
-use nephrite_io::memory::AlignedBuf;
 
-use super::{group::CommitGroup, visibility::Visibility};
+use super::{
+    buffer::{LogBuffer, STANDARD_BYTES},
+    group::CommitGroup,
+    visibility::Visibility,
+};
 use crate::{error::Error, memtable::Memtable};
 
 /// Payload beyond which the committer takes a frame without being asked to.
 pub(crate) const WRITE_THRESHOLD_BYTES: usize = 256 << 10;
-/// Buffer of a frame; a larger record gets a buffer of its own size.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Payload from which a frame is large.
+const LARGE_BYTES: usize = 128 << 10;
 /// Of the frame that is staged and the one that is written (or waits for its turn).
-pub(crate) const LOG_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
+pub(crate) const LOG_BUFFERS_BYTES: u64 = 2 * STANDARD_BYTES as u64;
 
 /// Why a record was not accepted right now.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ const KEPT_SHARE: usize = 4;
 /// What the committer takes in one piece.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    pub(crate) buffer: AlignedBuf,
+    pub(crate) buffer: LogBuffer,
     /// Bytes of the buffer that hold header and payload.
     pub(crate) used: usize,
     pub(crate) records: u32,
@@ -66,7 +69,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    fn new(buffer: AlignedBuf, first_lsn: Lsn) -> Self {
+    fn new(buffer: LogBuffer, first_lsn: Lsn) -> Self {
         Self {
             buffer,
             used: FRAME_HEADER_BYTES,
@@ -118,7 +121,7 @@ impl LogSpace {
 #[derive(Debug)]
 pub(crate) struct Staging {
     frame: Frame,
-    spare_buffer: Option<AlignedBuf>,
+    spare_buffer: Option<LogBuffer>,
     next_lsn: Lsn,
     pub(crate) space: LogSpace,
     /// Why no further log segment can be made (a full disk), while that lasts.
@@ -134,6 +137,8 @@ pub(crate) struct Staging {
     pub(crate) closing: bool,
     /// Memtables with bulk rows in records that no sync has covered.
     bulk_unsynced: Vec<Weak<Memtable>>,
+    /// The buffers are halves of a huge page.
+    has_windows: bool,
 }
 
 /// A record's place in the log.
@@ -163,7 +168,7 @@ pub(crate) struct Record<'a> {
 impl Staging {
     pub(crate) fn new(next_lsn: Lsn) -> Result<Self, Error> {
         Ok(Self {
-            frame: Frame::new(buffer(BUFFER_BYTES)?, next_lsn),
+            frame: Frame::new(LogBuffer::new(STANDARD_BYTES)?, next_lsn),
             spare_buffer: None,
             next_lsn,
             space: LogSpace::default(),
@@ -174,6 +179,7 @@ impl Staging {
             wants_sync: false,
             closing: false,
             bulk_unsynced: Vec::new(),
+            has_windows: false,
         })
     }
 
@@ -223,8 +229,8 @@ impl Staging {
         self.has_room(record.bytes, record.claim)?;
         let end = self.frame.used + record.bytes;
         if self.frame.buffer.len() < end {
-            self.frame.buffer =
-                buffer(frame_bytes(end - FRAME_HEADER_BYTES)).map_err(Refusal::Failed)?;
+            let bytes = frame_bytes(end - FRAME_HEADER_BYTES);
+            self.frame.buffer = LogBuffer::new(bytes).map_err(Refusal::Failed)?;
         }
         encode(&mut self.frame.buffer[self.frame.used..end]);
         let crossed = self.frame.used < WRITE_THRESHOLD_BYTES && WRITE_THRESHOLD_BYTES <= end;
@@ -274,10 +280,7 @@ impl Staging {
             self.bulk_unsynced.clear(); // the committer sees to them
         }
         self.wants_write = false;
-        // Without memory for a whole buffer the next record allocates what it needs, or fails.
-        let empty = self.spare_buffer.take().or_else(|| AlignedBuf::zeroed(BUFFER_BYTES).ok());
-        let empty = empty.or_else(|| AlignedBuf::zeroed(0).ok());
-        let empty = empty.expect("a buffer of no bytes needs no memory");
+        let empty = self.next_buffer();
         Some(std::mem::replace(&mut self.frame, Frame::new(empty, self.next_lsn)))
     }
 
@@ -289,16 +292,29 @@ impl Staging {
         self.take()
     }
 
+    /// A buffer for the frame that follows the staged one.
+    fn next_buffer(&mut self) -> LogBuffer {
+        if LARGE_BYTES <= self.frame.used
+            && !self.has_windows
+            && let Some((first, second)) = LogBuffer::pair()
+        {
+            self.has_windows = true;
+            self.spare_buffer = Some(second);
+            return first;
+        }
+        // Without memory for a whole buffer the next record allocates what it needs, or fails.
+        let empty = self.spare_buffer.take().or_else(|| LogBuffer::new(STANDARD_BYTES).ok());
+        let empty = empty.or_else(|| LogBuffer::new(0).ok());
+        empty.expect("a buffer of no bytes needs no memory")
+    }
+
     /// Gives a written frame's buffer back for reuse.
-    pub(crate) fn recycle(&mut self, buffer: AlignedBuf) {
-        if buffer.len() == BUFFER_BYTES {
+    pub(crate) fn recycle(&mut self, buffer: LogBuffer) {
+        // The first large frame leaves a buffer behind that the two windows replace.
+        if buffer.is_standard() && (buffer.is_window() || !self.has_windows) {
             self.spare_buffer = Some(buffer);
         }
     }
-}
-
-fn buffer(bytes: usize) -> Result<AlignedBuf, Error> {
-    AlignedBuf::zeroed(bytes).map_err(|error| Error::Cache { reason: error.to_string().into() })
 }
 
 #[cfg(test)]
@@ -366,6 +382,23 @@ mod tests {
         let frame = staging.take().unwrap();
         assert_eq!(frame.used, FRAME_HEADER_BYTES + (2 << 20));
         assert!(frame.buffer[FRAME_HEADER_BYTES..frame.used].iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn from_the_first_large_frame_on_two_windows_go_round() {
+        let mut staging = staging(8 << 20, 0);
+        let mut made_of_windows = Vec::new();
+        for bytes in [10, LARGE_BYTES, 10, LARGE_BYTES, 2 << 20, 10] {
+            staging.stage(&record(bytes), |bytes| bytes.fill(7)).unwrap();
+            let Frame { buffer, used, .. } = staging.take().unwrap();
+            assert!(buffer[FRAME_HEADER_BYTES..used].iter().all(|byte| *byte == 7));
+            made_of_windows.push(buffer.is_window());
+            let lent = buffer.lend(frame_bytes(used - FRAME_HEADER_BYTES));
+            staging.recycle(LogBuffer::returned(lent).unwrap());
+            assert!(staging.frame.buffer.is_standard());
+        }
+        // The one of two megabytes has a buffer of its own.
+        assert_eq!(made_of_windows, [false, false, true, true, false, true]);
     }
 
     #[test]
