@@ -5,8 +5,9 @@
 //! the number of ids.
 //! Every piece is paid for (`pace`), which also notices that the store is being closed.
 //!
-//! Keys are bytes in the order of the ids: byte ids as they are, numbers in big-endian order. What
-//! is read is checked on the way: order, rows, checksums.
+//! Ids are compared by their beginning, a number that sorts like it, which is all of a number; byte
+//! ids with the same beginning by their bytes. What is read is checked on the way: order, rows,
+//! checksums.
 
 use std::sync::Arc;
 
@@ -31,12 +32,64 @@ pub(super) struct Cursor {
     /// Next id page, or next entry of a segment of consecutive ids.
     next: u32,
     pages_at_once: u32,
-    /// Keys of the entries that are listed, end to end, and where each ends.
+    listed: Listed,
+    at: usize,
+}
+
+/// Entries of a cursor, ascending.
+#[derive(Debug, Default)]
+struct Listed {
+    rows: Vec<Row>,
+    /// The beginning of each key as a number that sorts like it: all there is of a number.
+    heads: Vec<u64>,
+    /// Keys of bytes, end to end, and where each ends.
     keys: Vec<u8>,
     ends: Vec<usize>,
-    rows: Vec<Row>,
-    at: usize,
-    last: Vec<u8>,
+    last: Last,
+}
+
+/// The entry before, which outlives the list.
+#[derive(Debug, Default)]
+struct Last {
+    number: Option<u64>,
+    bytes: Vec<u8>,
+}
+
+impl Listed {
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.heads.clear();
+        self.keys.clear();
+        self.ends.clear();
+    }
+
+    /// Adds an entry; `false` when it does not follow the last one.
+    fn add(&mut self, id: IdRef<'_>, row: Row) -> bool {
+        self.rows.push(row);
+        match id {
+            IdRef::U64(number) => {
+                self.heads.push(number);
+                let before = self.last.number.replace(number);
+                before.is_none_or(|before| before < number)
+            }
+            IdRef::Bytes(key) => {
+                self.heads.push(beginning(key));
+                self.keys.extend_from_slice(key);
+                self.ends.push(self.keys.len());
+                let ascends = self.last.bytes.as_slice() < key;
+                self.last.bytes.clear();
+                self.last.bytes.extend_from_slice(key);
+                ascends
+            }
+        }
+    }
+
+    /// The bytes of a key of bytes; none of a number's.
+    fn key(&self, at: usize) -> &[u8] {
+        let Some(&end) = self.ends.get(at) else { return &[] };
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.keys[start..end]
+    }
 }
 
 impl Cursor {
@@ -48,33 +101,32 @@ impl Cursor {
             segment: Arc::clone(segment),
             next: segment.first_id_page(from),
             pages_at_once,
-            keys: Vec::new(),
-            ends: Vec::new(),
-            rows: Vec::new(),
+            listed: Listed::default(),
             at: 0,
-            last: Vec::new(),
         }
     }
 
-    fn key(&self) -> Option<&[u8]> {
-        let end = *self.ends.get(self.at)?;
-        let start = if self.at == 0 { 0 } else { self.ends[self.at - 1] };
-        Some(&self.keys[start..end])
+    /// The row of the entry that is next.
+    fn row(&self) -> Option<Row> {
+        self.listed.rows.get(self.at).copied()
     }
 
-    /// The beginning of the key as a number that sorts like it; the largest one at the end.
+    /// Its key, which is no bytes for a number.
+    fn key(&self) -> &[u8] {
+        self.listed.key(self.at)
+    }
+
+    /// Where its key begins; the largest number at the end.
     fn head(&self) -> u64 {
-        self.key().map_or(u64::MAX, beginning)
+        self.listed.heads.get(self.at).copied().unwrap_or(u64::MAX)
     }
 
     /// Lists more entries when none are left; none after that is the end. What is read is paid for.
     async fn fill(&mut self, context: &ReadContext, pace: &mut Pace<'_>) -> Result<(), Error> {
-        if self.at < self.rows.len() {
+        if self.row().is_some() {
             return Ok(());
         }
-        self.keys.clear();
-        self.ends.clear();
-        self.rows.clear();
+        self.listed.clear();
         self.at = 0;
         let read = match self.segment.dense() {
             Some(dense) => {
@@ -84,15 +136,13 @@ impl Cursor {
             None => self.list_pages(context).await?,
         };
         // Nothing was listed at the end, which is asked for again and again.
-        if self.rows.is_empty() { Ok(()) } else { pace.pay(read).await }
+        if self.row().is_none() { Ok(()) } else { pace.pay(read).await }
     }
 
     fn list_dense(&mut self, (first, first_row, count): (u64, Row, u32)) {
         let end = count.min(self.next.saturating_add(DENSE_STEP));
         for at in self.next..end {
-            self.keys.extend_from_slice(&order_key(first + u64::from(at)));
-            self.ends.push(self.keys.len());
-            self.rows.push(Row::new(first_row.get() + at));
+            self.listed.add(IdRef::U64(first + u64::from(at)), Row::new(first_row.get() + at));
         }
         self.next = end;
     }
@@ -114,7 +164,7 @@ impl Cursor {
                     let what = format!("id page {page} names row {row}, which is not there");
                     return Err(Error::corrupt(name, offset, what));
                 }
-                if !self.list(id, row) {
+                if !self.listed.add(id, row) {
                     let what = format!("id {id} of id page {page} is out of order");
                     return Err(Error::corrupt(name, offset, what));
                 }
@@ -122,22 +172,6 @@ impl Cursor {
         }
         self.next += count;
         Ok(pages.len() as u64)
-    }
-
-    /// Adds an entry; `false` when it does not follow the last one.
-    fn list(&mut self, id: IdRef<'_>, row: Row) -> bool {
-        let start = self.keys.len();
-        match id {
-            IdRef::U64(id) => self.keys.extend_from_slice(&order_key(id)),
-            IdRef::Bytes(id) => self.keys.extend_from_slice(id),
-        }
-        self.ends.push(self.keys.len());
-        self.rows.push(row);
-        let key = &self.keys[start..];
-        let ascends = self.last.as_slice() < key;
-        self.last.clear();
-        self.last.extend_from_slice(key);
-        ascends
     }
 }
 
@@ -150,12 +184,6 @@ fn beginning(key: &[u8]) -> u64 {
     let mut padded = [0; 8];
     padded[..key.len()].copy_from_slice(key);
     u64::from_be_bytes(padded)
-}
-
-/// A number as bytes that sort like it.
-#[expect(clippy::big_endian_bytes, reason = "byte order that sorts, in memory only")]
-fn order_key(id: u64) -> [u8; 8] {
-    id.to_be_bytes()
 }
 
 /// The newest entry of an id.
@@ -180,6 +208,8 @@ pub(super) struct Merge<'a> {
     /// Inputs with entries left.
     inputs_left: usize,
     shadows: usize,
+    /// Of the entry that was given last: where its key begins, and the key of one of bytes.
+    head: u64,
     key: Vec<u8>,
 }
 
@@ -206,6 +236,7 @@ impl<'a> Merge<'a> {
             inputs_left: inputs.len(),
             cursors,
             shadows: shadows.len(),
+            head: 0,
             key: Vec::new(),
         }
     }
@@ -232,7 +263,7 @@ impl<'a> Merge<'a> {
             let cursor = &mut self.cursors[position];
             cursor.fill(self.context, pace).await?;
             self.heads[position] = cursor.head();
-            if cursor.key().is_none() && self.shadows <= position {
+            if cursor.row().is_none() && self.shadows <= position {
                 self.inputs_left -= 1;
             }
         }
@@ -242,27 +273,35 @@ impl<'a> Merge<'a> {
     /// Takes the smallest id from every cursor that has it; the newest one says where it is.
     fn take_smallest(&mut self) -> Option<(usize, Row)> {
         let head = *self.heads.iter().min()?;
-        let mut smallest: Option<(usize, &[u8])> = None;
+        let is_whole = self.kind == IdKind::U64; // what a key begins with is all of a number
+        let mut smallest: Option<(usize, Row)> = None;
         for (position, cursor) in self.cursors.iter().enumerate() {
             if self.heads[position] != head {
                 continue;
             }
-            let Some(key) = cursor.key() else { continue };
+            let Some(row) = cursor.row() else { continue };
             let older = planted("oldest_version_kept");
-            if smallest.is_none_or(|(_, known)| key < known || older && key == known) {
-                smallest = Some((position, key));
+            let goes_before = |known: usize| match self.cursors[known].key() {
+                _ if is_whole => older,
+                known => cursor.key() < known || older && cursor.key() == known,
+            };
+            if smallest.is_none_or(|(known, _)| goes_before(known)) {
+                smallest = Some((position, row));
             }
         }
-        let (newest, key) = smallest?;
+        let (newest, row) = smallest?;
+        self.head = head;
         self.key.clear();
-        self.key.extend_from_slice(key);
-        let row = self.cursors[newest].rows[self.cursors[newest].at];
+        self.key.extend_from_slice(self.cursors[newest].key());
         let first = if planted("oldest_version_kept") { 0 } else { newest };
         for (position, cursor) in self.cursors.iter_mut().enumerate().skip(first) {
-            if self.heads[position] == head && cursor.key() == Some(&self.key) {
+            let has_it = self.heads[position] == head
+                && cursor.row().is_some()
+                && (is_whole || cursor.key() == self.key);
+            if has_it {
                 cursor.at += 1;
                 self.heads[position] = cursor.head();
-                if cursor.key().is_none() {
+                if cursor.row().is_none() {
                     self.drained.push(position);
                 }
             }
@@ -271,14 +310,10 @@ impl<'a> Merge<'a> {
     }
 
     /// The id of the entry that was given last.
-    #[expect(clippy::big_endian_bytes, reason = "byte order that sorts, in memory only")]
     pub(super) fn id(&self) -> IdRef<'_> {
         match self.kind {
             IdKind::Bytes => IdRef::Bytes(&self.key),
-            IdKind::U64 => {
-                let bytes = self.key.as_slice().try_into();
-                IdRef::U64(u64::from_be_bytes(bytes.expect("keys of numbers have eight bytes")))
-            }
+            IdKind::U64 => IdRef::U64(self.head),
         }
     }
 
