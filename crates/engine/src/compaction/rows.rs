@@ -158,14 +158,18 @@ impl<'a> RowWriter<'a> {
                 self.buffer.insert(self.room.take_anyway(bytes)?)
             }
         };
+        let layout = &self.identity.layout;
         let start = (place.page - self.first_page) as usize * page_bytes;
         let page = &mut buffer.bytes_mut()[start..start + page_bytes];
         let end = place.offset + row.len();
         page[place.offset..end].copy_from_slice(row);
-        if place.offset == 0 {
-            page[end..].fill(0); // the memory has been used before, and not all of a page is rows
-        }
         self.rows += 1;
+        // The memory has been used before, and not all of a page is rows.
+        let next = match self.rows % layout.rows_per_page() {
+            0 => page_bytes,
+            _ => place.offset + layout.stride_bytes() as usize,
+        };
+        page[end..next].fill(0);
         Ok(())
     }
 
@@ -187,7 +191,15 @@ impl<'a> RowWriter<'a> {
 
     /// Writes what is left; gives the checksums of all pages.
     async fn finish(mut self, pace: &mut Pace<'_>) -> Result<Vec<u64>, Error> {
-        let pages = self.identity.layout.pages_for(self.rows);
+        let layout = &self.identity.layout;
+        let (pages, next) = (layout.pages_for(self.rows), layout.page_of(Row::new(self.rows)));
+        if let Some(buffer) = &mut self.buffer
+            && 0 < next.offset
+        {
+            let page_bytes = layout.page_bytes() as usize;
+            let start = (next.page - self.first_page) as usize * page_bytes;
+            buffer.bytes_mut()[start + next.offset..start + page_bytes].fill(0);
+        }
         self.write(pages - self.first_page.min(pages), pace).await?;
         Ok(self.checksums)
     }

@@ -49,7 +49,7 @@ use crate::{
 /// pool, too.
 const CHUNK_BYTES_MAX: usize = HUGE_PAGE_BYTES;
 /// Where a memtable is expected to fill up: this part of it at the most.
-const FIRST_SHARE: u64 = 8;
+const FIRST_SHARE: u64 = 4;
 /// Largest write: several of them in flight reach the device's bandwidth.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 /// First chunk of a memtable, so that ten thousand small databases stay small.

@@ -7,10 +7,10 @@
 //! and what they write behind.
 //!
 //! Guarantees: the sum stays within a share of the memory limit, but for what must be had
-//! (`take_anyway`), and all of it is counted in the work memory, from before memory is asked for
-//! until after it is given back; huge pages go back to the system once no window is in use. Lock
-//! rule: the windows' mutex is a leaf; nothing is freed under it. Tested in this file, and through
-//! scans in `tests/it/scans.rs`.
+//! (`take_anyway`: a second huge page where there is room for one, buffers beyond it), and all of
+//! it is counted in the work memory, from before memory is asked for until after it is given back;
+//! huge pages go back to the system once no window is in use. Lock rule: the windows' mutex is a
+//! leaf; nothing is freed under it. Tested in this file, and through scans in `tests/it/scans.rs`.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -44,6 +44,16 @@ struct Windows {
     lost: usize,
     /// One for each huge page.
     pages: Vec<Taken>,
+}
+
+/// Whether there may be another huge page of windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    None,
+    /// Within the share of the memory limit.
+    WithinLimit,
+    /// A second page also beyond it.
+    Anyway,
 }
 
 /// Bytes that are counted until this is dropped.
@@ -83,11 +93,11 @@ impl AheadRoom {
         spare: Option<AlignedBuf>,
         many: bool,
     ) -> Result<Option<AheadMemory>, Error> {
-        if many && let Some(window) = self.window(bytes, true) {
+        if many && let Some(window) = self.window(bytes, Growth::WithinLimit) {
             return Ok(Some(window));
         }
         let Some(taken) = self.try_take(bytes as u64) else {
-            return Ok(self.window(bytes, false));
+            return Ok(self.window(bytes, Growth::None));
         };
         let buffer = match spare.filter(|spare| spare.len() == bytes) {
             Some(buffer) => buffer,
@@ -97,25 +107,34 @@ impl AheadRoom {
         Ok(Some(AheadMemory { buffer, room, taken: Some(taken) }))
     }
 
-    /// As [`Self::take`] of many, for a caller that must get on: without room more is taken.
+    /// For a caller that must get on: a window, or else a buffer; without room more is taken.
     pub(crate) fn take_anyway(self: &Arc<Self>, bytes: usize) -> Result<AheadMemory, Error> {
-        if let Some(memory) = self.take(bytes, None, true)? {
+        if let Some(window) = self.window(bytes, Growth::Anyway) {
+            return Ok(window);
+        }
+        if let Some(memory) = self.take(bytes, None, false)? {
             return Ok(memory);
         }
-        self.taken.fetch_add(bytes as u64, Ordering::Relaxed); // as in `try_take`
-        let taken = Some(self.guard(bytes as u64));
+        let taken = Some(self.add(bytes as u64));
         let buffer = Some(aligned(bytes)?.into());
         Ok(AheadMemory { buffer, room: Arc::clone(self), taken })
     }
 
-    /// A window that is free, or else, where it `grows`, one of another huge page.
-    fn window(self: &Arc<Self>, bytes: usize, grows: bool) -> Option<AheadMemory> {
+    /// A window that is free, or else, as far as may be, one of another huge page.
+    fn window(self: &Arc<Self>, bytes: usize, growth: Growth) -> Option<AheadMemory> {
         if self.piece < bytes {
             return None;
         }
         let mut windows = self.lock();
-        if grows && windows.free.is_empty() {
-            let taken = self.try_take(HUGE_PAGE_BYTES as u64)?;
+        if growth != Growth::None && windows.free.is_empty() {
+            let page = HUGE_PAGE_BYTES as u64;
+            let taken = match self.try_take(page) {
+                Some(taken) => taken,
+                // One more page than there is room for costs less than a buffer for each piece,
+                // which the system clears and maps each time.
+                None if growth == Growth::Anyway && windows.pages.len() == 1 => self.add(page),
+                None => return None,
+            };
             // Without the memory a buffer may still be had.
             windows.free = Arena::lent_out(self.piece, self.windows_of_page()).ok()?;
             windows.pages.push(taken);
@@ -143,6 +162,12 @@ impl AheadRoom {
         // Relaxed: a gauge that guards no memory.
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(self.guard(bytes))
+    }
+
+    /// Adds to the sum, whatever it is.
+    fn add(&self, bytes: u64) -> Taken {
+        self.taken.fetch_add(bytes, Ordering::Relaxed); // as in `try_take`
+        self.guard(bytes)
     }
 
     /// Bytes that were added to the sum.
@@ -307,6 +332,23 @@ mod tests {
         assert_eq!(lent.as_slice(), [7; 4096]);
         second.put_back(lent);
         drop((first, second));
+        assert_eq!(work.bytes(), 0);
+    }
+
+    #[test]
+    fn who_must_get_on_has_one_huge_page_more_than_there_is_room_for() {
+        let (work, room) = room(HUGE_PAGE_BYTES + PIECE_BYTES);
+        let taken = |count: usize| -> Vec<_> {
+            (0..count).map(|_| room.take_anyway(PIECE_BYTES).unwrap()).collect()
+        };
+
+        let windows = taken(2 * WINDOWS);
+        assert_eq!(work.bytes(), 2 * HUGE_PAGE_BYTES as u64);
+        let buffers = taken(2);
+
+        assert_eq!(work.bytes(), (2 * HUGE_PAGE_BYTES + 2 * PIECE_BYTES) as u64);
+        assert!(windows.into_iter().all(|memory| memory.into_buffer().is_none()));
+        assert!(buffers.into_iter().all(|memory| memory.into_buffer().is_some()));
         assert_eq!(work.bytes(), 0);
     }
 

@@ -97,3 +97,39 @@ fn the_ids_of_large_segments_are_all_found() {
     let store = Store::open(directory.path().join("store"), config).unwrap();
     finds_all(&store.database("a").unwrap());
 }
+
+#[test]
+fn memory_that_is_used_again_leaves_nothing_between_the_rows() {
+    const GAPPED: usize = 100;
+    const ROWS: usize = 12_000; // the last page has room for six more
+    const PAGE: usize = 4096;
+    const STRIDE: usize = 448;
+    // From 64 MiB on compactions share huge pages, whose windows are used again and again.
+    let (directory, store) = new_store(small().memory_limit(64 << 20));
+    let database = store.create_database("a", DatabaseOptions::new(100)).unwrap();
+    for round in 0..2 {
+        for id in (0..ROWS as u64).filter(|id| round == 0 || id % 3 == 0) {
+            database.put(id, &vector(id + round, GAPPED)).unwrap();
+        }
+    }
+
+    database.compact().unwrap();
+
+    store.close().unwrap();
+    let listed = std::fs::read_dir(directory.path().join("store/segments")).unwrap();
+    let files: Vec<_> = listed.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+    let [bytes] = files.as_slice() else { panic!("{} segments", files.len()) };
+    let per_page = PAGE / STRIDE;
+    for (number, page) in bytes[PAGE..].chunks_exact(PAGE).enumerate() {
+        let rows = ROWS.saturating_sub(number * per_page).min(per_page);
+        if rows == 0 {
+            break; // behind the vectors
+        }
+        let (filled, rest) = page.split_at(rows * STRIDE);
+        assert!(rest.iter().all(|byte| *byte == 0), "page {number} behind {rows} rows");
+        for row in filled.chunks_exact(STRIDE) {
+            let (values, gap) = row.split_at(GAPPED * 4);
+            assert!(values.iter().any(|byte| *byte != 0) && gap.iter().all(|byte| *byte == 0));
+        }
+    }
+}
