@@ -43,14 +43,6 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// The operating system's refusal to start a thread.
     fn spawn(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>>;
 
-    /// The same for a task that others should go before when processors are short.
-    ///
-    /// # Errors
-    /// As [`Runtime::spawn`].
-    fn spawn_behind(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
-        self.spawn(name, task)
-    }
-
     /// The same for a task that does little else than wait for transfers of `disk`, which a runtime
     /// may let the task's own thread carry out (see [`nephrite_io::drive`]).
     ///
@@ -64,6 +56,23 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     ) -> std::io::Result<BoxFuture<()>> {
         let _ = disk;
         self.spawn(name, task)
+    }
+
+    /// The same for a task that others should go before when processors are short; with a `disk`,
+    /// as [`Runtime::spawn_beside`].
+    ///
+    /// # Errors
+    /// As [`Runtime::spawn`].
+    fn spawn_behind(
+        &self,
+        name: &str,
+        task: BoxFuture<()>,
+        disk: Option<&Arc<dyn Disk>>,
+    ) -> std::io::Result<BoxFuture<()>> {
+        match disk {
+            Some(disk) => self.spawn_beside(name, task, disk),
+            None => self.spawn(name, task),
+        }
     }
 
     /// Whether each task has a thread that may block, so that it may carry out by itself what it
@@ -110,14 +119,6 @@ impl Runtime for OsRuntime {
         start(name, move || pollster::block_on(task))
     }
 
-    fn spawn_behind(&self, name: &str, task: BoxFuture<()>) -> std::io::Result<BoxFuture<()>> {
-        // The thread is the task's own.
-        start(name, move || {
-            nephrite_io::give_way();
-            pollster::block_on(task);
-        })
-    }
-
     fn spawn_beside(
         &self,
         name: &str,
@@ -126,6 +127,22 @@ impl Runtime for OsRuntime {
     ) -> std::io::Result<BoxFuture<()>> {
         let disk = Arc::clone(disk);
         start(name, move || nephrite_io::drive(&*disk, task))
+    }
+
+    fn spawn_behind(
+        &self,
+        name: &str,
+        task: BoxFuture<()>,
+        disk: Option<&Arc<dyn Disk>>,
+    ) -> std::io::Result<BoxFuture<()>> {
+        let disk = disk.cloned();
+        start(name, move || {
+            nephrite_io::give_way(); // the thread is the task's own
+            match disk {
+                Some(disk) => nephrite_io::drive(&*disk, task),
+                None => pollster::block_on(task),
+            }
+        })
     }
 
     fn threads_may_block(&self) -> bool {

@@ -28,13 +28,14 @@ impl Core {
         self.keep(self.runtime.spawn(name, Box::pin(task))).await
     }
 
-    /// A task that others go before.
+    /// A task that others go before. Hardly anybody else waits for what its thread carries out.
     pub(super) async fn spawn_behind(
         &self,
         name: &str,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
-        self.keep(self.runtime.spawn_behind(name, Box::pin(task))).await
+        let disk = self.seat.drives.then_some(&self.read.disk);
+        self.keep(self.runtime.spawn_behind(name, Box::pin(task), disk)).await
     }
 
     /// A task whose transfers are its own: nobody else waits for what its thread carries out.
