@@ -1,12 +1,12 @@
 //! A piece of a scan: some consecutive ids, and the reads that bring their vectors.
 //!
-//! Where most pages of a stretch are needed, those that are not in memory are read in one transfer
-//! past the cache ([`BulkRead`]); all other pages go through the cache. So rows that lie in the
-//! order of their ids come at the speed of sequential reads, also when newer segments and memtables
-//! have some of the ids, and scattered rows cost a read of a page each. A page of such a stretch
-//! that is missing alone is read past the cache as well: the frame that it would take is, by the
-//! cache's order, that of a page which the scan comes to next, and so each miss would be followed
-//! by another.
+//! Where most pages of a stretch are needed, those that are not in memory are read past the cache
+//! ([`BulkRead`]), in one transfer but for long parts that are in memory; all other pages go
+//! through the cache. So rows that lie in the order of their ids come at the speed of sequential
+//! reads, also when newer segments and memtables have some of the ids, and scattered rows cost a
+//! read of a page each. A page of such a stretch that is missing alone is read past the cache as
+//! well: the frame that it would take is, by the cache's order, that of a page which the scan comes
+//! to next, and so each miss would be followed by another.
 //!
 //! Cancel safety: a piece whose vectors nobody waited for keeps what was read.
 
@@ -27,6 +27,9 @@ use crate::{
 pub(super) const ENTRIES_MAX: usize = 2048;
 /// Needed pages from which one transfer is better than several.
 const BULK_PAGES_MIN: usize = 4;
+/// A transfer goes on over fewer pages in a row that are in memory, and ends before so many: a
+/// device moves 64 KiB in less time than it takes to begin anew.
+const RESIDENT_PAGES_MAX: u32 = 16;
 /// Buffers that are kept for the next read.
 const SPARES_MAX: usize = 4;
 
@@ -153,7 +156,7 @@ pub(super) async fn start_bulks(
 ) -> Result<Vec<Bulk>, Error> {
     let mut bulks = Vec::new();
     let many = matches!(size, Size::Many);
-    for (source, pages) in stretches(sources, pages, size.bytes(context)) {
+    for (source, pages) in transfers(sources, pages, size.bytes(context)) {
         let segment = sources[source].segment().expect("only segments have pages");
         let spare = spares.0.pop();
         let read = segment.start_bulk_read(context, pages.clone(), spare, many).await?;
@@ -283,37 +286,47 @@ impl Bulk {
     }
 }
 
-/// Stretches of which most pages are needed, as far as they are not in memory.
-fn stretches<'a>(
+/// The transfers of stretches of which most pages are needed: of what is not in memory.
+fn transfers<'a>(
     sources: &'a [Source],
     pages: &'a [(usize, u32)],
     bytes: usize,
 ) -> impl Iterator<Item = (usize, Range<u32>)> + 'a {
     let mut rest = pages;
-    std::iter::from_fn(move || {
-        loop {
-            let (source, first) = *rest.first()?;
-            let segment = sources[source].segment().expect("only segments have pages");
-            let end = first.saturating_add(bulk_pages(segment.layout(), bytes));
-            let count = rest.partition_point(|page| *page < (source, end));
-            let (stretch, others) = rest.split_at(count);
-            rest = others;
-            if let Some(pages) = worth_a_transfer(segment, stretch) {
-                return Some((source, pages));
-            }
-        }
+    let stretches = std::iter::from_fn(move || {
+        let (source, first) = *rest.first()?;
+        let segment = sources[source].segment().expect("only segments have pages");
+        let end = first.saturating_add(bulk_pages(segment.layout(), bytes));
+        let count = rest.partition_point(|page| *page < (source, end));
+        let (stretch, others) = rest.split_at(count);
+        rest = others;
+        Some((source, segment, stretch))
+    });
+    let dense = stretches.filter(|(_, _, stretch)| are_mostly_needed(stretch));
+    dense.flat_map(|(source, segment, stretch)| {
+        let missing = stretch.iter().map(|page| page.1).filter(|page| !segment.has_page(*page));
+        ranges(missing).map(move |pages| (source, pages))
     })
 }
 
-fn worth_a_transfer(segment: &Segment, stretch: &[(usize, u32)]) -> Option<Range<u32>> {
-    let (first, last) = (stretch.first()?.1, stretch.last()?.1);
-    let span = (last - first + 1) as usize;
-    if stretch.len() < BULK_PAGES_MIN || 2 * stretch.len() < span {
-        return None;
-    }
-    let is_missing = |page: &&(usize, u32)| !segment.has_page(page.1);
-    let (first, last) = (stretch.iter().find(is_missing)?, stretch.iter().rfind(is_missing)?);
-    Some(first.1..last.1 + 1)
+/// Whether these are most pages from the first to the last of them.
+fn are_mostly_needed(pages: &[(usize, u32)]) -> bool {
+    let [first, .., last] = pages else { return false };
+    let span = (last.1 - first.1 + 1) as usize;
+    BULK_PAGES_MIN <= pages.len() && span <= 2 * pages.len()
+}
+
+/// The transfers that bring some ascending pages.
+fn ranges(missing: impl Iterator<Item = u32>) -> impl Iterator<Item = Range<u32>> {
+    let mut missing = missing.peekable();
+    std::iter::from_fn(move || {
+        let first = missing.next()?;
+        let mut end = first + 1;
+        while let Some(page) = missing.next_if(|page| page - end < RESIDENT_PAGES_MAX) {
+            end = page + 1;
+        }
+        Some(first..end)
+    })
 }
 
 impl Source {
@@ -321,5 +334,22 @@ impl Source {
     fn row_bytes(&self, piece: usize) -> usize {
         let layout = self.layout();
         piece.div_ceil((bulk_pages(layout, piece) * layout.rows_per_page()) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_goes_on_over_few_pages_that_are_in_memory_and_ends_before_many() {
+        let last = RESIDENT_PAGES_MAX;
+        let missing = [3, 4, 7, 7 + last, 8 + 2 * last, u32::MAX - 1];
+
+        let ranges: Vec<_> = ranges(missing.into_iter()).collect();
+
+        let first = 3..8 + last;
+        let wanted = [first, 8 + 2 * last..9 + 2 * last, u32::MAX - 1..u32::MAX];
+        assert_eq!(ranges, wanted);
     }
 }
