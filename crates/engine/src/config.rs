@@ -307,7 +307,7 @@ impl Config {
         (self.memory_limit / AHEAD_SHARE).max(least)
     }
 
-    /// Bytes of a transfer of a scan: such that eight of them fit.
+    /// Bytes of a transfer of a scan that goes on: twice the usual piece if eight of those fit.
     pub(crate) fn ahead_piece(&self) -> usize {
         let large = 2 * PIECE_BYTES;
         if 8 * large as u64 <= self.ahead_limit() { large } else { PIECE_BYTES }

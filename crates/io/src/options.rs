@@ -112,8 +112,9 @@ impl DiskOptions {
     }
 
     /// How many threads at most may have a ring of their own for their blocking calls (see
-    /// [`crate::drive`]), and as [`crate::CallerRing`]: 0 to 1024. Each locks a few pages of
-    /// memory, which Linux counts per user. Default: [`DEFAULT_CALLER_RINGS`].
+    /// [`crate::drive`]), and as [`crate::CallerRing`]: 0 to 1024. The log and the
+    /// compactions of a store have one each. A ring locks a few pages of memory, which Linux counts
+    /// per user. Default: [`DEFAULT_CALLER_RINGS`].
     #[must_use]
     pub fn caller_rings(self, caller_rings: u32) -> Self {
         Self { caller_rings, ..self }

@@ -6,7 +6,8 @@
 //! what is written lies in huge pages where the memory limit has room for them: a device is told of
 //! each page of a transfer.
 //!
-//! Memory: the room for moves (`segment/ahead`); beyond it as many buffers, counted all the same:
+//! Memory: the room for moves (`segment/ahead`); beyond it a second huge page, and then as many
+//! buffers, counted all the same:
 //! of the pieces read ahead, the one copied, the one gathered, and what the sink has in flight.
 //! Not here: which rows live on, ids, the budget (`pace`).
 

@@ -46,7 +46,7 @@ use crate::{
 /// must have been quiet before that is noted in it.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// Memory that the process may lock at the least for threads that commit to have rings of their
+/// Memory that the process may lock at the least for the engine's threads to have rings of their
 /// own. Below, the rings that stores cannot do without come first.
 const LOCKABLE_MIN: u64 = 1 << 20;
 

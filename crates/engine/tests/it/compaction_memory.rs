@@ -133,3 +133,35 @@ fn memory_that_is_used_again_leaves_nothing_between_the_rows() {
         }
     }
 }
+
+/// At its end an input counts as if its next id were the largest number, which is an id as well.
+#[test]
+fn the_largest_number_is_merged_like_any_other() {
+    const LARGEST: u64 = u64::MAX;
+    const OTHERS: u64 = 400;
+    for newest in [0, 1, 2] {
+        let (directory, store) = new_store(small());
+        let database = store.create_database("a", DatabaseOptions::new(4)).unwrap();
+        // Of three segments that overlap the one before the newest that has it is out of date.
+        for segment in 0..3 {
+            for id in (0..OTHERS).map(|number| number * 3 + segment) {
+                database.put(id, &vector(id, 4)).unwrap();
+            }
+            if segment == newest || segment + 1 == newest {
+                database.put(LARGEST, &vector(segment, 4)).unwrap();
+            }
+            database.flush().unwrap();
+        }
+
+        database.compact().unwrap();
+
+        assert_eq!(database.stats().unwrap().segments, 1);
+        drop(database);
+        store.close().unwrap();
+        let store = Store::open(directory.path().join("store"), small()).unwrap();
+        let database = store.database("a").unwrap();
+        let ids: Vec<_> = database.scan().unwrap().map(|entry| entry.unwrap().0).collect();
+        assert_eq!((ids.len() as u64, ids.last()), (3 * OTHERS + 1, Some(&LARGEST.into())));
+        assert_eq!(**database.get(LARGEST).unwrap().as_ref().unwrap(), vector(newest, 4));
+    }
+}
