@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! submit -> inbox -> turn: issue, enter (sleep if asked to), reap, tell -> the next turn
-//!              (of eight: issue, enter)
+//!              (of eight, or of a large one: issue, enter)
 //! ```
 //!
 //! It is the same driver, table and budget as on the ring threads; only who calls it differs.
@@ -43,7 +43,7 @@ use crate::batch::Batch;
 use crate::completion::block_on;
 use crate::file::FileHandle;
 use crate::fork;
-use crate::request::{Class, IoBuffer, Request};
+use crate::request::{Class, IoBuffer, Operation, Request};
 use crate::threads;
 
 thread_local! {
@@ -59,6 +59,11 @@ const TOLD_AT_ONCE: usize = 8;
 
 /// Requests that are started when they are submitted, not when their caller waits.
 const STARTED_AT_ONCE: usize = 8;
+
+/// A transfer past the system's cache that is started when it is submitted, whatever else there is:
+/// the device takes so much longer for it than a system call does that its caller, who may have
+/// something else to do for long, should not hold it up.
+const LARGE_BYTES: usize = 128 << 10;
 
 pub(crate) struct CallerCore {
     callers: Arc<Callers>,
@@ -186,11 +191,12 @@ impl CallerCore {
             self.busy.set(true);
         }
         self.callers.counters.caller_driven.add(batch.as_slice().len() as u64);
+        let is_large = batch.as_slice().iter().any(is_large);
         let mut inbox = self.inbox.borrow_mut();
         inbox.extend(batch);
         let many = STARTED_AT_ONCE <= inbox.len();
         drop(inbox);
-        if many {
+        if many || is_large {
             self.start();
         }
         Ok(())
@@ -385,6 +391,14 @@ impl Drop for CallerCore {
         }
         self.callers.forget_ring();
     }
+}
+
+fn is_large(request: &Request) -> bool {
+    let (Operation::Read { buffer, .. } | Operation::Write { buffer, .. }) = &request.operation
+    else {
+        return false;
+    };
+    LARGE_BYTES <= buffer.len() && request.file.is_direct()
 }
 
 /// The time in which this thread's submissions lead to a ring.

@@ -1,5 +1,6 @@
 //! Rings that the calling thread drives: for blocking calls (`drive`) and as an object for hosts.
 
+mod begins;
 mod closing;
 
 use std::future::Future;
@@ -61,24 +62,6 @@ fn transfers_of_a_driven_future_need_no_other_thread() {
     assert_eq!(stats.caller_driven, 64, "{stats:?}");
     assert!(wakes(&bench) - before <= 64);
     assert_balanced(stats);
-}
-
-#[test]
-fn many_reads_begin_before_their_caller_waits() {
-    let Some(bench) = ring(DiskOptions::new()) else { return };
-    let file = blocks(&bench);
-    let enters = || bench.disk.stats().ring_enters;
-
-    let (before, begun, read) = drive(&*bench.disk, async {
-        let before = enters();
-        let wanted = (0..16).map(|block| (block * 4096, buffer(4096))).collect();
-        let reads = read_many(&*bench.disk, &file, wanted);
-        (before, enters(), reads.await.unwrap())
-    });
-
-    assert!(before < begun);
-    assert!(read.iter().zip(0u8..).all(|(bytes, block)| bytes.as_slice() == [block; 4096]));
-    assert_balanced(bench.disk.stats());
 }
 
 #[test]
