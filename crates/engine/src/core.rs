@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     error::Error,
     jobs::{JobQueue, Reply},
+    loan::Lending,
     manifest::Manifest,
     memtable::{Memtable, MemtableMemory},
     paths::StorePaths,
@@ -67,6 +68,8 @@ pub(crate) struct Core {
     /// Where the search for cold databases goes on.
     closing_hand: AtomicU32,
     pub(crate) memory: MemtableMemory,
+    /// What the cache has of the memtables' share.
+    pub(crate) lending: Lending,
     pub(crate) jobs: JobQueue,
     /// Wakes the flush task: memtables or log have grown, or a database was frozen.
     pub(crate) flush_wanted: Arc<Event>,
@@ -428,6 +431,7 @@ impl Core {
             databases_open_max,
             closing_hand: AtomicU32::new(0),
             memory,
+            lending: Lending::default(),
             jobs: JobQueue::default(),
             flush_wanted,
             compaction_wanted: Event::new(),

@@ -24,6 +24,8 @@ pub struct StoreStats {
     pub databases_closed: u64,
     pub memory_limit_bytes: u64,
     pub memtable_bytes: u64,
+    /// Memory of the page cache: its half of the limit, and what it used of the memtables' share
+    /// and has not given back yet.
     pub cache_bytes: u64,
     /// The part of the cache in which vectors lie without their pages, of which the rest was not
     /// read.

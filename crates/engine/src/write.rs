@@ -124,6 +124,8 @@ impl Core {
         if durability == Durability::Synced {
             self.prepare_sync().await?;
         }
+        let vectors = vector_bytes(&database.layout, change) as u64;
+        let promise = self.lending.promise(vectors.max(bytes as u64));
         let (accepted, memtable) = loop {
             self.admit(change.claim()).await?;
             match self.stage(database, change, durability, condition, bytes)? {
@@ -133,6 +135,7 @@ impl Core {
                 Attempt::NoRoom => self.wal.wait_for_room(bytes, change.claim()).await?,
             }
         };
+        drop(promise);
         if let Some(memtable) = memtable {
             // Only a head start for the flush: a failure does not touch what was promised.
             let pace = match durability {
@@ -189,19 +192,13 @@ impl Core {
     /// leave of the share, however much work goes on: on a full disk nothing is flushed before they
     /// have made room.
     async fn admit(&self, claim: Claim) -> Result<(), Error> {
-        self.take_loan_back();
-        let room = self.memtable_room();
-        let limit = match claim {
-            Claim::Common => room,
-            Claim::Kept => self.memtable_share().max(room + room / KEPT_SHARE),
-        };
-        if self.memory.bytes() < limit {
+        if self.has_room(claim) {
             return Ok(());
         }
         self.counters.write_stalls.fetch_add(1, Ordering::Relaxed); // a counter
         loop {
             let listener = self.memory.freed.listen();
-            if self.memory.bytes() < limit {
+            if self.has_room(claim) {
                 return Ok(());
             }
             self.check_open()?;
@@ -213,6 +210,17 @@ impl Core {
             }
             listener.await;
         }
+    }
+
+    /// Whether the memtables hold less than they may now, after taking back what they need.
+    fn has_room(&self, claim: Claim) -> bool {
+        self.take_loan_back();
+        let room = self.memtable_room();
+        let limit = match claim {
+            Claim::Common => room,
+            Claim::Kept => self.memtable_share().max(room + room / KEPT_SHARE),
+        };
+        self.memory.bytes() < limit
     }
 
     fn stage(
@@ -244,8 +252,10 @@ impl Core {
         }
         let before = memtable.bytes();
         let attempt = self.append_and_log(database, &memtable, change, durability, bytes);
-        self.memory.grow(memtable.bytes() - before);
+        let grown = memtable.bytes() - before;
+        self.memory.grow(grown);
         drop(side);
+        self.take_loan_back_after(grown);
         attempt
     }
 

@@ -99,7 +99,7 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Whether [`Disk::register_arena`] does anything: then memory of such an arena cannot be given
-    /// back.
+    /// back. A disk around another that passes `register_arena` on must pass this on too.
     fn registers_arenas(&self) -> bool {
         false
     }

@@ -108,9 +108,11 @@ impl PagerConfig {
 
     /// How much of the cache is a loan: memory of somebody else, which is there from
     /// [`crate::Pager::lend`] on until [`crate::Pager::recall`] takes it back. What is left is
-    /// rounded down to huge pages; where that is less than 16 MiB there is no loan, and the cache
-    /// smaller by it. The default is none. Pins are limited as if there were no loan. The arena
-    /// must not be registered with the kernel, which would load into pages that were given back.
+    /// rounded down to huge pages, and so is the loan then; where the one is less than 16 MiB, or
+    /// the other nothing, there is no loan, and the cache smaller by it. The default is none. Pins
+    /// are limited as if there were no loan. The arena must not be registered with the kernel: it
+    /// would load into pages that were given back. Where memory cannot be given back
+    /// (`nephrite_io::memory::Arena::can_give_back`) what was lent once stays.
     #[must_use]
     pub fn loan_bytes(mut self, bytes: usize) -> Self {
         self.loan_bytes = bytes;
@@ -275,8 +277,12 @@ pub(crate) struct Sizes {
 /// All units of a cache, and those of them that are no loan.
 fn with_loan(units: u32, loan_bytes: usize) -> (u32, u32) {
     let loan = u32::try_from(loan_bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(units);
-    let own = (units - loan) / LOAN_STEP_UNITS * LOAN_STEP_UNITS;
-    if loan == 0 || own < OWN_UNITS_MIN { (units - loan, units - loan) } else { (units, own) }
+    let whole_steps = |units: u32| units / LOAN_STEP_UNITS * LOAN_STEP_UNITS;
+    let own = whole_steps(units - loan);
+    // Else what describes the frames would begin in a page of the system that is given back.
+    let lent = whole_steps(units - own);
+    let has_loan = loan != 0 && lent != 0 && OWN_UNITS_MIN <= own;
+    if has_loan { (own + lent, own) } else { (units - loan, units - loan) }
 }
 
 /// The units of a page, if it is a page size at all.
@@ -391,7 +397,9 @@ mod tests {
         };
 
         assert_eq!(units(36, 13), (9216, 22 << 8));
+        assert_eq!(units(37, 14), (9216, 22 << 8), "an odd MiB at the end");
         assert_eq!((units(26, 11), units(36, 0)), ((15 << 8, 15 << 8), (9216, 9216)));
+        assert_eq!(units(37, 1), (9216, 9216), "less than a step");
     }
 
     #[test]

@@ -22,8 +22,8 @@
 //! Tested below; the loom model `free_list` runs two allocators and one that frees.
 
 use self::class_ring::ClassRing;
-pub(crate) use self::loan::LOAN_STEP_UNITS;
 use self::loan::Loan;
+pub(crate) use self::loan::{LOAN_STEP_UNITS, Place};
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_state::Word;
 use crate::policy::{AnyPolicy, BATCH_MAX, CachePolicy, Policy, Ring, Use, batch_of, is_cold};
@@ -303,6 +303,7 @@ impl Extents {
         let slots = self.slots(extent, frame_units);
         let free = u64::MAX >> (u64::BITS - slots);
         self.extents[extent as usize] = Extent { free, ..Extent::new(frame_units) };
+        self.loan.touch(extent);
         let class = self.class(frame_units);
         class.extents.push(extent);
         class.open.push(extent);

@@ -127,16 +127,17 @@ impl FrameMemory {
         unsafe { self.start.add(offset) }
     }
 
-    /// Gives the memory of frames back to the system until they are used again.
+    /// Gives the memory of frames back to the system until they are used again; whether it has
+    /// gone.
     ///
     /// # Safety
     ///
     /// Every frame and slot in it is free, and the caller holds the lock without which none is
     /// given away. The arena is not registered with the kernel.
-    pub(crate) unsafe fn give_back(&self, bytes: Range<usize>) {
+    pub(crate) unsafe fn give_back(&self, bytes: Range<usize>) -> bool {
         assert!(bytes.end <= self.frame_bytes, "{bytes:?} of {}", self.frame_bytes);
         // SAFETY: regions and guards exist of frames that are not free only.
-        unsafe { self.arena.give_back(bytes.start, bytes.len()) };
+        unsafe { self.arena.give_back(bytes.start, bytes.len()) }
     }
 
     /// Asks the processor for bytes of a frame, whatever state it is in.

@@ -77,6 +77,11 @@ pub(crate) trait Ring {
     fn frame_at(&self, position: usize) -> Option<(FrameNo, &Frame)>;
     /// The frame of a number, if it is one of this class now.
     fn frame_of(&self, number: FrameNo) -> Option<&Frame>;
+    /// Whether a frame is about to go with its extent (`extents/loan.rs`): it is in the ring no
+    /// more, and may come back.
+    fn is_leaving(&self, _number: FrameNo) -> bool {
+        false
+    }
 }
 
 /// An eviction policy for one size class.

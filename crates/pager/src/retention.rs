@@ -13,7 +13,7 @@
 //!
 //! Guarantee: slots lie in extents of the arena, their entries as well, so the limit holds. There
 //! are none until there are votes for them. Extents of entries (one for 32 of slots) stay for ever,
-//! and so are none of the loan (`extents/loan.rs`).
+//! so they are taken from what is no loan (`extents/loan.rs`).
 //! A slot is no reason to refuse anything: an allocation that finds no frame takes theirs.
 //! Does not: keep what only scans read, nor parts larger than [`SLOT_BYTES`] allows.
 //! All under the lock of the frame books. Tested in `retention/tests.rs`; `replay.rs` runs it too.
@@ -43,7 +43,8 @@ const SHRINK_PERCENT: u32 = 125;
 /// With so many times the votes they grow faster, by so many steps.
 const LEAP_PERCENT: u32 = 350;
 const LEAP_STEPS: usize = 4;
-/// The share of the cache that one step moves, and the most that slots may have of it.
+/// The share of the cache, with what it has of a loan now, that one step moves, and the most that
+/// slots may have of it when they grow.
 const STEPS: usize = 32;
 const MOST_PERCENT: usize = 90;
 
@@ -149,7 +150,7 @@ impl Retention {
         let frames = self.votes_for_frames;
         let most = (0..SLOT_BYTES.len()).max_by_key(|size| self.votes_for_slots[*size]);
         let least = |size: &usize| (self.votes_for_slots[*size], *size);
-        let steps = ground.slots.block_count().div_ceil(STEPS);
+        let steps = most_blocks(ground.slots, extents).div_ceil(STEPS);
         if let Some(size) = most.filter(|_| frames * GROW_PERCENT < slots * 100) {
             let urgent = frames * LEAP_PERCENT < slots * 100;
             for _ in 0..steps * if urgent { LEAP_STEPS } else { 1 } {
@@ -189,6 +190,15 @@ impl Retention {
             extents.leave_slots(slots.extent_of(block));
             self.spare.push(block);
         }
+    }
+
+    /// Whether no slot in these extents is pinned at this moment.
+    pub(crate) fn is_at_rest(&self, slots: &Slots, extents: &Range<u32>) -> bool {
+        let mut there = self.live.iter().flatten().filter(|block| {
+            let extent = slots.extent_of(**block);
+            extents.contains(&extent)
+        });
+        there.all(|block| slots.is_at_rest(*block))
     }
 
     /// What was leaving stays.
@@ -317,7 +327,7 @@ impl Retention {
         (size, units): (usize, u8),
         evicted: &mut Evicted,
     ) {
-        let most = ground.slots.block_count() * MOST_PERCENT / 100;
+        let most = most_blocks(ground.slots, extents) * MOST_PERCENT / 100;
         if most <= self.blocks() {
             return;
         }
@@ -372,6 +382,12 @@ impl Retention {
         self.spare.push(block);
         true
     }
+}
+
+/// Blocks of slots that the cache would hold if it had nothing else: those of a loan only while it
+/// is there.
+fn most_blocks(slots: &Slots, extents: &Extents) -> usize {
+    slots.block_count().min(extents.present())
 }
 
 /// Entries of a block, at an offset of the arena that is an extent lent for them.

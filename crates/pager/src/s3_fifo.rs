@@ -179,7 +179,7 @@ impl Entry {
             return Look::Gone;
         }
         match word.uses() {
-            _ if !word.is_evictable() => Look::Busy,
+            _ if !word.is_evictable() || ring.is_leaving(self.frame) => Look::Busy,
             uses if uses < uses_to_stay => Look::Unused,
             _ => Look::Used,
         }

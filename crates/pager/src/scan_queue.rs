@@ -39,7 +39,7 @@ impl ScanQueue {
             let (number, version) = self.0.pop_front()?;
             let Some(frame) = ring.frame_of(number) else { continue };
             let word = frame.state.peek();
-            if word.version() != version || word.uses() != 0 {
+            if word.version() != version || word.uses() != 0 || ring.is_leaving(number) {
                 continue;
             }
             if let Some(before) = frame.state.claim() {

@@ -173,6 +173,14 @@ impl Slots {
         self.blocks[block as usize].extent.load(Ordering::Relaxed)
     }
 
+    /// Whether no slot of a block is pinned at this moment.
+    pub(crate) fn is_at_rest(&self, block: u32) -> bool {
+        self.entries(block as usize).iter().all(|entry| {
+            let word = entry.state.peek();
+            word.is_free() || word.is_evictable()
+        })
+    }
+
     /// Empties a block: every slot is free afterwards. `false` when one is pinned; then some are
     /// free and the others as they were.
     pub(crate) fn empty(&self, block: u32) -> bool {

@@ -98,6 +98,7 @@ impl Core {
             let Some(mut plan) = self.plan(&version, &choice::alone(segment)) else { continue };
             plan.hidden = Some(Hidden::new(database, Arc::clone(&version)));
             let _held = self.read.work.hold(plan.work_bytes());
+            self.take_loan_back();
             let mut pace = Pace::new(self, database, None);
             // One that cannot be read is no way to make room.
             let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await;

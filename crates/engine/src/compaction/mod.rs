@@ -328,6 +328,7 @@ impl Core {
         };
         let mut pace = Pace::new(self, database, limit);
         let _held = self.read.work.hold(plan.work_bytes());
+        self.take_loan_back();
         let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
         let lost_before = self.read.files.names_lost();
         let output = match survey.is_empty() {

@@ -40,6 +40,7 @@ impl<'a> Pace<'a> {
     /// `Closed` when the store is being closed.
     pub(super) async fn pay(&mut self, bytes: u64) -> Result<(), Error> {
         self.bytes += bytes;
+        self.core.take_loan_back_after(bytes); // what it holds may have grown
         self.core.note_fill();
         // What was dropped meanwhile gives its space back before a long compaction ends.
         self.core.remove_garbage().await;

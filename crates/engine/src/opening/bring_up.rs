@@ -14,7 +14,7 @@ use std::{
 use event_listener::Event;
 use nephrite_format::{FileId, StoreId};
 use nephrite_io::{
-    Disk, DiskOptions, FileLock, IoErrorKind, PROBE_PREFIX, look_at_lock, open_disk,
+    Disk, DiskOptions, FileLock, IoErrorKind, PROBE_PREFIX, look_at_lock, memory::Arena, open_disk,
 };
 use nephrite_pager::{Pager, PagerConfig};
 
@@ -371,9 +371,12 @@ impl Opening {
             Some(path) => Some(Arc::new(Tracing::create(&self.disk, path, store).await?)),
             None => None,
         };
-        let lent = if self.disk.registers_arenas() { 0 } else { self.config.loan_limit() };
-        let loan_bytes = usize::try_from(lent).expect("less than the cache");
-        let mut cache = PagerConfig::within(cache_bytes + loan_bytes)
+        let can_lend = !self.disk.registers_arenas() && Arena::can_give_back();
+        let lent = if can_lend { self.config.loan_limit() } else { 0 };
+        let with_loan = usize::try_from(lent).ok().and_then(|lent| cache_bytes.checked_add(lent));
+        let with_loan = with_loan.unwrap_or(cache_bytes); // no address space for more
+        let loan_bytes = with_loan - cache_bytes;
+        let mut cache = PagerConfig::within(with_loan)
             .loan_bytes(loan_bytes)
             .bypass_limit_bytes((cache_bytes / BYPASS_SHARE).max(1))
             .retain_parts()
@@ -441,7 +444,7 @@ impl Opening {
             return Err(error);
         }
         core.remove_spares(&others).await;
-        core.lend();
+        core.begin_lending();
         if let Some(tracing) = tracing {
             core.spawn("nephrite-trace", tracing.run(Arc::clone(&core))).await?;
         }

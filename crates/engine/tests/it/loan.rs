@@ -77,6 +77,32 @@ fn the_cache_has_what_writers_do_not_use() {
     }
 }
 
+/// A batch was looked at when it had come, so all of it lay beside a full loan until the next one.
+#[test]
+fn a_large_batch_has_its_memory_before_it_is_written() {
+    let (_directory, store) = new_store(lending());
+    let database = store.create_database("all", DatabaseOptions::new(128)).unwrap();
+    put(&store, &database, 0..ALL);
+    for _ in 0..20 {
+        database.compact().unwrap();
+        store.flush().unwrap();
+        read_all(&database);
+        if LIMIT / 8 * 5 < store.stats().cache_bytes {
+            break;
+        }
+    }
+    let before = store.stats();
+    assert!(LIMIT / 8 * 5 < before.cache_bytes, "{before:?}");
+
+    let ids: Vec<u64> = (0..9000).collect();
+    let rows: Vec<f32> = ids.iter().flat_map(|id| vector(*id, DIMENSION)).collect();
+    database.put_many(Ids::U64(&ids), &rows, Durability::Buffered).unwrap();
+
+    let stats = store.stats();
+    assert_eq!(stats.flushes, before.flushes, "a flush lends");
+    assert!(stats.cache_bytes <= LIMIT / 2 && named(&stats) <= LIMIT, "{stats:?}");
+}
+
 #[test]
 fn writers_get_on_while_somebody_holds_what_lies_in_the_loan() {
     let (_directory, store) = new_store(lending());

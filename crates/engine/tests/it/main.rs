@@ -11,6 +11,7 @@ mod kept;
 mod known_rows;
 mod leading;
 mod lifecycle;
+#[cfg(target_os = "linux")] // elsewhere nothing is lent
 mod loan;
 mod pins;
 mod recovery;

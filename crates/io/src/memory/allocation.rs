@@ -78,14 +78,20 @@ impl Allocation {
         Self::small(bytes)
     }
 
-    /// Gives pages back to the system until they are touched again.
+    /// Gives pages back to the system until they are touched again. Whether they have gone.
     ///
     /// # Safety
     ///
     /// The range lies in this memory, and nobody uses it.
-    pub(super) unsafe fn give_back(&self, start: NonNull<u8>, bytes: usize) {
+    pub(super) unsafe fn give_back(&self, start: NonNull<u8>, bytes: usize) -> bool {
         match self.source {
-            Source::Empty | Source::Heap(_) => _ = (start, bytes),
+            Source::Heap(_) if cfg!(miri) => {
+                // As on Linux, so that Miri sees who touches it too early.
+                // SAFETY: the caller's promise.
+                unsafe { start.write_bytes(0, bytes) };
+                true
+            }
+            Source::Empty | Source::Heap(_) => false,
             #[cfg(all(unix, not(miri)))]
             // SAFETY: the caller's promise; the memory is a mapping of ours.
             Source::Mapped { .. } => unsafe { mapping::give_back(start, bytes) },
@@ -140,10 +146,10 @@ mod mapping {
     use std::io;
     use std::ptr::{self, NonNull};
 
-    use super::super::{HUGE_PAGE_BYTES, MemoryError};
+    use super::super::{HUGE_PAGE_BYTES, MemoryError, SYSTEM_PAGE_BYTES_MAX};
 
-    /// Mapped lengths are multiples of this: the largest base page of a supported platform.
-    const GRANULE_BYTES: usize = 64 * 1024;
+    /// Mapped lengths are multiples of this.
+    const GRANULE_BYTES: usize = SYSTEM_PAGE_BYTES_MAX;
 
     pub(super) struct Mapping {
         pub(super) base: NonNull<u8>,
@@ -173,13 +179,16 @@ mod mapping {
         unsafe { libc::munmap(base.as_ptr().cast(), bytes) == 0 }
     }
 
+    /// Whether the memory has gone: elsewhere than on Linux the advice is a hint, and Linux refuses
+    /// it for locked memory.
+    ///
     /// # Safety
     ///
     /// The range lies in a mapping made here, and nobody uses it.
-    pub(super) unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise. Elsewhere than on Linux the advice is a hint; refusal
-        // changes nothing and is no error.
-        unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+    pub(super) unsafe fn give_back(start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise.
+        let advised = unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+        cfg!(target_os = "linux") && advised == 0
     }
 
     fn map_anonymous(bytes: usize) -> io::Result<NonNull<u8>> {

@@ -30,5 +30,8 @@ pub use prefetch::prefetch_value;
 /// The alignment of all memory here, in bytes: no common device asks direct I/O for more.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// The largest base page of a supported platform: 64 KiB.
+const SYSTEM_PAGE_BYTES_MAX: usize = 64 * 1024;
+
 /// The size of a huge page, in bytes: mappings of at least this size are aligned to it.
 pub const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;

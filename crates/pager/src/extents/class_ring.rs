@@ -37,7 +37,12 @@ impl Ring for ClassRing<'_> {
     fn frame_of(&self, number: FrameNo) -> Option<&Frame> {
         let extent = self.books.extents.get((number.0 / self.books.extent_units) as usize)?;
         let first = (number.0 % self.books.extent_units).is_multiple_of(self.frame_units.into());
-        let ours = extent.frame_units == self.frame_units && !extent.leaving && first;
+        let ours = extent.frame_units == self.frame_units && first;
         ours.then(|| &self.frames[number.index()])
+    }
+
+    fn is_leaving(&self, number: FrameNo) -> bool {
+        let extent = self.books.extents.get((number.0 / self.books.extent_units) as usize);
+        extent.is_some_and(|extent| extent.leaving)
     }
 }

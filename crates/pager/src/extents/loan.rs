@@ -23,28 +23,75 @@ use crate::frame::Frame;
 
 /// The loan comes and goes by so many units: a huge page.
 pub(crate) const LOAN_STEP_UNITS: u32 = 512;
-/// Extents of a step; the last one of the arena may have fewer.
+/// Extents of a step.
 const STEP_EXTENTS: u32 = LOAN_STEP_UNITS / EXTENT_UNITS;
+const STEP_BYTES: usize = LOAN_STEP_UNITS as usize * UNIT_BYTES;
+const EXTENT_BYTES: usize = EXTENT_UNITS as usize * UNIT_BYTES;
 
 const _: () = assert!(LOAN_STEP_UNITS.is_multiple_of(EXTENT_UNITS));
+// A bit for each extent of a step.
+const _: () = assert!(STEP_EXTENTS == u8::BITS);
+
+/// Where the memory of a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// With the owner of the loan.
+    Away,
+    Here,
+    /// Here, and no more than is in use.
+    Leaving,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    place: Place,
+    /// The extents that took memory since the step was last away.
+    touched: u8,
+}
 
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Loan {
     /// The first extent.
     start: u32,
-    /// For each step whether its memory is the cache's.
-    here: Vec<bool>,
+    steps: Vec<Step>,
+    /// The steps that are not away, and those of them that are leaving.
+    present: usize,
+    leaving: usize,
+    /// The extents that take memory.
+    touched: usize,
 }
 
 impl Loan {
     /// All of `count` extents are the cache's own.
     pub(super) fn none(count: u32) -> Self {
-        Self { start: count, here: Vec::new() }
+        Self { start: count, steps: Vec::new(), present: 0, leaving: 0, touched: 0 }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.here.capacity()
+        self.steps.capacity() * size_of::<Step>()
+    }
+
+    /// An extent is about to be used.
+    pub(super) fn touch(&mut self, extent: u32) {
+        let Some(number) = extent.checked_sub(self.start) else { return };
+        let step = &mut self.steps[(number / STEP_EXTENTS) as usize];
+        let bit = 1 << (number % STEP_EXTENTS);
+        self.touched += usize::from(step.touched & bit == 0);
+        step.touched |= bit;
+    }
+
+    fn set(&mut self, step: usize, place: Place) {
+        let step = &mut self.steps[step];
+        let before = std::mem::replace(&mut step.place, place);
+        self.present += usize::from(place != Place::Away);
+        self.present -= usize::from(before != Place::Away);
+        self.leaving += usize::from(place == Place::Leaving);
+        self.leaving -= usize::from(before == Place::Leaving);
+        if place == Place::Away {
+            self.touched -= step.touched.count_ones() as usize;
+            step.touched = 0;
+        }
     }
 }
 
@@ -56,10 +103,12 @@ impl Extents {
             return;
         }
         assert!(self.extent_units == EXTENT_UNITS, "extents of {} units", self.extent_units);
-        assert!(own_units.is_multiple_of(LOAN_STEP_UNITS), "{own_units} units are whole steps");
+        let whole = [own_units, self.units].iter().all(|it| it.is_multiple_of(LOAN_STEP_UNITS));
+        assert!(whole, "{own_units} of {} units are whole steps", self.units);
         let start = own_units / EXTENT_UNITS;
-        let steps = (self.all().end - start).div_ceil(STEP_EXTENTS);
-        self.loan = Loan { start, here: vec![false; steps as usize] };
+        let count = (self.all().end - start) / STEP_EXTENTS;
+        let steps = vec![Step { place: Place::Away, touched: 0 }; count as usize];
+        self.loan = Loan { start, steps, ..Loan::none(0) };
         self.unassigned.retain(|extent| *extent < start);
         self.extents[start as usize..].fill(Extent::new(AWAY));
     }
@@ -74,35 +123,45 @@ impl Extents {
         0..self.loan.start
     }
 
-    /// Bytes of the loan whose memory is the cache's.
-    pub(crate) fn loan_bytes(&self) -> usize {
-        let here = |step: &usize| self.loan.here[*step];
-        (0..self.steps()).filter(here).map(|step| self.step_bytes(step).len()).sum()
+    /// Whole extents that are the cache's, and stay so for now.
+    pub(crate) fn present(&self) -> usize {
+        let own = self.own().end.min(self.units / self.extent_units);
+        own as usize + (self.loan.present - self.loan.leaving) * STEP_EXTENTS as usize
     }
 
-    /// Bytes of the loan that are not the cache's, or for which it had no use so far: what takes no
-    /// memory, or is about to go.
+    /// Bytes of the loan whose memory is the cache's.
+    pub(crate) fn loan_bytes(&self) -> usize {
+        self.loan.present * STEP_BYTES
+    }
+
+    /// Those of them that go as soon as they can.
+    pub(crate) fn leaving_bytes(&self) -> usize {
+        self.loan.leaving * STEP_BYTES
+    }
+
+    /// Bytes of the loan that take no memory: they are away, or the cache had no use for them.
     pub(crate) fn untouched_bytes(&self) -> usize {
-        let untouched =
-            |extent: &u32| matches!(self.extents[*extent as usize].frame_units, 0 | AWAY);
-        let loan = (self.loan.start..self.all().end).filter(untouched);
-        loan.map(|extent| self.slots(extent, 1) as usize * UNIT_BYTES).sum()
+        self.loan.steps.len() * STEP_BYTES - self.loan.touched * EXTENT_BYTES
     }
 
     /// Makes so much of the loan part of the cache, what it has included, as far as whole steps go;
     /// what was leaving stays.
     pub(crate) fn take_loan(&mut self, bytes: usize) {
-        let mut left = bytes.saturating_sub(self.loan_bytes());
-        for step in 0..self.steps() {
-            if self.loan.here[step] {
-                continue; // perhaps it is leaving, behind others that have gone
+        let mut left = bytes.saturating_sub(self.loan_bytes()) / STEP_BYTES;
+        for step in 0..self.loan.steps.len() {
+            match self.loan.steps[step].place {
+                Place::Here => {}
+                Place::Leaving => self.loan.set(step, Place::Here),
+                Place::Away if left == 0 => {}
+                Place::Away => {
+                    left -= 1;
+                    self.loan.set(step, Place::Here);
+                }
             }
-            let Some(less) = left.checked_sub(self.step_bytes(step).len()) else { break };
-            left = less;
-            self.loan.here[step] = true;
         }
         let mut back = Vec::new();
-        let here = (0..self.steps()).rev().filter(|step| self.loan.here[*step]);
+        let steps = (0..self.loan.steps.len()).rev();
+        let here = steps.filter(|step| self.loan.steps[*step].place == Place::Here);
         let here: Vec<u32> = here.flat_map(|step| self.step(step).rev()).collect();
         for extent in here {
             let Extent { frame_units, leaving, free } = self.extents[extent as usize];
@@ -122,32 +181,41 @@ impl Extents {
         self.unassigned.splice(0..0, back);
     }
 
-    /// The number of the last step whose memory is the cache's, below `before`.
-    pub(crate) fn last_step(&self, before: usize) -> Option<usize> {
-        self.loan.here.iter().take(before).rposition(|here| *here)
-    }
-
-    fn steps(&self) -> usize {
-        self.loan.here.len()
+    /// The number of the last step in this place below `before`.
+    pub(crate) fn last_step(&self, place: Place, before: usize) -> Option<usize> {
+        self.loan.steps.iter().take(before).rposition(|step| step.place == place)
     }
 
     /// The extents of a step.
     pub(crate) fn step(&self, step: usize) -> Range<u32> {
         let step = u32::try_from(step).expect("below the number of extents");
         let start = self.loan.start + step * STEP_EXTENTS;
-        start..(start + STEP_EXTENTS).min(self.all().end)
+        start..start + STEP_EXTENTS
     }
 
     /// Where in the arena a step lies.
     pub(crate) fn step_bytes(&self, step: usize) -> Range<usize> {
-        let Range { start, end } = self.step(step);
-        let end = (end * EXTENT_UNITS).min(self.units);
-        (start * EXTENT_UNITS) as usize * UNIT_BYTES..end as usize * UNIT_BYTES
+        let start = self.step(step).start as usize * EXTENT_BYTES;
+        start..start + STEP_BYTES
+    }
+
+    /// Whether slots have extents of a step.
+    pub(crate) fn has_slots(&self, step: usize) -> bool {
+        self.step(step).any(|extent| self.extents[extent as usize].frame_units == SLOTS)
+    }
+
+    /// Whether no frame of a step is pinned or loading at this moment. Of slots nothing is said.
+    pub(crate) fn is_at_rest(&self, step: usize, frames: &[Frame]) -> bool {
+        self.step(step).all(|extent| {
+            let in_class = !matches!(self.extents[extent as usize].frame_units, 0 | SLOTS | AWAY);
+            !in_class || self.is_movable(extent, frames)
+        })
     }
 
     /// Takes the frames of a step from the cache, as far as they are not in use. What slots have is
     /// left to them.
     pub(crate) fn leave(&mut self, step: usize, frames: &[Frame], evicted: &mut Evicted) {
+        self.loan.set(step, Place::Leaving);
         for extent in self.step(step) {
             let Extent { frame_units, leaving, .. } = self.extents[extent as usize];
             match frame_units {
@@ -180,14 +248,14 @@ impl Extents {
         *entry = Extent::new(AWAY);
     }
 
-    /// Whether nothing is left of a step; then its memory is no longer counted, and goes back to
-    /// the system.
-    pub(crate) fn end_step(&mut self, step: usize) -> bool {
-        let away = |extent: u32| self.extents[extent as usize].frame_units == AWAY;
-        let ended = self.step(step).all(away);
-        if ended {
-            self.loan.here[step] = false;
-        }
-        ended
+    /// Whether nothing is left of a step, so that its memory may go back.
+    pub(crate) fn is_empty(&self, step: usize) -> bool {
+        self.step(step).all(|extent| self.extents[extent as usize].frame_units == AWAY)
+    }
+
+    /// The memory of a step has gone back.
+    pub(crate) fn end_step(&mut self, step: usize) {
+        assert!(self.is_empty(step), "step {step} is in use");
+        self.loan.set(step, Place::Away);
     }
 }

@@ -116,6 +116,7 @@ fn scattered_popular_records_outlive_their_pages() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // elsewhere memory does not go back
 #[cfg_attr(miri, ignore = "a matter of statistics: too many reads for it")]
 fn slots_in_a_loan_go_back_with_it() {
     let (own, loan) = (16 << 20, 6 << 20);
@@ -146,6 +147,8 @@ fn slots_in_a_loan_go_back_with_it() {
         let rest = pager.stats();
         assert!(rest.bytes_slots <= own && rest.bytes_arena == own, "{rest:?}");
         drop(read_many(20_000));
+        let most = rest.bytes_slots.max(own * 9 / 10);
+        assert!(pager.stats().bytes_slots <= most, "{:?}", pager.stats());
     }
 }
 

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::{Lookup, Pager, PagerConfig, assert_empty, complete, holds, load_of, page};
+use crate::CachePolicy;
 use crate::CachedFile;
 
 /// Large pages, so that few of them fill a cache.
 const LARGE: u32 = 65_536;
 const OWN_PAGES: u32 = 256;
 const LOAN_PAGES: u32 = 64;
+/// Of a step of 2 MiB.
+const STEP_PAGES: u32 = 32;
 const OWN_BYTES: usize = 16 << 20;
 const LOAN_BYTES: usize = 4 << 20;
 
@@ -71,6 +74,61 @@ fn what_is_pinned_or_loading_leaves_when_it_is_at_rest() {
     assert_eq!(pager.recall(usize::MAX), LOAN_BYTES);
     fill(&file, all);
     assert_eq!(pager.stats().frames_resident, u64::from(OWN_PAGES));
+}
+
+#[test]
+fn a_step_at_rest_goes_before_one_in_use() {
+    let (pager, file) = cache();
+    pager.lend(LOAN_BYTES);
+    let all = OWN_PAGES + LOAN_PAGES;
+    fill(&file, all);
+    let in_last_step = page(&file, all - 1);
+
+    assert_eq!(pager.recall(1), 2 << 20);
+
+    let left = (0..all).filter(|number| file.contains(*number)).count();
+    assert_eq!(left, (all - STEP_PAGES) as usize);
+    drop(in_last_step);
+}
+
+#[test]
+fn what_is_in_use_costs_no_more_than_was_asked_for_however_often() {
+    let (pager, file) = cache();
+    pager.lend(LOAN_BYTES);
+    let all = OWN_PAGES + LOAN_PAGES;
+    fill(&file, all);
+    let in_each_step = [all - 1, all - 1 - STEP_PAGES].map(|number| page(&file, number));
+
+    for _ in 0..3 {
+        assert_eq!(pager.recall(2 << 20), 0);
+        let left = (0..all).filter(|number| file.contains(*number)).count();
+        assert_eq!(left, (all - STEP_PAGES + 1) as usize, "one step but for what is pinned");
+        assert_eq!(pager.stats().bytes_arena, OWN_BYTES + LOAN_BYTES, "all of it is there");
+    }
+
+    drop(in_each_step);
+    assert_eq!(pager.recall(1), 2 << 20, "what was leaving");
+    let left = (0..all).filter(|number| file.contains(*number)).count();
+    assert_eq!(left, (all - STEP_PAGES) as usize);
+}
+
+#[test]
+fn what_leaves_and_stays_can_be_evicted_again() {
+    let config = PagerConfig::new(OWN_BYTES + LOAN_BYTES).loan_bytes(LOAN_BYTES);
+    let pager = Pager::new(config.policy(CachePolicy::S3Fifo)).unwrap();
+    let file = pager.open_file(LARGE, 16 * OWN_PAGES).unwrap();
+    pager.lend(LOAN_BYTES);
+    let all = OWN_PAGES + LOAN_PAGES;
+    fill(&file, all);
+    let guards = [all - 1, all - 1 - STEP_PAGES].map(|number| page(&file, number));
+    assert_eq!(pager.recall(usize::MAX), 0);
+    (all..4 * all).for_each(|number| assert!(holds(&page(&file, number), number)));
+    drop(guards);
+
+    pager.lend(LOAN_BYTES);
+    (4 * all..12 * all).for_each(|number| assert!(holds(&page(&file, number), number)));
+
+    assert!(!file.contains(all - 1) && !file.contains(all - 1 - STEP_PAGES));
 }
 
 #[test]
