@@ -113,6 +113,7 @@ fn what_is_in_use_costs_no_more_than_was_asked_for_however_often() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many reads for it")]
 fn what_leaves_and_stays_can_be_evicted_again() {
     let config = PagerConfig::new(OWN_BYTES + LOAN_BYTES).loan_bytes(LOAN_BYTES);
     let pager = Pager::new(config.policy(CachePolicy::S3Fifo)).unwrap();
@@ -122,11 +123,11 @@ fn what_leaves_and_stays_can_be_evicted_again() {
     fill(&file, all);
     let guards = [all - 1, all - 1 - STEP_PAGES].map(|number| page(&file, number));
     assert_eq!(pager.recall(usize::MAX), 0);
-    (all..4 * all).for_each(|number| assert!(holds(&page(&file, number), number)));
+    (all..2 * all).for_each(|number| assert!(holds(&page(&file, number), number)));
     drop(guards);
 
     pager.lend(LOAN_BYTES);
-    (4 * all..12 * all).for_each(|number| assert!(holds(&page(&file, number), number)));
+    (2 * all..6 * all).for_each(|number| assert!(holds(&page(&file, number), number)));
 
     assert!(!file.contains(all - 1) && !file.contains(all - 1 - STEP_PAGES));
 }
