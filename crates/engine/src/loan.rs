@@ -42,7 +42,7 @@ pub(crate) struct Lending {
     begun: AtomicBool,
     /// Bytes of changes that are about to be written.
     promised: AtomicU64,
-    /// Bytes written and moved so far, and how many there are when a recall is of use again.
+    /// Bytes promised and moved so far, and how many there are when a recall is of use again.
     written: AtomicU64,
     next_recall: AtomicU64,
 }
@@ -64,6 +64,7 @@ impl Lending {
     /// A change of so many bytes is about to be written.
     pub(crate) fn promise(&self, bytes: u64) -> Promise<'_> {
         self.promised.fetch_add(bytes, Ordering::Relaxed);
+        self.written.fetch_add(bytes, Ordering::Relaxed);
         fence(Ordering::SeqCst); // see the module documentation
         Promise { lending: self, bytes }
     }
@@ -133,7 +134,7 @@ impl Core {
     }
 
     /// Takes back from the cache what the memtables are about to need. Where somebody else is at
-    /// it, that one sees to this need as well.
+    /// it, what that one leaves missing is asked for at the next look.
     pub(crate) fn take_loan_back(&self) {
         while self.missing() != 0 && self.lending.is_due() {
             let Some(turn) = self.lending.try_turn() else { return };
@@ -153,9 +154,15 @@ impl Core {
         }
     }
 
-    /// So many bytes were written or moved: takes back what that needs.
+    /// So many bytes were moved: takes back what that needs.
     pub(crate) fn take_loan_back_after(&self, bytes: u64) {
         self.lending.written.fetch_add(bytes, Ordering::Relaxed);
+        self.take_loan_back();
+    }
+
+    /// A while has passed: takes back what could not be had the last time as well.
+    pub(crate) fn take_loan_back_late(&self) {
+        self.lending.next_recall.store(0, Ordering::Relaxed);
         self.take_loan_back();
     }
 

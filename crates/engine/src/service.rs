@@ -52,7 +52,7 @@ impl Core {
             let now = self.runtime.now();
             if !interval.is_zero() && next_look <= now {
                 next_look = now.saturating_add(tick);
-                self.take_loan_back();
+                self.take_loan_back_late();
                 // The failure is kept for writers to see; the next look tries again.
                 let due = self.due_databases(now.saturating_add(tick));
                 let _ = self.flush_databases(&due, Cause::Asked).await;

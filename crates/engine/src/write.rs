@@ -255,7 +255,7 @@ impl Core {
         let grown = memtable.bytes() - before;
         self.memory.grow(grown);
         drop(side);
-        self.take_loan_back_after(grown);
+        self.take_loan_back();
         attempt
     }
 

@@ -60,7 +60,7 @@ impl Shared {
     }
 
     /// Takes what can be had of the last such step below `before`: which it is, and the bytes that
-    /// went back to the system. `None` as well when what is leaving covers what is wanted.
+    /// went back to the system. `None` as well when those that are leaving cover it.
     fn end_step_below(
         &self,
         before: usize,
@@ -72,7 +72,7 @@ impl Shared {
         let Books { extents, retention, named, .. } = &mut *books;
         let place = match look {
             Look::Leaving => Place::Leaving,
-            Look::AtRest | Look::Any if wanted <= extents.leaving_bytes() => return None,
+            Look::Any if wanted <= extents.leaving_bytes() => return None,
             Look::AtRest | Look::Any => Place::Here,
         };
         let step = extents.last_step(place, before)?;
