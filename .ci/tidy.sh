@@ -76,7 +76,7 @@ crates/pager/src/file.rs crates/pager/src/frame_array.rs crates/pager/src/frame_
 crates/pager/src/guard.rs crates/pager/src/load.rs crates/pager/src/shared.rs crates/pager/src/shared/loan.rs
 crates/pager/src/part.rs crates/pager/src/retention.rs crates/pager/src/word_array.rs
 crates/io/src/direct.rs crates/io/src/flagged.rs crates/io/src/mapping.rs crates/io/src/probe.rs
-crates/io/src/fork.rs crates/io/src/priority.rs crates/io/src/uring/ring.rs crates/io/examples/readbench.rs
+crates/io/src/fork.rs crates/io/src/free_space.rs crates/io/src/priority.rs crates/io/src/uring/ring.rs crates/io/examples/readbench.rs
 crates/io/src/memory/aligned.rs crates/io/src/memory/allocation.rs
 crates/io/src/memory/arena.rs crates/io/src/memory/chunk.rs crates/io/src/memory/prefetch.rs
 benches/src/io/raw_ring.rs benches/src/io/others.rs

@@ -104,6 +104,14 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
         false
     }
 
+    /// Bytes that may still be written below a directory, where the system says so; others on the
+    /// same file system may be faster. A disk around another may pass it on, or say nothing like
+    /// this one.
+    fn free_bytes(&self, directory: &Path) -> IoFuture<Option<u64>> {
+        let _ = directory;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// What this disk runs on, and why.
     fn report(&self) -> BackendReport;
 

@@ -66,6 +66,7 @@ mod file;
 #[cfg(target_os = "linux")]
 mod flagged;
 mod fork;
+mod free_space;
 mod mapping;
 mod metadata;
 mod metadata_lane;

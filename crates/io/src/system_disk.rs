@@ -19,6 +19,7 @@ use crate::durable::WriteThrough;
 use crate::error::{IoError, IoErrorKind, IoOperation};
 use crate::file::{FileHandle, OpenOptions};
 use crate::fork;
+use crate::free_space;
 use crate::mapping::{MAPPED_BYTES_MAX, Mappings};
 use crate::memory::Arena;
 use crate::metadata;
@@ -234,6 +235,10 @@ impl Disk for SystemDisk {
 
     fn registers_arenas(&self) -> bool {
         self.registers
+    }
+
+    fn free_bytes(&self, directory: &Path) -> IoFuture<Option<u64>> {
+        self.run(IoOperation::Length, directory, |path| Ok(free_space::free_bytes(path)))
     }
 
     fn report(&self) -> BackendReport {

@@ -158,17 +158,6 @@ impl SimDisk {
         self.machine().faults = plan;
     }
 
-    /// Replaces the room on the disk; none for no limit.
-    pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.machine().storage.set_capacity(bytes);
-    }
-
-    /// Bytes that files take.
-    #[must_use]
-    pub fn used(&self) -> u64 {
-        self.machine().storage.used()
-    }
-
     /// System calls served so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -445,6 +434,11 @@ impl Disk for SimDisk {
             };
             Ok(FileLock::simulated(path, token))
         })
+    }
+
+    /// Known at once: a look at the room changes nothing, and no schedule.
+    fn free_bytes(&self, _directory: &Path) -> IoFuture<Option<u64>> {
+        Box::pin(std::future::ready(Ok(self.free())))
     }
 
     fn report(&self) -> BackendReport {

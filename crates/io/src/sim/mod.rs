@@ -46,6 +46,7 @@ mod machine;
 mod off;
 mod options;
 mod random;
+mod room;
 mod storage;
 mod trace;
 

@@ -181,6 +181,11 @@ impl Storage {
             .sum()
     }
 
+    /// Bytes that there is room for, where there is a limit.
+    pub(super) fn free(&self) -> Option<u64> {
+        self.capacity.map(|capacity| capacity.saturating_sub(self.used()))
+    }
+
     pub(super) fn set_capacity(&mut self, capacity: Option<u64>) {
         self.capacity = capacity;
     }
