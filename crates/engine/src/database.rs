@@ -10,14 +10,14 @@ use crate::{
     config::Durability,
     core::DatabaseCore,
     error::Error,
-    lookup::View,
+    lookup::{Existence, View},
     resident::Resident,
     scan::Scan,
     snapshot::Snapshot,
     stats::DatabaseStats,
     store::Handle,
     vector::VectorRef,
-    write::{Change, Condition, validate_id},
+    write::{Change, Condition, Refusals, validate_id},
 };
 
 /// One database; cheap to clone, may be used from any thread and any executor.
@@ -163,17 +163,21 @@ impl Database {
     ) -> Result<bool, Error> {
         let core = self.handle.core();
         self.check(&[id])?;
+        let mut refusals = Refusals::default();
         loop {
-            let version = self.core.version.load();
-            let seen = Lsn::new(u64::MAX);
-            let view = View { context: &core.read, version: &version, at: seen };
-            let existence = view.existence(id).await?;
-            if !existence.exists {
-                return Ok(false);
-            }
-            let condition =
-                Condition::Unchanged { memory_lsn: existence.memory_lsn, flushes: version.flushes };
-            if core.write(&self.core, change, durability, condition).await? {
+            // The version goes before the write: what waits for room must not hold any.
+            let condition = {
+                let version = self.core.version.load();
+                let seen = Lsn::new(u64::MAX);
+                let view = View { context: &core.read, version: &version, at: seen };
+                let Existence { exists, memory_lsn } = view.existence(id).await?;
+                if !exists {
+                    return Ok(false);
+                }
+                Condition::Unchanged { memory_lsn, flushes: version.flushes }
+            };
+            let done = core.write_after(&self.core, change, durability, condition, &mut refusals);
+            if done.await? {
                 return Ok(true);
             }
         }

@@ -40,6 +40,14 @@ pub(crate) enum Job {
     FlushAll {
         reply: Arc<Reply<()>>,
     },
+    /// Make room for deletes on a full disk.
+    Relieve {
+        reply: Arc<Reply<()>>,
+    },
+    /// Make the reserve whole, so that vectors are taken again.
+    Restore {
+        reply: Arc<Reply<()>>,
+    },
     /// Flush everything and end the engine.
     Close,
 }
@@ -136,8 +144,8 @@ impl JobQueue {
     }
 
     /// The answer that a job of the same kind, still waiting, will get.
-    fn waiting(&self, of: impl Fn(&Job) -> Option<&Arc<Reply<()>>>) -> Option<Arc<Reply<()>>> {
-        self.lock().jobs.iter().find_map(of).cloned()
+    fn waiting(&self, of: impl Fn(&Job) -> Option<Arc<Reply<()>>>) -> Option<Arc<Reply<()>>> {
+        self.lock().jobs.iter().find_map(of)
     }
 
     pub(crate) fn pop(&self) -> Option<Job> {
@@ -178,29 +186,53 @@ impl Core {
     }
 
     pub(crate) async fn ask_flush(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
-        let waiting = self.jobs.waiting(|job| match job {
-            Job::Flush { database: other, reply } if Arc::ptr_eq(other, database) => Some(reply),
+        let same = |job: &Job| match job {
+            Job::Flush { database: other, reply } if Arc::ptr_eq(other, database) => {
+                Some(Arc::clone(reply))
+            }
             _ => None,
-        });
-        if let Some(reply) = waiting {
-            return reply.wait().await;
-        }
-        let reply = Reply::new();
+        };
         let database = Arc::clone(database);
-        self.jobs.push(Job::Flush { database, reply: Arc::clone(&reply) }).await?;
-        reply.wait().await
+        self.ask_shared(same, |reply| Job::Flush { database, reply }).await
     }
 
     pub(crate) async fn ask_flush_all(&self) -> Result<(), Error> {
-        let waiting = self.jobs.waiting(|job| match job {
-            Job::FlushAll { reply } => Some(reply),
+        let same = |job: &Job| match job {
+            Job::FlushAll { reply } => Some(Arc::clone(reply)),
             _ => None,
-        });
-        if let Some(reply) = waiting {
+        };
+        self.ask_shared(same, |reply| Job::FlushAll { reply }).await
+    }
+
+    /// Room for deletes that a full disk refused. Cancel safe, as all jobs.
+    pub(crate) async fn ask_relief(&self) -> Result<(), Error> {
+        let same = |job: &Job| match job {
+            Job::Relieve { reply } => Some(Arc::clone(reply)),
+            _ => None,
+        };
+        self.ask_shared(same, |reply| Job::Relieve { reply }).await
+    }
+
+    /// The end of the time in which only deletes are taken, if the disk has the room for that.
+    pub(crate) async fn ask_restore(&self) -> Result<(), Error> {
+        let same = |job: &Job| match job {
+            Job::Restore { reply } => Some(Arc::clone(reply)),
+            _ => None,
+        };
+        self.ask_shared(same, |reply| Job::Restore { reply }).await
+    }
+
+    /// The answer to a job; one of the same kind that waits already is shared.
+    async fn ask_shared(
+        &self,
+        same: impl Fn(&Job) -> Option<Arc<Reply<()>>>,
+        job: impl FnOnce(Arc<Reply<()>>) -> Job,
+    ) -> Result<(), Error> {
+        if let Some(reply) = self.jobs.waiting(same) {
             return reply.wait().await;
         }
         let reply = Reply::new();
-        self.jobs.push(Job::FlushAll { reply: Arc::clone(&reply) }).await?;
+        self.jobs.push(job(Arc::clone(&reply))).await?;
         reply.wait().await
     }
 

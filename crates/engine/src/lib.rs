@@ -78,6 +78,7 @@ mod opening;
 mod paths;
 mod planted;
 mod recovery;
+mod relief;
 pub mod repair;
 pub mod replay;
 mod reserve;

@@ -10,21 +10,20 @@
 //! known any more. A full disk is found out while the next file is made and poisons nothing.
 //! Not here: what the engine does with databases and segments.
 
+mod new_file;
 mod state;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use async_lock::Mutex as AsyncMutex;
 use nephrite_format::{
-    BLOCK_BYTES, FileDetail, FileHeader, FileId, FrameSequence, Generation, Lsn, StoreId,
+    BLOCK_BYTES, FileDetail, FileHeader, FileId, FrameSequence, Lsn, StoreId,
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameView, frame_bytes},
     manifest::{ManifestEdit, decode_edits},
 };
 use nephrite_io::{Disk, FileHandle};
 
+use self::new_file::write_new;
 pub(crate) use self::state::{DatabaseRecord, ManifestState, NUMBER_MAX};
 use crate::{
     error::Error,
@@ -32,13 +31,6 @@ use crate::{
     paths::{StorePaths, manifest_name},
     planted::planted,
 };
-
-/// Smallest manifest file; also the room left for edits behind a small snapshot.
-const CAPACITY_BYTES_MIN: u64 = 1 << 20;
-/// A new manifest has room for this many times its snapshot.
-const CAPACITY_FACTOR: u64 = 4;
-/// Edits of a snapshot are cut into frames of about this many bytes.
-const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -278,65 +270,6 @@ pub(crate) async fn write_unpublished(
     state: ManifestState,
 ) -> Result<FileId, Error> {
     Ok(write_new(disk, paths, store, next_file, state).await?.header.file)
-}
-
-/// Writes a whole manifest file under its temporary name; one that a failure leaves unfinished is
-/// removed by the next open.
-async fn write_new(
-    disk: &Arc<dyn Disk>,
-    paths: &StorePaths,
-    store: StoreId,
-    next_file: &AtomicU64,
-    state: ManifestState,
-) -> Result<Inner, Error> {
-    let id = FileId::new(next_file.fetch_add(1, Ordering::Relaxed)); // only uniqueness matters
-    let frames = snapshot_frames(&state);
-    let snapshot: u64 = frames.iter().map(|(payload, _)| frame_bytes(payload.len()) as u64).sum();
-    let capacity = (snapshot * CAPACITY_FACTOR).max(CAPACITY_BYTES_MIN) + BLOCK_BYTES as u64;
-    let header = FileHeader {
-        store,
-        file: id,
-        generation: Generation::new(0),
-        detail: FileDetail::Manifest { capacity_bytes: capacity },
-    };
-    let temporary = paths.manifest_temporary(id);
-    let file = log_file::create(&**disk, &temporary, &header, capacity).await?;
-    let mut offset = BLOCK_BYTES as u64;
-    let mut sequence = FrameSequence::new(1);
-    let last = frames.len() - 1;
-    for (position, (payload, count)) in frames.iter().enumerate() {
-        let kind = if position == last {
-            FrameKind::ManifestSnapshotEnd
-        } else {
-            FrameKind::ManifestSnapshot
-        };
-        let frame = FrameHeader {
-            durable_through: FrameSequence::new(0),
-            ..frame_header(kind, payload, *count, sequence)
-        };
-        let buffer = frame_buffer(payload)?;
-        log_file::write_frame(&**disk, &file, &header, offset, buffer, &frame).await?;
-        offset += frame_bytes(payload.len()) as u64;
-        sequence = sequence.next();
-    }
-    nephrite_io::sync(&**disk, &file).await?;
-    let (next_sequence, unsure, failed) = (sequence, false, None);
-    Ok(Inner { state, file, header, capacity, offset, next_sequence, unsure, failed })
-}
-
-/// The state as payloads of frames; at least one.
-fn snapshot_frames(state: &ManifestState) -> Vec<(Vec<u8>, u32)> {
-    let mut frames = Vec::new();
-    let (mut payload, mut count) = (Vec::new(), 0);
-    for edit in state.as_edits() {
-        edit.encode_into(&mut payload);
-        count += 1;
-        if SNAPSHOT_FRAME_BYTES <= payload.len() {
-            frames.push((std::mem::take(&mut payload), std::mem::take(&mut count)));
-        }
-    }
-    frames.push((payload, count));
-    frames
 }
 
 /// Reads a manifest file that has its final name.

@@ -39,8 +39,9 @@ impl Core {
         // Databases fall due at their own times: a look now and then finds those that are.
         let tick = (interval / FLUSH_TICKS).max(FLUSH_TICK_MIN).min(interval);
         let mut next_look = self.runtime.now().saturating_add(tick);
-        self.reserve.restore().await;
+        self.begin_reserve().await;
         loop {
+            let grows = self.tend_reserve().await;
             let added = self.jobs.added.listen();
             let wanted = self.flush_wanted.listen();
             if let Some(job) = self.jobs.pop() {
@@ -59,6 +60,9 @@ impl Core {
                 continue;
             }
             if self.flush_what_is_pressing().await {
+                continue;
+            }
+            if grows {
                 continue;
             }
             if interval.is_zero() {
@@ -88,7 +92,9 @@ impl Core {
             Job::Flush { database, reply } => {
                 reply.set(self.flush_databases(&[database], Cause::Asked).await);
             }
-            Job::FlushAll { reply } => reply.set(self.flush_all().await),
+            Job::FlushAll { reply } => reply.set(self.flush_all(Cause::Asked).await),
+            Job::Relieve { reply } => reply.set(self.relieve().await),
+            Job::Restore { reply } => reply.set(self.restore_reserve().await),
             Job::Close => {
                 let outcome = self.end().await;
                 self.closed.set(outcome);
@@ -100,13 +106,16 @@ impl Core {
 
     /// Flushes, ends the other tasks and the disk, releases the lock.
     async fn end(&self) -> Result<(), Error> {
-        let flushed = self.flush_all().await;
+        let flushed = self.flush_all(Cause::Asked).await;
         self.wal.close();
         let skipped = self.skip_log().await;
         let log = self.wal.check();
         self.compaction_wanted.notify(usize::MAX);
         self.garbage.added.notify(usize::MAX);
         let compacted = self.compaction_ended.wait().await;
+        if flushed.is_ok() {
+            self.rest_reserve().await;
+        }
         // What readers have let go of since the task ended.
         self.remove_garbage().await;
         let traced = match &self.tracing {
@@ -140,10 +149,16 @@ impl Core {
     }
 
     /// Flushes every open database; goes on past failures and returns the first.
-    pub(crate) async fn flush_all(&self) -> Result<(), Error> {
+    pub(crate) async fn flush_all(&self, cause: Cause) -> Result<(), Error> {
         let mut databases = self.open_databases();
         databases.retain(|database| database.version.load().is_dirty());
-        self.flush_databases(&databases, Cause::Asked).await
+        if cause == Cause::Relief {
+            // Those that hold the log back first: what comes free makes room for the others.
+            databases.sort_by_key(|database| {
+                database.version.load().memtables().filter_map(|it| it.first_lsn()).min()
+            });
+        }
+        self.flush_databases(&databases, cause).await
     }
 
     /// Flushes frozen memtables, and more when memory or log run full. `true` when something was
@@ -332,11 +347,14 @@ impl Core {
         }
     }
 
+    /// Removes files that nobody reads any more.
     pub(crate) async fn remove_garbage(&self) {
         for file in self.garbage.take() {
             self.read.files.forget(file);
             // A file that stays is an orphan, which the next open removes.
-            let _ = self.read.disk.remove_file(&self.paths.segment(file)).await;
+            if self.read.disk.remove_file(&self.paths.segment(file)).await.is_ok() {
+                self.garbage.note_removed();
+            }
         }
     }
 }

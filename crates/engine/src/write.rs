@@ -34,6 +34,7 @@ use crate::{
     core::{Core, DatabaseCore, WriteSide},
     error::Error,
     memtable::Memtable,
+    relief::RELIEFS_MAX,
     segment::traffic::Pace,
     version::Version,
     wal::{Claim, Record, Refusal, Staged, may_lead},
@@ -53,6 +54,10 @@ pub(crate) enum Condition {
         flushes: u64,
     },
 }
+
+/// How often a full disk has refused one change of a caller.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(u32);
 
 /// How an attempt to stage ended without an error.
 enum Attempt {
@@ -83,17 +88,26 @@ impl Core {
         durability: Durability,
         condition: Condition,
     ) -> Result<bool, Error> {
+        let mut refusals = Refusals::default();
+        self.write_after(database, change, durability, condition, &mut refusals).await
+    }
+
+    /// The same of a change that may have been refused before.
+    pub(crate) async fn write_after(
+        &self,
+        database: &Arc<DatabaseCore>,
+        change: Change<'_>,
+        durability: Durability,
+        condition: Condition,
+        refusals: &mut Refusals,
+    ) -> Result<bool, Error> {
         let change = change.in_cheapest_form(&database.layout);
-        let mut tried = false;
         let accepted = loop {
             match self.accept(database, change, durability, condition).await {
-                // Nothing was staged. Deletes are what makes room, as long as they do; and what
-                // was in the way may be gone after a flush.
-                Err(error) if error.is_disk_full() && change.claim() == Claim::Kept => {
-                    if !self.relieve(database).await && tried {
-                        return Err(error);
-                    }
-                    tried = true;
+                // Nothing was staged.
+                Err(error) if error.is_disk_full() => {
+                    refusals.0 += 1;
+                    self.after_refusal(change.claim(), refusals.0, error).await?;
                 }
                 accepted => break accepted?,
             }
@@ -107,6 +121,23 @@ impl Core {
             }
             Accepted::Done => Ok(true),
             Accepted::ConditionFailed => Ok(false),
+        }
+    }
+
+    /// What a change that a full disk has refused waits for before it is tried again; else it fails
+    /// with that error. Deletes are what makes room, so room is made for them. Vectors that are
+    /// refused for the sake of deletes learn whether that still holds.
+    async fn after_refusal(&self, claim: Claim, refusals: u32, error: Error) -> Result<(), Error> {
+        match claim {
+            Claim::Kept if refusals <= RELIEFS_MAX => match self.ask_relief().await {
+                // What was in the way may be gone all the same.
+                Err(_) if 1 < refusals => Err(error),
+                _ => Ok(()),
+            },
+            Claim::Common if refusals == 1 && self.wal.is_kept_for_deletes() => {
+                self.ask_restore().await.map_err(|_| error)
+            }
+            Claim::Kept | Claim::Common => Err(error),
         }
     }
 

@@ -17,7 +17,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use nephrite_format::IdRef;
+use nephrite_format::{FileId, IdRef};
 
 use crate::{manifest::DatabaseRecord, segment::Segment, version::Version};
 
@@ -45,6 +45,10 @@ const WHOLE_BYTES: u64 = 16 << 20;
 const TOMBSTONE_BYTES: u64 = 16;
 /// Garbage is urgent from so many percent above the allowed share on: flushes wait for it then.
 const URGENT_POINTS: u64 = 3;
+/// Segments of at most so many bytes are merged on a full disk.
+const TINY_BYTES: u64 = 96 << 10;
+/// On a full disk a segment of which one byte in so many is garbage is worth a part of the reserve.
+const ROOM_SHARE: u64 = 8;
 /// Most rows of an output; a segment numbers them with 32 bits.
 const ROWS_MAX: u64 = 1 << 31;
 
@@ -62,12 +66,19 @@ pub(super) enum Reason {
     Full,
 }
 
-/// What to compact.
+/// What to compact. It names files, so that it keeps no segment alive: the room of an input comes
+/// back with the swap, however long somebody remembers why it was chosen.
 #[derive(Debug)]
 pub(super) struct Choice {
     /// Neighbours in age, newest first.
-    pub(super) inputs: Vec<Arc<Segment>>,
+    pub(super) inputs: Vec<FileId>,
     pub(super) reason: Reason,
+}
+
+impl Choice {
+    fn of<'a>(segments: impl IntoIterator<Item = &'a Arc<Segment>>, reason: Reason) -> Self {
+        Self { inputs: segments.into_iter().map(|segment| segment.file()).collect(), reason }
+    }
 }
 
 /// What a segment holds that nobody can read any more, in bytes.
@@ -140,7 +151,7 @@ fn sums(runs: &[Run<'_>]) -> (u64, u64) {
 /// The segments to compact; none when nothing is due.
 pub(super) fn choose(version: &Version, garbage_percent: u32) -> Option<Choice> {
     let (which, reason) = choose_runs(&Run::all_of(&version.segments), u64::from(garbage_percent))?;
-    Some(Choice { inputs: version.segments[which].to_vec(), reason })
+    Some(Choice::of(&version.segments[which], reason))
 }
 
 fn choose_runs(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> {
@@ -153,14 +164,21 @@ pub(super) fn presses(version: &Version, garbage_percent: u32) -> bool {
     RUNS_MAX < most_meeting(&runs) || is_far_too_much(sums(&runs), u64::from(garbage_percent))
 }
 
-/// Whether so many segments meet that every flush has to wait.
-pub(super) fn stalls(version: &Version) -> bool {
-    RUNS_STALL <= most_meeting(&Run::all_of(&version.segments))
+/// What of a database keeps its flushes waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backlog {
+    /// So many segments meet that every flush has to wait.
+    pub(super) stalls: bool,
+    /// There is more garbage than the allowed share by far.
+    pub(super) is_urgent: bool,
 }
 
-/// Whether there is more garbage than the allowed share by far.
-pub(super) fn is_urgent(version: &Version, garbage_percent: u32) -> bool {
-    is_far_too_much(sums(&Run::all_of(&version.segments)), u64::from(garbage_percent))
+pub(super) fn backlog(version: &Version, garbage_percent: u32) -> Backlog {
+    let runs = Run::all_of(&version.segments);
+    Backlog {
+        stalls: RUNS_STALL <= most_meeting(&runs),
+        is_urgent: is_far_too_much(sums(&runs), u64::from(garbage_percent)),
+    }
 }
 
 fn of_garbage(runs: &[Run<'_>], percent: u64) -> Option<(Range<usize>, Reason)> {
@@ -272,15 +290,58 @@ fn smallest_neighbours(runs: &[Run<'_>], count: usize) -> Option<Range<usize>> {
 pub(super) fn whole(version: &Version) -> Option<Choice> {
     let segments = &version.segments;
     let clean = segments.len() <= 1 && garbage_bytes(version) == 0;
-    let inputs = segments[within_rows(&Run::all_of(segments), 0..segments.len())].to_vec();
-    (!clean && !inputs.is_empty()).then_some(Choice { inputs, reason: Reason::Asked })
+    let inputs = &segments[within_rows(&Run::all_of(segments), 0..segments.len())];
+    (!clean && !inputs.is_empty()).then(|| Choice::of(inputs, Reason::Asked))
 }
 
-/// The one segment with garbage whose rewrite needs the least room.
-pub(super) fn smallest(version: &Version) -> Option<Choice> {
+/// What a rewrite takes and what it gives back beyond that, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Yield {
+    pub(super) left: u64,
+    pub(super) dead: u64,
+}
+
+impl Yield {
+    fn of(segment: &Segment) -> Self {
+        Self { left: rewritten_bytes(segment), dead: dead_bytes(segment) }
+    }
+
+    /// Whether it is worth a part of the reserve.
+    pub(super) fn is_much(self) -> bool {
+        self.left + self.dead <= self.dead * ROOM_SHARE
+    }
+}
+
+/// Whether any segment has garbage of its own.
+pub(super) fn is_clean(version: &Version) -> bool {
+    version.segments.iter().all(|segment| dead_bytes(segment) == 0)
+}
+
+/// Whether some segment has garbage that is worth a part of the reserve.
+pub(super) fn is_worth_room(version: &Version) -> bool {
+    version.segments.iter().any(|segment| Yield::of(segment).is_much())
+}
+
+/// The single segments with garbage, those whose rewrite needs the least room first.
+pub(super) fn pieces_with_garbage(version: &Version) -> Vec<(Yield, Choice)> {
     let with_garbage = version.segments.iter().filter(|segment| 0 < dead_bytes(segment));
-    let smallest = with_garbage.min_by_key(|segment| rewritten_bytes(segment))?;
-    Some(Choice { inputs: vec![Arc::clone(smallest)], reason: Reason::Urgent })
+    let mut pieces: Vec<_> = with_garbage
+        .map(|segment| (Yield::of(segment), Choice::of([segment], Reason::Urgent)))
+        .collect();
+    pieces.sort_by_key(|(found, _)| found.left);
+    pieces
+}
+
+/// The newest segments, if they are small, and several: on a full disk each relief leaves one of a
+/// few tombstones, which takes several blocks.
+pub(super) fn newest_small(version: &Version) -> Option<(Yield, Choice)> {
+    let is_small = |segment: &&Arc<Segment>| segment.file_bytes() <= TINY_BYTES;
+    let count = version.segments.iter().take_while(is_small).count();
+    let inputs = &version.segments[..count];
+    // Nearly all of it may be left; what comes back is blocks.
+    let bytes = inputs.iter().map(|segment| segment.file_bytes()).sum();
+    let found = Yield { left: bytes, dead: bytes };
+    (MERGE_MIN <= count).then(|| (found, Choice::of(inputs, Reason::Urgent)))
 }
 
 /// Single segments whose own garbage is worth a rewrite, those that need the least room first.
@@ -290,8 +351,7 @@ pub(super) fn pieces_worth(version: &Version, garbage_percent: u32) -> Vec<Choic
     };
     let mut worth: Vec<_> = version.segments.iter().filter(is_worth).collect();
     worth.sort_by_key(|segment| rewritten_bytes(segment));
-    let one = |segment| Choice { inputs: vec![Arc::clone(segment)], reason: Reason::Due };
-    worth.into_iter().map(one).collect()
+    worth.into_iter().map(|segment| Choice::of([segment], Reason::Due)).collect()
 }
 
 fn rewritten_bytes(segment: &Segment) -> u64 {
@@ -300,7 +360,7 @@ fn rewritten_bytes(segment: &Segment) -> u64 {
 
 /// One segment, to give back room on a full disk.
 pub(super) fn alone(segment: &Arc<Segment>) -> Choice {
-    Choice { inputs: vec![Arc::clone(segment)], reason: Reason::Full }
+    Choice::of([segment], Reason::Full)
 }
 
 /// Whether the garbage of a database that is not open is due, by what the manifest says.

@@ -3,24 +3,18 @@
 //! First what callers ask for, then what is due in open databases, then what is due in databases
 //! that are closed, which are opened for it. What failed is not chosen again at once (`refused`):
 //! other inputs are, if they are worth it.
-//!
-//! On a full disk every compaction goes down the same ladder: all its inputs; then single segments
-//! with rows that memtables hide (`hidden`), so that what was deleted goes without a flush, for
-//! which there is no room; then those with garbage, those with the fewest live bytes first, for
-//! each rewrite gives back more than it took, and one without live rows takes nothing; when not
-//! even the smallest fits, the reserve gives its room back, and they go on. Tested in
-//! `tests/it/compaction.rs` of this crate and in `surroundings` of the workspace's tests.
 
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nephrite_format::{DatabaseId, FileId};
+use nephrite_format::DatabaseId;
 
 use super::{
     Goal, Wish,
     choice::{self, Choice},
+    room::Purpose,
 };
 use crate::{
     core::{Core, DatabaseCore, Entry},
@@ -80,7 +74,7 @@ impl Core {
     }
 
     fn may_try(&self, database: &DatabaseCore, choice: &Choice) -> bool {
-        self.compactions.refused.allows(database.id, &files(choice), self.runtime.now())
+        self.compactions.refused.allows(database.id, &choice.inputs, self.runtime.now())
     }
 
     /// Does what is due in an open database; `false` when nothing is, or it failed.
@@ -88,7 +82,7 @@ impl Core {
         let Some(choice) = self.choose(database) else { return false };
         let whole = self.try_compact(database, &choice).await;
         let Err(error) = whole else { return true };
-        error.is_disk_full() && self.compact_pieces(database).await
+        error.is_disk_full() && self.compact_pieces(database, Purpose::Due).await
     }
 
     /// Does what is due in closed databases.
@@ -146,9 +140,10 @@ impl Core {
         if !error.is_disk_full() {
             return Err(error);
         }
-        let freed = self.compact_pieces(database).await;
-        let is_clean = || choice::smallest(&database.version.load()).is_none();
-        match choice::whole(&database.version.load()) {
+        let freed = self.compact_pieces(database, Purpose::Asked).await;
+        let is_clean = || choice::is_clean(&database.version.load());
+        let whole = choice::whole(&database.version.load());
+        match whole {
             Some(whole) if freed => match self.try_compact(database, &whole).await {
                 // One segment of all takes the live bytes once more.
                 Err(error) if error.is_disk_full() && is_clean() => Ok(()),
@@ -157,34 +152,6 @@ impl Core {
             Some(_) if !is_clean() => Err(error),
             Some(_) | None => Ok(()),
         }
-    }
-
-    /// Rewrites segments one by one, as long as they fit; on a disk without any room with that of
-    /// the reserve. Whether some room came back.
-    pub(super) async fn compact_pieces(&self, database: &DatabaseCore) -> bool {
-        let mut freed = false;
-        // What goes in one step may be what a tombstone of the other was kept for.
-        loop {
-            let hidden = self.compact_hidden(database).await;
-            let dead = self.compact_dead(database).await;
-            if !hidden && !dead {
-                return freed;
-            }
-            freed = true;
-        }
-    }
-
-    /// Of segments with garbage, the smallest first.
-    async fn compact_dead(&self, database: &DatabaseCore) -> bool {
-        let mut freed = false;
-        while let Some(piece) = choice::smallest(&database.version.load()) {
-            match self.try_compact(database, &piece).await {
-                Ok(()) => freed = true,
-                Err(error) if error.is_disk_full() && self.reserve.release().await => {}
-                Err(_) => break,
-            }
-        }
-        freed
     }
 
     /// A compaction whose outcome is counted and, when it fails, remembered.
@@ -197,12 +164,8 @@ impl Core {
         self.compactions.note(outcome.is_ok());
         if let Err(error) = &outcome {
             let now = self.runtime.now();
-            self.compactions.refused.add(database.id, files(choice), error, now);
+            self.compactions.refused.add(database.id, choice.inputs.clone(), error, now);
         }
         outcome
     }
-}
-
-fn files(choice: &Choice) -> Vec<FileId> {
-    choice.inputs.iter().map(|input| input.file()).collect()
 }

@@ -15,13 +15,16 @@
 use std::sync::Arc;
 
 use nephrite_format::{IdRef, Lsn};
-use nephrite_io::{IoError, IoOperation};
 
-use super::{Goal, choice, pace::Pace, rewrite};
+use super::{
+    choice::{self, Choice, Yield},
+    pace::Pace,
+    rewrite,
+    room::Purpose,
+};
 use crate::{
     core::{Core, DatabaseCore},
     error::Error,
-    segment::Segment,
     version::Version,
 };
 
@@ -44,7 +47,7 @@ impl Hidden {
 
 impl Core {
     /// Makes durable in the log what hides rows; first the bulk rows that records name, whose
-    /// failure would end the log.
+    /// failure would end the log. Done before there is an output, which a failure would leave.
     pub(super) async fn keep_in_log(&self, hidden: &Hidden) -> Result<(), Error> {
         for memtable in self.wal.bulk_unsynced() {
             memtable.make_rows_durable().await?;
@@ -52,50 +55,33 @@ impl Core {
         self.wal.reach_disk(hidden.at).await
     }
 
-    /// Room for a delete that a full disk refused: rewrites what memtables hide, then flushes.
-    /// Whether something was rewritten.
-    pub(crate) async fn relieve(&self, database: &Arc<DatabaseCore>) -> bool {
-        let relieved = self.ask_task(database, Goal::Room).await.is_ok();
-        // A failure is told to whoever finds no room for what he writes.
-        let _ = self.ask_flush(database).await;
-        relieved
-    }
-
-    /// Gives back what it can of a database; fails when that is nothing.
-    pub(super) async fn make_room(&self, database: &DatabaseCore) -> Result<(), Error> {
-        database.check()?;
-        if self.compact_pieces(database).await {
-            return Ok(());
-        }
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(IoError::new(IoOperation::Write, self.paths.root(), full).into())
-    }
-
     /// Rewrites segments with rows that memtables hide one by one, those of which the least is left
     /// first, as long as they fit. Whether some room came back.
-    pub(super) async fn compact_hidden(&self, database: &DatabaseCore) -> bool {
+    pub(super) async fn compact_hidden(&self, database: &DatabaseCore, purpose: Purpose) -> bool {
         // No flush takes the room that comes back before the last of them has got what it needs.
         let _alone = self.flushing.lock().await;
         let mut freed = false;
-        for segment in self.segments_with_hidden(database).await {
-            loop {
-                match self.try_compact(database, &choice::alone(&segment)).await {
-                    Ok(()) => freed = true,
-                    Err(error) if error.is_disk_full() && self.reserve.release().await => continue,
-                    Err(_) => return freed,
-                }
+        for (found, piece) in self.pieces_with_hidden(database).await {
+            if purpose.wants(found) {
+                freed |= self.compact_with_reserve(database, &piece, found, purpose).await;
+            }
+            if freed && self.is_enough(purpose).await {
                 break;
             }
         }
         freed
     }
 
-    /// Segments with rows that memtables hide, those with the fewest other bytes first.
-    async fn segments_with_hidden(&self, database: &DatabaseCore) -> Vec<Arc<Segment>> {
+    /// Segments with rows that memtables hide, each alone, those with the fewest other bytes first.
+    async fn pieces_with_hidden(&self, database: &DatabaseCore) -> Vec<(Yield, Choice)> {
         let version = database.version.load();
+        if !version.is_dirty() {
+            return Vec::new();
+        }
         let mut found = Vec::new();
         for segment in &version.segments {
-            let Some(mut plan) = self.plan(&version, &choice::alone(segment)) else { continue };
+            let piece = choice::alone(segment);
+            let Some(mut plan) = self.plan(&version, &piece) else { continue };
             plan.hidden = Some(Hidden::new(database, Arc::clone(&version)));
             let _held = self.read.work.hold(plan.work_bytes());
             self.take_loan_back();
@@ -104,10 +90,12 @@ impl Core {
             let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await;
             let Ok(survey) = survey else { continue };
             if 0 < survey.hidden {
-                found.push((u64::from(survey.rows) * segment.row_bytes(), Arc::clone(segment)));
+                let bytes = |rows: u32| u64::from(rows) * segment.row_bytes();
+                let (left, dead) = (bytes(survey.rows), bytes(survey.hidden));
+                found.push((segment.order(), Yield { left, dead }, piece));
             }
         }
-        found.sort_by_key(|(left, segment)| (*left, segment.order()));
-        found.into_iter().map(|(_, segment)| segment).collect()
+        found.sort_by_key(|(order, found, _)| (found.left, *order));
+        found.into_iter().map(|(_, found, piece)| (found, piece)).collect()
     }
 }

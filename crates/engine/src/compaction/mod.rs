@@ -3,7 +3,8 @@
 //! | file | concept |
 //! |---|---|
 //! | `choice` | which segments are worth it |
-//! | `due` | what the task does next, and what on a full disk |
+//! | `due` | what the task does next |
+//! | `room` | what it does on a full disk |
 //! | `refused` | what failed and is not tried again at once |
 //! | `merge` | the ids of several segments in one order |
 //! | `hidden` | rows that only memtables hide, on a full disk |
@@ -29,6 +30,7 @@ mod merge;
 mod pace;
 mod refused;
 mod rewrite;
+mod room;
 mod rows;
 
 use std::{
@@ -244,14 +246,16 @@ impl Drop for Stalled<'_> {
 
 impl Core {
     /// Flushes a database and merges its segments into one without garbage. On a full disk the
-    /// compaction may be what makes room for the flush, so both are tried once more.
+    /// compaction or the reserve may have room for the flush: both are tried again after a relief.
     pub(crate) async fn ask_compact(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
         let flushed = self.ask_flush(database).await;
         let merged = self.ask_merge(database).await;
         match flushed {
-            Err(error) if error.is_disk_full() && merged.is_ok() => {
-                self.ask_flush(database).await?;
-                self.ask_merge(database).await
+            Err(error) if error.is_disk_full() => {
+                // A failure shows in what follows.
+                let _ = self.ask_relief().await;
+                let flushed = self.ask_flush(database).await;
+                flushed.and(self.ask_merge(database).await)
             }
             flushed => flushed.and(merged),
         }
@@ -260,6 +264,11 @@ impl Core {
     /// The work is done by the compaction task, as fast as it goes.
     async fn ask_merge(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
         self.ask_task(database, Goal::Merge).await
+    }
+
+    /// Room on a full disk; fails when none came back. Not for a caller: see `relief`.
+    pub(crate) async fn ask_room(&self, database: &Arc<DatabaseCore>) -> Result<(), Error> {
+        self.ask_task(database, Goal::Room).await
     }
 
     async fn ask_task(&self, database: &Arc<DatabaseCore>, goal: Goal) -> Result<(), Error> {
@@ -278,17 +287,20 @@ impl Core {
     /// Not while they fail, and not in recovery, which comes before them. Garbage keeps nobody
     /// waiting while a job waits, or compactions are busy with what a caller has asked for.
     pub(crate) async fn wait_for_compactions(&self, database: &DatabaseCore, cause: Cause) {
+        if cause == Cause::Relief {
+            return; // a full disk is what keeps them from catching up
+        }
         loop {
             let progress = self.compactions.progress.listen();
             let job = self.jobs.added.listen();
-            let version = database.version.load();
+            let backlog = choice::backlog(&database.version.load(), self.config.garbage_percent);
             let garbage = || {
                 cause == Cause::Pressing
-                    && choice::is_urgent(&version, self.config.garbage_percent)
+                    && backlog.is_urgent
                     && self.compactions.cleans()
                     && self.jobs.len() == 0
             };
-            let stalls = choice::stalls(&version) || garbage();
+            let stalls = backlog.stalls || garbage();
             let fails = || self.compactions.refused.concerns(database.id, self.runtime.now());
             if !stalls || !self.compactions.gets_on() || fails() {
                 return;
@@ -296,7 +308,6 @@ impl Core {
             let _stalled = Stalled::new(&self.compactions.stalled);
             self.counters.flush_stalls.fetch_add(1, Ordering::Relaxed); // a counter
             self.compaction_wanted.notify(usize::MAX);
-            drop(version);
             either(progress, job).await;
         }
     }
@@ -330,6 +341,9 @@ impl Core {
         let _held = self.read.work.hold(plan.work_bytes());
         self.take_loan_back();
         let survey = rewrite::survey(self, database.id_kind, &plan, &mut pace).await?;
+        if let Some(hidden) = &plan.hidden {
+            self.keep_in_log(hidden).await?;
+        }
         let lost_before = self.read.files.names_lost();
         let output = match survey.is_empty() {
             true => None,
@@ -343,17 +357,15 @@ impl Core {
             output.set_obsolete(&self.garbage); // nothing names it
             return Err(error);
         }
-        if let Some(hidden) = &plan.hidden {
-            self.keep_in_log(hidden).await?;
-        }
         let kept = Kept { live: survey.live, rows: survey.rows, hidden: survey.hidden };
         self.swap(database, &plan.inputs, output, live_before, kept).await?;
-        drop(plan); // the last reader of the inputs, unless a snapshot has them
+        drop(plan); // the last reader of the inputs, unless a caller reads them
         self.remove_garbage().await;
-        self.reserve.restore().await;
         if written < read {
+            self.reserve.room_came_back();
             self.compactions.refused.room_came_back();
         }
+        let _ = self.restore_reserve().await;
         self.compactions.bytes_read.fetch_add(read, Ordering::Relaxed); // a counter
         self.compactions.bytes_written.fetch_add(written, Ordering::Relaxed); // a counter
         Ok(())
@@ -363,22 +375,21 @@ impl Core {
     fn plan(&self, version: &Version, choice: &Choice) -> Option<Plan> {
         let segments = &version.segments;
         let newest = choice.inputs.first()?;
-        let at = segments.iter().position(|segment| Arc::ptr_eq(segment, newest))?;
+        let at = segments.iter().position(|segment| segment.file() == *newest)?;
         let end = at + choice.inputs.len();
-        let same = segments.get(at..end)?.iter().zip(&choice.inputs);
-        if !same.into_iter().all(|(left, right)| Arc::ptr_eq(left, right)) {
+        let inputs = segments.get(at..end)?;
+        if !inputs.iter().map(|segment| segment.file()).eq(choice.inputs.iter().copied()) {
             return None;
         }
         let meets = |segment: &&Arc<Segment>| {
             let (min, max) = segment.id_range();
-            choice.inputs.iter().any(|input| input.overlaps(min, max))
+            inputs.iter().any(|input| input.overlaps(min, max))
         };
         let bytes = (self.config.memory_limit / MERGE_SHARE).min(MERGE_BYTES_MAX);
-        let buried: Option<Vec<_>> =
-            choice.inputs.iter().map(|input| input.live().buried()).collect();
+        let buried: Option<Vec<_>> = inputs.iter().map(|input| input.live().buried()).collect();
         let shadows = if buried.is_some() { &[] } else { &segments[..at] };
         Some(Plan {
-            inputs: choice.inputs.clone(),
+            inputs: inputs.to_vec(),
             buried,
             shadows: shadows.iter().filter(meets).cloned().collect(),
             older: segments[end..].iter().filter(meets).cloned().collect(),
@@ -433,8 +444,10 @@ impl Core {
             Ok((vec![ManifestEdit::Flush(edit)], ()))
         });
         if let Err(error) = commit.await {
-            // After any other failure the manifest on disk may name the output.
-            let refused = matches!(error, Error::DatabaseNotFound { .. });
+            // After any other failure the manifest on disk may name the output. One that found no
+            // room for its next file is as it was before.
+            let refused = matches!(error, Error::DatabaseNotFound { .. })
+                || error.is_disk_full() && self.manifest.check().await.is_ok();
             if let Some(output) = output.filter(|_| refused) {
                 output.set_obsolete(&self.garbage);
             }

@@ -49,6 +49,8 @@ pub(crate) enum Cause {
     Asked,
     /// Memtables or log are full.
     Pressing,
+    /// A full disk refuses deletes: the reserve gives way to it.
+    Relief,
 }
 
 /// A memtable whose segment is on disk and not yet part of its database.
@@ -107,7 +109,9 @@ impl Core {
             let is_full = |flushed: &Result<bool, Error>| {
                 flushed.as_ref().is_err_and(|error| error.is_disk_full())
             };
-            let again = outcomes.iter().any(is_full) && self.reserve.release().await;
+            let again = cause == Cause::Relief
+                && outcomes.iter().any(is_full)
+                && self.find_room_for_flush().await;
             for (database, flushed) in group.iter().zip(outcomes) {
                 if again && is_full(&flushed) {
                     waiting.push_back(Arc::clone(database));

@@ -171,7 +171,11 @@ impl Opening {
             (false, Mode::Create) => Err(Error::StoreExists { path: self.paths.root().to_owned() }),
             (true, Mode::Open) => Err(not_a_store(self.paths.root())),
             (true, Mode::Create | Mode::OpenOrCreate) => self.create(lock, &found).await,
-            (false, Mode::Open | Mode::OpenOrCreate) => self.open(lock, found).await,
+            (false, Mode::Open) => {
+                self.create_directories().await?;
+                self.open(lock, found).await
+            }
+            (false, Mode::OpenOrCreate) => self.open(lock, found).await,
         }
     }
 
@@ -293,7 +297,6 @@ impl Opening {
     async fn open(self, lock: FileLock, found: Listing) -> Result<Arc<Core>, Error> {
         let (newest, older) = found.manifests.split_last().expect("`bring_up` found one");
         let newest = *newest;
-        self.create_directories().await?;
         self.sync_own_names().await?;
         let loaded = manifest::load(&self.disk, &self.paths, newest).await?;
         let store = loaded.store;

@@ -161,6 +161,7 @@ impl Committer {
         assert!(first, "the committer ends once");
         self.wal.end.notify(usize::MAX);
         self.wal.synced.notify(usize::MAX);
+        self.wal.wish.end();
     }
 
     /// Whether nothing is to be done until somebody asks, however long that takes.

@@ -20,6 +20,7 @@ mod group;
 mod seat;
 mod staging;
 mod visibility;
+mod wish;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -34,12 +35,13 @@ use nephrite_format::{FileId, FrameSequence, Lsn, StoreId, frame::FRAME_HEADER_B
 use nephrite_io::Disk;
 
 pub use self::seat::led;
-use self::{committer::Committer, group::CommitGroup, staging::Staging};
+use self::{committer::Committer, group::CommitGroup, staging::Staging, wish::WishSlot};
 pub(crate) use self::{
     file::{RestingFile, WalFile, create_wal_file},
     seat::{Seat, may_lead},
     staging::{Claim, LOG_BUFFERS_BYTES, Record, Refusal, Staged},
     visibility::Visibility,
+    wish::SpaceWish,
 };
 use crate::{
     error::Error, manifest::Manifest, memtable::Memtable, paths::StorePaths, runtime::Runtime,
@@ -67,6 +69,7 @@ pub(crate) struct Wal {
     end: Event,
     /// Segments below this position are not needed by the manifest on disk: they may be recycled.
     released: AtomicU64,
+    wish: WishSlot,
     pub(crate) counters: WalCounters,
     /// The largest record a segment can hold.
     record_bytes_max: usize,
@@ -182,6 +185,7 @@ impl Wal {
                 },
             }),
             released: AtomicU64::new(0),
+            wish: WishSlot::default(),
             ended: OnceLock::new(),
             end: Event::new(),
             counters: WalCounters::default(),

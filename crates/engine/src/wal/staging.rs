@@ -6,7 +6,8 @@
 //!
 //! Guarantees: sequence numbers follow the order of records in the log; a record is accepted only
 //! if log space for it is already on disk, so a full disk refuses records and never loses one. The
-//! end of the last segment is kept for deletes, which are what gives a full disk its room back.
+//! end of the last segment is kept for deletes, which are what gives a full disk its room back; all
+//! of it is theirs while the reserve gives way to them (`reserve`).
 //! Lock rule: the staging lock is taken inside a database's write lock; inside it only the
 //! registry of live memtables is locked. No await, no I/O.
 
@@ -99,6 +100,11 @@ pub(crate) struct LogSpace {
 }
 
 impl LogSpace {
+    /// Whether the current segment has as much as is kept for deletes.
+    pub(crate) fn has_kept(self) -> bool {
+        self.segment / KEPT_SHARE <= self.current
+    }
+
     fn fits(self, frame: usize, claim: Claim) -> bool {
         let kept = match claim {
             Claim::Common => self.segment / KEPT_SHARE,
@@ -126,6 +132,8 @@ pub(crate) struct Staging {
     pub(crate) space: LogSpace,
     /// Why no further log segment can be made (a full disk), while that lasts.
     pub(crate) no_space: Option<Error>,
+    /// Why only deletes are taken (the reserve has given way to them), while that lasts.
+    pub(crate) deletes_only: Option<Error>,
     /// Set for ever by the first failed write or sync.
     pub(crate) failed: Option<Error>,
     /// Someone waits for the frame to be written, synced or not.
@@ -173,6 +181,7 @@ impl Staging {
             next_lsn,
             space: LogSpace::default(),
             no_space: None,
+            deletes_only: None,
             failed: None,
             wants_write: false,
             wants_room: false,
@@ -204,6 +213,9 @@ impl Staging {
         }
         if self.closing {
             return Err(Refusal::Failed(Error::Closed));
+        }
+        if let Some(error) = self.deletes_only.as_ref().filter(|_| claim == Claim::Common) {
+            return Err(Refusal::Failed(error.clone()));
         }
         let used = self.frame.used + bytes;
         let fits_buffer = used <= self.frame.buffer.len() || self.is_empty();
@@ -399,6 +411,17 @@ mod tests {
         }
         // The one of two megabytes has a buffer of its own.
         assert_eq!(made_of_windows, [false, false, true, true, false, true]);
+    }
+
+    #[test]
+    fn vectors_are_refused_while_log_is_kept_for_deletes() {
+        let mut staging = staging(64 << 10, 1);
+        staging.deletes_only = Some(Error::Closed);
+        let refused = staging.has_room(10, Claim::Common);
+        assert!(matches!(refused, Err(Refusal::Failed(Error::Closed))));
+        staging.stage(&record(3000), |_| ()).unwrap();
+        staging.deletes_only = None;
+        assert!(staging.has_room(10, Claim::Common).is_ok());
     }
 
     #[test]

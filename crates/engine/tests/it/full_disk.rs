@@ -1,11 +1,15 @@
 //! A disk on which no segment can be written: what deletes hide goes all the same, and nothing
 //! else.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use nephrite::{
     DatabaseOptions, Durability, Ids,
     blocking::{Database, Store},
+};
+use nephrite_io::{
+    IoOperation,
+    sim::{Errno, Fault, FaultPlan, FaultRule, Repeat, SimDisk, SimOptions},
 };
 
 use crate::{
@@ -104,6 +108,55 @@ fn older_rows_of_deleted_ids_go_with_them() {
     assert_eq!((database.count().unwrap(), database.stats().unwrap().segment_rows_live), (1, 1));
     store.close().unwrap();
     assert_eq!(segment_files(&path).len(), 1);
+}
+
+/// Segment files that take room; a flush that was refused has one without.
+fn files_with_bytes(store: &Path) -> usize {
+    segment_files(store).into_iter().filter(|bytes| 0 < *bytes).count()
+}
+
+/// Whoever chose the inputs of a compaction kept them alive until the next one was done.
+#[test]
+fn room_is_back_when_a_compaction_returns() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    (0..3).for_each(|part| put_segment(&database, part * 300..part * 300 + 300));
+    disk.set(FULL);
+    delete(&database, 0..600);
+    // Piece by piece: what memtables hide.
+    let _ = database.compact();
+    assert_eq!(files_with_bytes(&path), 1);
+
+    disk.set(Fail::Nothing);
+    put_segment(&database, 900..1200);
+    database.compact().unwrap();
+    assert_eq!(files_with_bytes(&path), 1);
+    assert_eq!(database.count().unwrap(), 600);
+}
+
+/// The next open would have removed it, but until then its room was missing.
+#[test]
+fn a_manifest_that_finds_no_room_leaves_no_file_behind() {
+    let mut refused = 0;
+    for nth in 1.. {
+        let disk = SimDisk::new(SimOptions::new(1).immediate());
+        let rule =
+            FaultRule::new(Fault::Error(Errno::NoSpace), &[IoOperation::Write, IoOperation::Sync]);
+        disk.set_faults(
+            FaultPlan::new().with(rule.path("manifest").nth(nth).repeat(Repeat::Forever)),
+        );
+        let config = small().disk(Arc::new(disk.clone()));
+        let made = Store::create("/store", config);
+        if disk.faults_struck() == 0 || made.is_ok() {
+            break;
+        }
+        let left: Vec<_> = disk.visible_image().paths();
+        assert!(!left.iter().any(|path| path.contains("manifest")), "write {nth}: {left:?}");
+        refused += 1;
+    }
+    assert!(1 < refused, "the file is written in several pieces");
 }
 
 /// Writers that find no memory for their vectors leave enough of it for deletes.

@@ -17,6 +17,7 @@ mod pins;
 mod recovery;
 mod refusals;
 mod repair;
+mod reserve;
 mod scans;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;

@@ -3,26 +3,30 @@
 //! Guarantees: a segment is ready only when its header is on disk and the manifest names it, so
 //! recovery knows which files it needs; a segment is used again only below the position that a
 //! durable manifest has released. A disk without room for another one is told to the writers, once,
-//! and tried again when something came free.
+//! and tried again when something came free. While log is kept for deletes no file is made but for
+//! a wish of the flush task (`wish`), which gives the reserve for it.
 //! Runs on the committer's task only, between two frames.
 
 use std::sync::atomic::Ordering;
 
 use nephrite_format::{BLOCK_BYTES, FileDetail, FileHeader, Generation, manifest::ManifestEdit};
-use nephrite_io::{IoBuffer, write};
+use nephrite_io::{IoBuffer, IoError, IoOperation, write};
 
 use super::{Committer, Current, SPARES_MAX};
 use crate::{
     error::Error,
     log_file,
     planted::planted,
-    wal::{WalFile, create_wal_file},
+    wal::{SpaceWish, WalFile, create_wal_file},
 };
 
 impl Committer {
     pub(super) fn space_needs_work(&self) -> bool {
         let released = self.wal.released.load(Ordering::Acquire);
         if self.closed.front().is_some_and(|(position, _)| *position < released) {
+            return true;
+        }
+        if self.wal.wish.is_asked() {
             return true;
         }
         let staging = self.wal.staging();
@@ -35,13 +39,58 @@ impl Committer {
 
     pub(super) async fn manage_space(&mut self) {
         self.recycle().await;
+        if let Some((wish, reply)) = self.wal.wish.take() {
+            reply.set(match wish {
+                SpaceWish::GiveBack => self.give_spares_back().await,
+                SpaceWish::Ready => self.make_room_for_deletes().await,
+            });
+            return;
+        }
         if !self.ready.is_empty() {
             return;
         }
-        if let Err(error) = self.make_ready().await {
+        if let Err(error) = self.make_ready_if_it_may().await {
             self.wal.staging().no_space = Some(error);
             self.wal.room.notify(usize::MAX);
         }
+    }
+
+    /// Without a free file only who has a claim to the reserve may have one made.
+    async fn make_ready_if_it_may(&mut self) -> Result<(), Error> {
+        let refused = self.wal.staging().deletes_only.clone();
+        match refused.filter(|_| self.spares.is_empty()) {
+            Some(error) => Err(error),
+            None => self.make_ready().await,
+        }
+    }
+
+    async fn make_room_for_deletes(&mut self) -> Result<(), Error> {
+        self.wal.check()?;
+        let is_enough = {
+            let staging = self.wal.staging();
+            staging.space.has_kept() && !staging.wants_room
+        };
+        if !self.ready.is_empty() || is_enough {
+            return Ok(());
+        }
+        self.make_ready().await
+    }
+
+    /// Removes free files, all but one when no segment is ready.
+    async fn give_spares_back(&mut self) -> Result<(), Error> {
+        let kept = usize::from(self.ready.is_empty());
+        if self.spares.len() <= kept {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            let directory = self.context.paths.wal_dir();
+            return Err(IoError::new(IoOperation::Write, directory, full).into());
+        }
+        // They may be free by a change that is not on disk yet.
+        self.manifest.make_sure().await?;
+        for spare in self.spares.split_off(kept) {
+            // A file that stays is found and reused or removed by the next open.
+            let _ = self.context.disk.remove_file(&self.context.paths.wal(spare.id)).await;
+        }
+        Ok(())
     }
 
     /// Makes a free or new file the next segment: its header goes to disk, then its name to the
