@@ -3,17 +3,16 @@
 //! In all of them: an error that names the place and the reason, no panic and no hang; what can be
 //! read is read; what was acknowledged is there once the cause is gone.
 //! Tests that change the user or limits run in a process of their own. Tests that need root print
-//! `SKIPPED` without it. Where nothing may be written: `permissions`.
+//! `SKIPPED` without it. Where nothing may be written:
+//! `permissions`; without room: `full_disk`.
 
+mod full_disk;
 mod permissions;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use nephrite::{
-    Config, DatabaseOptions, Durability, Error, Ids, IoErrorKind,
+    DatabaseOptions, Durability, Error, IoErrorKind,
     blocking::{Database, Store},
 };
 use nephrite_tests::{
@@ -21,7 +20,7 @@ use nephrite_tests::{
     crash::{Line, Victim},
     history::{Plan, Shape, create_databases},
     new_store,
-    process::{Mounted, alone, is_root, limit_descriptors, skipped, wait_until},
+    process::{alone, limit_descriptors},
     small, vector,
 };
 
@@ -46,20 +45,6 @@ fn kind_of(error: &Error) -> IoErrorKind {
     }
 }
 
-/// Space has returned: writers may still be told of the last failure until the engine has tried
-/// again, which it does when they ask.
-fn put_when_possible(database: &Database, id: u64) {
-    wait_until("a write finds room again", || {
-        match database.put_with(id, &vector(id, 256), Durability::Synced) {
-            Ok(()) => true,
-            Err(error) => {
-                assert!(error.is_disk_full(), "{error}");
-                false
-            }
-        }
-    });
-}
-
 /// Puts ids from `first` on until one is refused; gives the number of ids and the refusal.
 fn put_until_refused(database: &Database, first: u64) -> (u64, Error) {
     let dimension = database.dimension() as usize;
@@ -71,292 +56,6 @@ fn put_until_refused(database: &Database, first: u64) -> (u64, Error) {
         }
     }
     panic!("a million writes found room");
-}
-
-// Space.
-
-/// A small file system with a ballast file that can be removed.
-struct Cramped {
-    _directory: tempfile::TempDir,
-    mounted: Option<Mounted>,
-    root: PathBuf,
-}
-
-const BALLAST_BYTES: usize = 8 << 20;
-
-impl Cramped {
-    fn tmpfs() -> Result<Self, String> {
-        Self::mount(|_, root| Mounted::tmpfs(root, 24 << 20))
-    }
-
-    fn ext4() -> Result<Self, String> {
-        Self::mount(|image, root| Mounted::ext4(image, root, 32 << 20))
-    }
-
-    fn mount(mount: fn(&Path, &Path) -> std::io::Result<Mounted>) -> Result<Self, String> {
-        if !is_root() {
-            return Err("mounting needs root".to_owned());
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("root");
-        fs::create_dir(&root).unwrap();
-        let mounted = mount(&directory.path().join("image"), &root);
-        let mounted = mounted.map_err(|error| format!("it cannot be mounted: {error}"))?;
-        let cramped = Self { _directory: directory, mounted: Some(mounted), root };
-        cramped.add_ballast();
-        Ok(cramped)
-    }
-
-    fn store(&self) -> PathBuf {
-        self.root.join("store")
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.root.join("ballast")
-    }
-
-    fn add_ballast(&self) {
-        fs::write(self.ballast(), vec![1; BALLAST_BYTES]).unwrap();
-    }
-
-    /// Puts the ballast back where it was used up, if there is room for it.
-    fn ballast_fits(&self) -> bool {
-        let whole = fs::metadata(self.ballast()).is_ok_and(|it| it.len() == BALLAST_BYTES as u64);
-        whole || fs::write(self.ballast(), vec![1; BALLAST_BYTES]).is_ok()
-    }
-
-    /// Takes the last free block.
-    fn fill_up(&self) {
-        use std::io::Write;
-        let filler = fs::File::options().create(true).append(true).open(self.root.join("filler"));
-        let mut filler = filler.unwrap();
-        while filler.write_all(&[1; 4096]).is_ok() {}
-    }
-
-    /// Does what a full disk may refuse; room comes back by half a megabyte until it does not.
-    ///
-    /// The reserve is one chance, not a promise: when a flush has used it, the log or a merge may
-    /// need room once more.
-    fn insist<T>(&self, mut what: impl FnMut() -> Result<T, Error>) -> T {
-        let filler = fs::File::options().write(true).open(self.root.join("filler")).unwrap();
-        loop {
-            let error = match what() {
-                Ok(value) => return value,
-                Err(error) => error,
-            };
-            assert!(error.is_disk_full(), "{error}");
-            let left = filler.metadata().unwrap().len();
-            if left != 0 {
-                filler.set_len(left.saturating_sub(512 << 10)).unwrap();
-                continue;
-            }
-            if self.ballast().exists() {
-                self.free_space();
-            }
-            // Writers may still be told of an attempt before, and a compaction may hold the room
-            // until it finds that it is not enough.
-            let mut done = None;
-            wait_until("all room is back, and it is used", || match what() {
-                Ok(value) => {
-                    done = Some(value);
-                    true
-                }
-                Err(error) => {
-                    assert!(error.is_disk_full(), "{error}");
-                    false
-                }
-            });
-            return done.expect("the wait has ended");
-        }
-    }
-
-    fn free_space(&self) {
-        fs::remove_file(self.ballast()).unwrap();
-    }
-}
-
-impl Drop for Cramped {
-    fn drop(&mut self) {
-        // Before its directory is removed.
-        drop(self.mounted.take());
-    }
-}
-
-fn cramped_config() -> Config {
-    small().memtable_bytes(512 << 10)
-}
-
-/// The whole story of a full disk.
-fn fill_and_recover(cramped: &Cramped) {
-    let store = Store::create(cramped.store(), cramped_config()).unwrap();
-    let other = create(&store, "other", 64);
-    other.put(7, &vector(7, 64)).unwrap();
-    store.flush().unwrap();
-    let database = create(&store, "a", 256);
-    let (count, error) = put_until_refused(&database, 0);
-    assert!(4_000 < count, "{count} vectors of 1 KiB fit: {error}");
-    assert!(error.is_disk_full(), "{error}");
-    assert!(error.to_string().contains(cramped.root.to_str().unwrap()), "{error}");
-    // Reads go on, more writes are refused in the same way, nothing hangs.
-    check(&database, 0..count);
-    check(&other, 7..8);
-    for _ in 0..20 {
-        if let Err(error) = other.put_with(8, &vector(8, 64), Durability::Synced) {
-            assert!(error.is_disk_full(), "{error}");
-        }
-    }
-    // What is left to flush may be small enough for the room that a failed attempt gave back.
-    if let Err(error) = database.flush() {
-        assert!(error.is_disk_full(), "{error}");
-    }
-    let rows: Vec<f32> = (0..100).flat_map(|stamp| vector(stamp, 256)).collect();
-    // The log has no room for the record, or the segment none for the rows.
-    let bulk = database.put_many(Ids::Consecutive(1 << 40), &rows, Durability::Synced);
-    if let Err(error) = &bulk {
-        assert!(error.is_disk_full(), "{error}");
-    }
-    check(&database, 0..count);
-    reopen_while_full(cramped, store, database, other, count);
-}
-
-fn reopen_while_full(
-    cramped: &Cramped,
-    store: Store,
-    database: Database,
-    other: Database,
-    count: u64,
-) {
-    if let Err(error) = store.close() {
-        assert!(error.is_disk_full(), "{error}");
-    }
-    drop((database, other, store));
-    let store = Store::open(cramped.store(), cramped_config())
-        .unwrap_or_else(|error| panic!("a full disk keeps the store from being read: {error}"));
-    let database = store.database("a").unwrap();
-    check(&database, 0..count);
-    check(&store.database("other").unwrap(), 7..8);
-    // Space returns: writes and deletes work in the same open store.
-    cramped.free_space();
-    resume(&database, count);
-    store.flush().unwrap();
-    check(&database, (0..count).filter(|id| id % 2 == 1));
-    assert!(store.verify(|_| ()).unwrap().is_clean());
-    store.close().unwrap();
-    drop((database, store));
-    let store = Store::open(cramped.store(), cramped_config()).unwrap();
-    let database = store.database("a").unwrap();
-    check(&database, (0..count).filter(|id| id % 2 == 1).chain(count + 1..count + 500));
-    assert!(database.get(0).unwrap().is_none());
-}
-
-fn resume(database: &Database, count: u64) {
-    put_when_possible(database, count + 1);
-    for id in (0..count).step_by(2) {
-        assert!(database.delete(id).unwrap(), "{id}");
-    }
-    for id in count + 2..count + 500 {
-        database.put(id, &vector(id, 256)).unwrap();
-    }
-}
-
-#[test]
-fn a_full_tmpfs_refuses_writes_and_loses_nothing() {
-    match Cramped::tmpfs() {
-        Ok(cramped) => fill_and_recover(&cramped),
-        Err(reason) => skipped("a_full_tmpfs_refuses_writes_and_loses_nothing", &reason),
-    }
-}
-
-#[test]
-fn a_full_ext4_refuses_writes_and_loses_nothing() {
-    match Cramped::ext4() {
-        Ok(cramped) => fill_and_recover(&cramped),
-        Err(reason) => skipped("a_full_ext4_refuses_writes_and_loses_nothing", &reason),
-    }
-}
-
-/// Nobody frees space: deletes and compactions of the store itself have to. Without a reserve the
-/// deletes could not become segments, and so freed nothing.
-#[test]
-fn deletes_and_compactions_make_room_on_a_full_disk() {
-    let cramped = match Cramped::tmpfs() {
-        Ok(cramped) => cramped,
-        Err(reason) => {
-            return skipped("deletes_and_compactions_make_room_on_a_full_disk", &reason);
-        }
-    };
-    let store = Store::create(cramped.store(), cramped_config()).unwrap();
-    let database = create(&store, "a", 256);
-    let mut first = 0;
-    for round in 0..3 {
-        let (next, error) = put_until_refused(&database, first);
-        assert!(error.is_disk_full(), "{error}");
-        cramped.fill_up();
-        check(&database, (first..next).step_by(19));
-        let kept = next - (next - first) / 4;
-        for id in first..kept {
-            let deleted = cramped.insist(|| database.delete(id));
-            assert!(deleted, "round {round}: id {id} of {first}..{next}");
-        }
-        cramped.insist(|| store.compact());
-        assert_eq!(database.count().unwrap(), next - kept, "round {round}");
-        check(&database, (kept..next).step_by(19));
-        assert!(database.get(first).unwrap().is_none());
-        first = kept;
-        // So that the next round has something to give back again.
-        wait_until("what was deleted has made room", || cramped.ballast_fits());
-    }
-    store.close().unwrap();
-    drop(store);
-    let store = Store::open(cramped.store(), cramped_config()).unwrap();
-    assert!(store.verify(|_| ()).unwrap().is_clean());
-}
-
-#[test]
-fn writes_go_on_in_the_open_store_when_space_returns() {
-    let cramped = match Cramped::tmpfs() {
-        Ok(cramped) => cramped,
-        Err(reason) => return skipped("writes_go_on_when_space_returns", &reason),
-    };
-    let store = Store::create(cramped.store(), cramped_config()).unwrap();
-    let database = create(&store, "a", 256);
-    let mut count = 0;
-    // Filled and freed several times.
-    for _ in 0..3 {
-        let (next, error) = put_until_refused(&database, count);
-        assert!(error.is_disk_full(), "{error}");
-        check(&database, (count..next).step_by(17));
-        cramped.free_space();
-        put_when_possible(&database, next);
-        database.flush().unwrap();
-        for id in 0..=next {
-            assert_eq!(database.delete(id).unwrap(), count <= id);
-        }
-        store.flush().unwrap();
-        count = next + 1;
-        // Room for the ballast comes back when compaction has removed what is deleted.
-        wait_until("compaction has made room", || {
-            let written = fs::write(cramped.ballast(), vec![1; BALLAST_BYTES]);
-            written.is_ok()
-        });
-    }
-    store.close().unwrap();
-}
-
-#[test]
-fn a_store_cannot_be_made_on_a_full_disk_and_can_be_later() {
-    let cramped = match Cramped::tmpfs() {
-        Ok(cramped) => cramped,
-        Err(reason) => return skipped("a_store_cannot_be_made_on_a_full_disk", &reason),
-    };
-    let filler = cramped.root.join("filler");
-    let _ = fs::write(&filler, vec![2; 64 << 20]).expect_err("more than there is");
-    let error = Store::create(cramped.store(), cramped_config()).map(drop).expect_err("it is full");
-    assert!(error.is_disk_full(), "{error}");
-    fs::remove_file(filler).unwrap();
-    let store = Store::create(cramped.store(), cramped_config()).unwrap();
-    create(&store, "a", 4).put(1, &vector(1, 4)).unwrap();
-    store.close().unwrap();
 }
 
 // Other processes, other directories.

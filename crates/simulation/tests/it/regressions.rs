@@ -329,6 +329,51 @@ fn what_a_killed_process_left_is_kept_on_a_full_disk_whether_the_next_may_write_
     assert!(0 < taken && 0 < refused, "{taken} taken, {refused} refused");
 }
 
+/// Puts until the disk is full, has its last block taken, and deletes so many ids; what there were.
+async fn fill_and_delete(store: &Store, disk: &SimDisk, deleted: u64) -> Result<u64, Error> {
+    let database = store.create_database("kept", DatabaseOptions::new(256)).await?;
+    let mut count = 0;
+    let refusal = loop {
+        match database.put(count, &[1.0; 256]).await {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(refusal.is_disk_full(), "{refusal}");
+    disk.set_capacity(Some(disk.used()));
+    for id in 0..deleted {
+        assert!(database.delete_with(id, Durability::Synced).await?, "id {id}");
+    }
+    Ok(count)
+}
+
+/// Flushes, rewrites, log and reserve give way to each other on a full disk, so that no delete is
+/// refused; a power cut meanwhile brings nothing back, and takes nothing else.
+#[test]
+fn deletes_on_a_full_disk_are_taken_and_survive_a_power_cut() {
+    for deleted in [70, 400, 1200] {
+        let options = SimOptions::new(deleted).capacity(6 << 20);
+        let (disk, runtime) = machine(options, empty());
+        let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+        let count = done(runtime.run(fill_and_delete(&store, &disk, deleted)));
+        let count = count.unwrap_or_else(|error| panic!("{deleted} deletes: {error}"));
+        let image = disk.crash().random_image(&mut SimRandom::new(deleted));
+        runtime.kill();
+        let (disk, runtime) = machine(SimOptions::new(2), image);
+        let store = done(runtime.run(open(disk.reopen(), runtime.clone()))).unwrap();
+        let check = async {
+            let database = store.database("kept").await?;
+            for id in 0..count {
+                let found = database.get(id).await?.is_some();
+                assert_eq!(found, deleted <= id, "id {id} of {count}, {deleted} deleted");
+            }
+            Ok::<(), Error>(())
+        };
+        done(runtime.run(check)).unwrap();
+        runtime.kill();
+    }
+}
+
 /// A machine with this image has these ids, among others.
 #[track_caller]
 fn assert_ids(expected: &[u64], image: Image) {
