@@ -12,7 +12,7 @@
 //! holds nothing up; those who ask while a relief waits share it. It ends: a flush is tried again
 //! only after a free log file or a part of the reserve has gone, and nobody makes the reserve
 //! whole meanwhile. A caller asks [`RELIEFS_MAX`] times at the most. Rewrites of a database end as
-//! soon as the reserve could be made whole.
+//! soon as something came back and the disk says that the reserve could be made whole.
 //!
 //! Who waits for whom: caller -> flush task -> compaction task -> `Core::flushing`, which the flush
 //! task does not hold while it waits for a rewrite. The flush task waits for the log's committer

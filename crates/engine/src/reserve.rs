@@ -262,6 +262,9 @@ impl Core {
         }
         let is_least = target <= reserve.small;
         if !reserve.has_room(target - held).await.unwrap_or(is_least) {
+            if !is_least {
+                reserve.put_off(now); // it is asked for again with each job
+            }
             return false;
         }
         if reserve.fill(target).await.is_err() {

@@ -18,6 +18,9 @@ pub(crate) fn free_bytes(directory: &Path) -> Option<u64> {
     }
     // SAFETY: the call succeeded, so it has filled the structure; zeros would be valid as well.
     let found = unsafe { found.assume_init() };
+    if found.f_blocks == 0 {
+        return None; // as file systems in user space answer that were not written to know
+    }
     // Their widths differ between systems.
     #[allow(
         clippy::useless_conversion,

@@ -15,8 +15,7 @@
 //! Rows are copied in the order in which they lie, so reads and writes are sequential. Ids that a
 //! newer segment has are left out, so that one segment can be rewritten by itself: flushes note
 //! which rows they hide (`segment/live_rows`); where that is not known the ids of newer segments
-//! are merged with those of the inputs. Tombstones go
-//! when nothing older is left for them to hide.
+//! are merged with those of the inputs. Tombstones go when nothing older is left for them to hide.
 //!
 //! Safe under a kill at any point: the output is an orphan until the manifest swaps it in with one
 //! edit, and the inputs are removed only after that, when their last reader is gone. Readers and

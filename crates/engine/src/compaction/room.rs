@@ -11,7 +11,8 @@
 //! Guarantees: a segment that is not worth it, or cannot be read, keeps no other from being
 //! rewritten. A rewrite is tried again only with another part of the reserve, of which there are
 //! few, and nobody makes it whole meanwhile. No flush takes the room of the reserve before the
-//! rewrite. Runs on the compaction task only, and waits for no other but through `Core::flushing`.
+//! rewrite of a relief. Runs on the compaction task only, and waits for no other but through
+//! `Core::flushing`, and for the log's committer.
 //! Tested in `reserve` and `full_disk` of this crate's tests, and in `surroundings` of the
 //! workspace's.
 
@@ -96,8 +97,12 @@ impl Core {
 
     /// Of segments with garbage, the smallest first.
     async fn compact_dead(&self, database: &DatabaseCore, purpose: Purpose) -> bool {
-        // No flush takes the room of the reserve, or that which comes back.
-        let _alone = self.flushing.lock().await;
+        // No flush takes the room of the reserve, or that which comes back. What nobody asked for
+        // has none of it, and may take long.
+        let _alone = match purpose {
+            Purpose::Due => None,
+            _ => Some(self.flushing.lock().await),
+        };
         let mut tried = BTreeSet::new();
         let mut freed = false;
         loop {
