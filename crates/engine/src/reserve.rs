@@ -10,7 +10,7 @@
 //! next delete needs.
 //!
 //! Small stores need less: until a log segment has been full it has that eighth only, and a clean
-//! close, which leaves no memtable, cuts it to a sixteenth of the segments, or that eighth.
+//! close, which leaves no memtable, cuts it to a 64th of the segments, or that eighth.
 //!
 //! Guarantees: it holds nothing, and a store works without it; making it fails nothing. It is made,
 //! made whole and given away by the engine's own tasks only, so nothing is left half done by a
@@ -45,7 +45,7 @@ const SHARE: u64 = 8;
 const SMALL_BYTES_MIN: u64 = 256 << 10;
 const SMALL_BYTES_MAX: u64 = 4 << 20;
 /// Share of the segments' bytes that it may have in a store that is closed.
-const SEGMENTS_SHARE: u64 = 16;
+const SEGMENTS_SHARE: u64 = 64;
 /// The most that it ever has.
 const LARGE_BYTES_MAX: u64 = 64 << 20;
 /// It is written in pieces of so many bytes.
