@@ -3,10 +3,14 @@
 //! Operating errors are values. A broken invariant of ours is a panic; bytes read from disk never
 //! are: they come back as [`Error::Corrupt`] with the file and the offset.
 
-use std::{error, fmt, path::PathBuf, sync::Arc};
+use std::{
+    error, fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use nephrite_format::{FormatError, Id, IdKind};
-use nephrite_io::{IoError, IoErrorKind};
+use nephrite_io::{IoError, IoErrorKind, IoOperation};
 use nephrite_pager::{LoadError, PagerError};
 
 /// What went wrong, where, and what to do about it. Cheap to clone.
@@ -119,6 +123,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// A write below this path that was not tried, as the disk has no room for it.
+    pub(crate) fn disk_full(path: &Path) -> Self {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        IoError::new(IoOperation::Write, path, full).into()
+    }
+
     /// Whether the disk (or a quota) is full, so that a retry makes sense after space was freed.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

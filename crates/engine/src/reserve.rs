@@ -32,7 +32,7 @@ use std::{
 };
 
 use async_lock::Mutex as AsyncMutex;
-use nephrite_io::{Disk, FileHandle, IoBuffer, IoError, IoOperation, OpenOptions, write};
+use nephrite_io::{Disk, FileHandle, IoBuffer, OpenOptions, write};
 
 use crate::{
     config::Config, core::Core, error::Error, log_file::aligned, manifest::ManifestState,
@@ -202,11 +202,6 @@ impl Reserve {
 }
 
 /// What writers of vectors are told.
-fn full(paths: &StorePaths) -> Error {
-    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-    IoError::new(IoOperation::Write, &paths.reserve(), full).into()
-}
-
 /// For the engine's own tasks.
 impl Core {
     /// Finds the reserve, or makes it.
@@ -281,14 +276,14 @@ impl Core {
         let (reserve, now) = (&self.reserve, self.runtime.now());
         let _alone = reserve.busy.lock().await;
         if reserve.reliefs.load(Ordering::Acquire) != 0 {
-            return Err(full(&self.paths));
+            return Err(Error::disk_full(&self.paths.reserve()));
         }
         let (held, wanted) = (reserve.held(), reserve.wanted());
         if held < wanted {
             let says = reserve.has_room(wanted - held).await;
             // What it says may be wrong, where quotas or others decide.
             if says == Some(false) || !reserve.may_try(now) {
-                return Err(full(&self.paths));
+                return Err(Error::disk_full(&self.paths.reserve()));
             }
             match reserve.fill(wanted).await {
                 Ok(()) => {}
@@ -331,7 +326,7 @@ impl Core {
     pub(crate) async fn give_reserve(&self) -> bool {
         let _alone = self.reserve.busy.lock().await;
         assert!(self.reserve.reliefs.load(Ordering::Acquire) != 0, "only in a relief");
-        self.wal.keep_for_deletes(full(&self.paths));
+        self.wal.keep_for_deletes(Error::disk_full(&self.paths.reserve()));
         self.reserve.shrink().await
     }
 

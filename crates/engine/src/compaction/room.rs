@@ -18,8 +18,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use nephrite_io::{IoError, IoOperation};
-
 use super::choice::{self, Choice, Yield};
 use crate::{
     core::{Core, DatabaseCore},
@@ -58,8 +56,7 @@ impl Core {
         if self.compact_pieces(database, Purpose::Relief).await {
             return Ok(());
         }
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(IoError::new(IoOperation::Write, self.paths.root(), full).into())
+        Err(Error::disk_full(self.paths.root()))
     }
 
     /// Rewrites segments one by one, as long as they fit. Whether some room came back.

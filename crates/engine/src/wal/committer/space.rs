@@ -10,7 +10,7 @@
 use std::sync::atomic::Ordering;
 
 use nephrite_format::{BLOCK_BYTES, FileDetail, FileHeader, Generation, manifest::ManifestEdit};
-use nephrite_io::{IoBuffer, IoError, IoOperation, write};
+use nephrite_io::{IoBuffer, write};
 
 use super::{Committer, Current, SPARES_MAX};
 use crate::{
@@ -80,9 +80,7 @@ impl Committer {
     async fn give_spares_back(&mut self) -> Result<(), Error> {
         let kept = usize::from(self.ready.is_empty());
         if self.spares.len() <= kept {
-            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            let directory = self.context.paths.wal_dir();
-            return Err(IoError::new(IoOperation::Write, directory, full).into());
+            return Err(Error::disk_full(self.context.paths.wal_dir()));
         }
         // They may be free by a change that is not on disk yet.
         self.manifest.make_sure().await?;
