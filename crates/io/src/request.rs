@@ -199,7 +199,8 @@ impl Class {
 
 /// One operation, and whom to tell.
 pub struct Request {
-    /// The file; kept open until the operation has ended.
+    /// The file; kept open until the operation has ended, and let go before `on_complete` is
+    /// called.
     pub file: FileHandle,
     /// What to do.
     pub operation: Operation,

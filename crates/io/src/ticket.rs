@@ -1,7 +1,8 @@
 //! One accepted request without its buffer: who it is for, and how its outcome is told.
 //!
-//! Guarantee: every way out counts the outcome, poisons the file where a write or sync failed, and
-//! calls the completion once. Both backends end every request here.
+//! Guarantee: every way out counts the outcome, poisons the file where a write or sync failed, lets
+//! go of the file, and calls the completion once, in this order. Both backends end every request
+//! here.
 //! A sync that went well may be told later, by another sync of its file (see `syncs`).
 
 use std::io;
@@ -110,13 +111,14 @@ impl Ticket {
         buffer: Option<IoBuffer>,
     ) {
         match result {
-            Ok(()) if self.sync_number.is_some() => {
-                let (file, number) = (self.file.clone(), self.sync_number.take());
-                let counters = Arc::clone(counters);
-                let tell = Box::new(move || self.succeed(&counters, last, buffer));
-                end_sync(&file, number, Some(tell));
-            }
-            Ok(()) => self.succeed(counters, last, buffer),
+            Ok(()) => match self.sync_number.take() {
+                Some(number) => {
+                    let (file, counters) = (self.file.clone(), Arc::clone(counters));
+                    let tell = Box::new(move || self.succeed(&counters, last, buffer));
+                    end_sync(file, number, Some(tell));
+                }
+                None => self.succeed(counters, last, buffer),
+            },
             Err(source) => {
                 let error = self.error(last, source);
                 if self.class != Class::Read && !planted("failure_forgotten") {
@@ -133,12 +135,23 @@ impl Ticket {
             return self.refuse(counters, error, buffer);
         }
         self.count(counters, last);
-        deliver(counters, self.on_complete, Completed { result: Ok(()), buffer });
+        self.tell(counters, Completed { result: Ok(()), buffer });
+    }
+
+    /// Who hears of the end may remove the file, or count who has it open: this operation no
+    /// longer has. Where a name stays until the last handle is closed, as on some systems after a
+    /// removal, it would stay for as long as this thread is kept from running.
+    fn tell(self, counters: &Counters, completed: Completed) {
+        let Self { file, on_complete, .. } = self;
+        drop(file);
+        deliver(counters, on_complete, completed);
     }
 
     /// If this is a sync, it runs no more; tells of those that waited for it.
     fn end_sync(&mut self) {
-        end_sync(&self.file, self.sync_number.take(), None);
+        if let Some(number) = self.sync_number.take() {
+            end_sync(self.file.clone(), number, None);
+        }
     }
 
     /// Why a sync that went well proves nothing: another one beside it has failed.
@@ -150,7 +163,7 @@ impl Ticket {
     /// The way out without asking the operating system: the file is as it was.
     pub(crate) fn refuse(self, counters: &Counters, error: IoError, buffer: Option<IoBuffer>) {
         counters.errors.add(1);
-        deliver(counters, self.on_complete, Completed { result: Err(error), buffer });
+        self.tell(counters, Completed { result: Err(error), buffer });
     }
 
     fn count(&self, counters: &Counters, last: Action) {
@@ -179,8 +192,9 @@ impl Ticket {
     }
 }
 
-fn end_sync(file: &FileHandle, number: Option<u64>, tell: Option<Tell>) {
-    if let Some(number) = number {
-        file.syncs().end(number, tell).into_iter().for_each(|tell| tell());
-    }
+/// Lets go of the file before it tells, as every ticket does.
+fn end_sync(file: FileHandle, number: u64, tell: Option<Tell>) {
+    let told = file.syncs().end(number, tell);
+    drop(file);
+    told.into_iter().for_each(|tell| tell());
 }
