@@ -20,7 +20,7 @@ use nephrite_io::BackendChoice;
 pub(crate) use self::job::{Access, Job, Measured};
 
 use self::{
-    hand_off::HandOff,
+    hand_off::{Callers, HandOff},
     job::{Contender, Goal},
     ours::{Caller, Memory, Ours},
     raw_ring::RawRing,
@@ -92,7 +92,11 @@ pub(crate) fn bare_ring(job: &Job) -> Outcome<Measured> {
 fn contenders(arguments: &IoArguments) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = vec![Box::new(RawRing { call_each: false })];
     all.push(Box::new(RawRing { call_each: true }));
-    let bare = [("bare hand-off, one caller", 1), ("bare hand-off, two callers", 2)];
+    let bare = [
+        ("bare hand-off, one caller", Callers::Threads(1)),
+        ("bare hand-off, two callers", Callers::Threads(2)),
+        ("bare hand-off, tasks on two threads", Callers::TasksOnTwoThreads),
+    ];
     all.extend(
         bare.map(|(name, callers)| Box::new(HandOff { name, callers }) as Box<dyn Contender>),
     );
