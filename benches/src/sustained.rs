@@ -1,12 +1,16 @@
 //! `sustained`: random updates of a data set several times the cache, with flushes and compactions
 //! running, and what reads cost meanwhile.
 //!
-//! One thread puts vectors under random known ids as fast as it is let, another gets random ids.
+//! One thread puts vectors under random known ids as fast as it is let, or at a rate that is given,
+//! another gets random ids.
 //! The clock of the updates runs until what they wrote is flushed. Beside it: sequential direct
 //! writes before and after, the same reads without any writes, what was written for each byte of
 //! the updates (log, compactions, all of it), and what the segments take at the end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -38,6 +42,9 @@ pub(crate) struct SustainedArguments {
     /// Seconds of updates; the reads without writes take a quarter of that
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
+    /// Updates per second at the most, evenly; without it as many as the store takes
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
 }
 
 impl SustainedArguments {
@@ -188,10 +195,29 @@ fn updates(store: &Store, database: &Database, arguments: &SustainedArguments) -
     let mut vector = vec![0.5_f32; arguments.dim as usize];
     let (watch, mut count) = (Stopwatch::start(), 0_u64);
     while watch.seconds() < arguments.seconds {
+        if let Some(rate) = arguments.rate {
+            sleep_until(watch, count as f64 / rate);
+        }
         vector[0] = random.next_f32();
         database.put(arguments.random_id(&mut random)?, &vector)?;
         count += 1;
     }
     store.flush()?;
     Ok(count as f64 / watch.seconds())
+}
+
+/// Sleeps until so many seconds of the watch have gone.
+#[expect(clippy::disallowed_methods, reason = "a benchmark that keeps to a rate sleeps")]
+fn sleep_until(watch: Stopwatch, seconds: f64) {
+    let left = seconds - watch.seconds();
+    if 0.0 < left {
+        std::thread::sleep(Duration::from_secs_f64(left));
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if 0.0 < number && f64::is_finite(number) => Ok(number),
+        _ => Err(format!("{text} is no positive number")),
+    }
 }
