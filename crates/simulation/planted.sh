@@ -51,6 +51,7 @@ seen_ids_incomplete|flushes do not note some of the ids that they write
 snapshot_sees_later|snapshots see what is written after them
 count_keeps_deleted|deletes do not lower the number of records
 named_rows_removed|a file is removed although log records name rows in it
+loan_kept|the cache does not give back what writers need
 manifest_goes_on|the manifest takes more changes after one of unknown outcome
 "
 

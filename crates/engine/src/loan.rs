@@ -28,7 +28,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering, fence},
 };
 
-use crate::{core::Core, wal::LOG_BUFFERS_BYTES};
+use crate::{core::Core, planted::planted, wal::LOG_BUFFERS_BYTES};
 
 /// After a recall that gained nothing the next one comes when this part of a memtable was written.
 const PATIENCE_SHARE: u64 = 8;
@@ -136,7 +136,7 @@ impl Core {
     /// Takes back from the cache what the memtables are about to need. Where somebody else is at
     /// it, what that one leaves missing is asked for at the next look.
     pub(crate) fn take_loan_back(&self) {
-        while self.missing() != 0 && self.lending.is_due() {
+        while self.missing() != 0 && self.lending.is_due() && !planted("loan_kept") {
             let Some(turn) = self.lending.try_turn() else { return };
             let missing = self.missing(); // another one may have been faster
             if missing == 0 {

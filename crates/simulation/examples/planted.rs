@@ -10,7 +10,7 @@ use std::{ops::RangeInclusive, process::ExitCode};
 
 use nephrite_simulation::{
     Action, Errno, Exhaustive, FailNth, Fault, Options, Profile, left_out_frame,
-    left_out_frame_after_failed_sync, merged_tombstone, simulate,
+    left_out_frame_after_failed_sync, lent_memory, merged_tombstone, simulate,
 };
 
 /// Seeds of each profile unless the command line says otherwise.
@@ -55,10 +55,11 @@ fn by_seed(seeds: RangeInclusive<u64>) -> Option<String> {
 /// Scripts of a few lives, each made for a bug that seeds find too seldom.
 fn by_lives() -> Option<String> {
     type Script = fn() -> Result<(), String>;
-    let scripts: [(&str, Script); 3] = [
+    let scripts: [(&str, Script); 4] = [
         ("a log frame that was left out", left_out_frame),
         ("the same, with a failed sync", left_out_frame_after_failed_sync),
         ("a merged tombstone", merged_tombstone),
+        ("memory on loan", lent_memory),
     ];
     scripts.into_iter().find_map(|(name, script)| Some(format!("{name}: {}", script().err()?)))
 }

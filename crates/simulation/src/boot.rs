@@ -37,14 +37,18 @@ impl Boot {
 
     /// Opens the store, or makes it, with the smallest configuration.
     pub(crate) fn open(&self) -> Ended<Result<Store, Error>> {
+        self.open_with(Config::new().memory_limit(4 << 20).memtable_bytes(128 << 10))
+    }
+
+    /// As [`Self::open`], with more memory.
+    pub(crate) fn open_within(&self, memory_bytes: u64) -> Ended<Result<Store, Error>> {
+        self.open_with(Config::new().memory_limit(memory_bytes))
+    }
+
+    fn open_with(&self, config: Config) -> Ended<Result<Store, Error>> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.reopen());
         let runtime: Arc<dyn Runtime> = Arc::new(self.runtime.clone());
-        let config = Config::new()
-            .memory_limit(4 << 20)
-            .memtable_bytes(128 << 10)
-            .wal_segment_bytes(256 << 10)
-            .disk(disk)
-            .runtime(runtime);
+        let config = config.wal_segment_bytes(256 << 10).disk(disk).runtime(runtime);
         self.runtime.run(Store::open_or_create("/sim/store", config))
     }
 }

@@ -24,6 +24,7 @@
 //! | `run`, `life`, `mending` | one run: lives, crashes, restarts, repairs |
 //! | `boot`, `scenario` | short scripts on a machine of their own |
 //! | `scripts` | what chance meets too seldom, step by step |
+//! | `lending` | a store that is large enough to lend memory to its cache |
 //! | `exhaustive` | every script, every crash, every image |
 //! | `failing` | every call that may fail |
 //! | `campaign` | many runs, and the smallest that still fails |
@@ -36,6 +37,7 @@ mod exhaustive;
 mod failing;
 mod history;
 mod inspect;
+mod lending;
 mod life;
 mod mending;
 mod options;
@@ -52,6 +54,7 @@ pub use nephrite_io::sim::{Errno, Fault, Scope};
 pub use campaign::{Campaign, CampaignReport, Failure, shrink};
 pub use exhaustive::{Exhaustive, ExhaustiveReport};
 pub use failing::{FAILURES, FailNth, FailNthReport};
+pub use lending::lent_memory;
 pub use options::{Operation, Options, Profile, STEPS, UnknownOperation, UnknownProfile};
 pub use run::{RunReport, simulate};
 pub use runtime::{Ended, SimRuntime};

@@ -203,7 +203,7 @@ async fn without_deleted(database: &Database) -> Result<(), Trouble> {
 }
 
 /// Why a script ends early.
-enum Trouble {
+pub(crate) enum Trouble {
     Refused(Error),
     Broken(String),
 }
@@ -223,7 +223,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-fn broken<T>(text: impl Into<String>) -> Result<T, Trouble> {
+pub(crate) fn broken<T>(text: impl Into<String>) -> Result<T, Trouble> {
     Err(Trouble::Broken(text.into()))
 }
 
@@ -231,11 +231,14 @@ fn opened(boot: &Boot) -> Result<Store, String> {
     ended(boot.open())
 }
 
-fn carry_out<T>(boot: &Boot, steps: impl Future<Output = Result<T, Trouble>>) -> Result<T, String> {
+pub(crate) fn carry_out<T>(
+    boot: &Boot,
+    steps: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, String> {
     ended(boot.runtime.run(steps))
 }
 
-fn ended<T, E: fmt::Display>(ended: Ended<Result<T, E>>) -> Result<T, String> {
+pub(crate) fn ended<T, E: fmt::Display>(ended: Ended<Result<T, E>>) -> Result<T, String> {
     match ended {
         Ended::Done(result) => result.map_err(|error| error.to_string()),
         Ended::Crashed => Err("the machine crashed".to_owned()),

@@ -15,7 +15,7 @@ use nephrite_io::sim::{
 };
 use nephrite_simulation::{
     Ended, Options, Profile, SimRuntime, left_out_frame, left_out_frame_after_failed_sync,
-    merged_tombstone, simulate,
+    lent_memory, merged_tombstone, simulate,
 };
 
 fn machine(options: SimOptions, image: Image) -> (SimDisk, SimRuntime) {
@@ -446,4 +446,11 @@ fn a_log_frame_that_a_later_segment_replaces_does_not_count() {
 #[test]
 fn a_delete_of_a_record_in_an_old_segment_survives_the_merge_of_newer_ones() {
     assert_eq!(merged_tombstone(), Ok(()));
+}
+
+/// Bugs that are planted in the loan between cache and memtables, which no other store here is
+/// large enough for.
+#[test]
+fn memory_that_the_cache_has_on_loan_is_given_back_before_writers_use_it() {
+    assert_eq!(lent_memory(), Ok(()));
 }
