@@ -18,9 +18,7 @@
 //! there is room for all of that; where it does not, or was wrong, it is tried now and then. It
 //! never grows beyond the least where the disk does not say. If it cannot be made whole for another
 //! reason than room, less of it is enough: vectors do not wait for ever.
-//! That it gave way is remembered by the file, which stays: with less than the least in it a store
-//! that is opened takes deletes only, until it is whole again. A store that never had the room for
-//! one has no file, and takes vectors.
+//! It is forgotten with the process that it gave way to anything: the next takes what it finds.
 //! Ordering: `held`, `wanted` and `reliefs` change under `busy`, and with them whether the log is
 //! kept for deletes; others look at them without it.
 //! Tested in `surroundings` of the workspace's tests and in `tests/it/reserve.rs` of this crate.
@@ -34,7 +32,7 @@ use std::{
 };
 
 use async_lock::Mutex as AsyncMutex;
-use nephrite_io::{Disk, FileHandle, IoBuffer, IoErrorKind, OpenOptions, write};
+use nephrite_io::{Disk, FileHandle, IoBuffer, OpenOptions, write};
 
 use crate::{
     config::Config, core::Core, error::Error, log_file::aligned, manifest::ManifestState,
@@ -141,24 +139,15 @@ impl Reserve {
 
     /// Takes over what an earlier life of the store left. Under `busy`.
     async fn find(&self) -> Result<(), Error> {
-        let opened = self.disk.open(&self.paths.reserve(), OpenOptions::read_write()).await;
-        let file = match opened {
-            Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
+        let file = self.open().await?;
         let found = self.disk.file_len(&file).await?;
         let kept = (found / 4096 * 4096).min(self.large);
         if kept != found {
             self.disk.set_len(&file, kept).await?;
         }
         self.held.store(kept, Ordering::Release);
-        self.wanted.store(kept.max(self.small), Ordering::Release);
+        self.wanted.store(kept, Ordering::Release);
         Ok(())
-    }
-
-    /// Whether it has given way, and is not whole again.
-    fn gives_way(&self) -> bool {
-        self.held() < self.wanted()
     }
 
     /// Makes it so large, or leaves it as it was. Under `busy`.
@@ -174,13 +163,8 @@ impl Reserve {
             Err(_) => {
                 // A handle whose write has failed takes no more changes.
                 drop(file);
-                if self.wanted() == 0 {
-                    // An empty file is one that has given way.
-                    self.disk.remove_file(&self.paths.reserve()).await?;
-                } else {
-                    let file = self.open().await?;
-                    self.disk.set_len(&file, held).await?;
-                }
+                let file = self.open().await?;
+                self.disk.set_len(&file, held).await?;
             }
         }
         filled
@@ -207,6 +191,9 @@ impl Reserve {
         let left = held.saturating_sub(part);
         // Less than is there, should the rest fail.
         self.held.store(left, Ordering::Release);
+        if left == 0 {
+            return self.disk.remove_file(&self.paths.reserve()).await.is_ok();
+        }
         match self.open().await {
             Ok(file) => self.disk.set_len(&file, left).await.is_ok(),
             Err(_) => false,
@@ -214,26 +201,17 @@ impl Reserve {
     }
 }
 
+/// What writers of vectors are told.
 /// For the engine's own tasks.
 impl Core {
-    /// Finds what an earlier life of the store left of the reserve. Before anybody has the store:
-    /// no vector takes what was to be kept for deletes.
-    pub(crate) async fn find_reserve(&self) {
-        let _alone = self.reserve.busy.lock().await;
-        // What is wrong is told by those who work with the files that matter.
-        let _ = self.reserve.find().await;
-        if self.reserve.gives_way() {
-            self.wal.keep_for_deletes(Error::disk_full(&self.paths.reserve()));
-        }
-    }
-
-    /// Makes the reserve, or makes it whole.
+    /// Finds the reserve, or makes it.
     pub(crate) async fn begin_reserve(&self) {
-        if self.reserve.gives_way() {
-            let _ = self.restore_reserve().await; // else the next put or compaction tries again
-        } else {
-            let _ = self.grow_reserve(self.reserve.small).await;
+        {
+            let _alone = self.reserve.busy.lock().await;
+            // What is wrong is told by those who work with the files that matter.
+            let _ = self.reserve.find().await;
         }
+        let _ = self.grow_reserve(self.reserve.small).await;
     }
 
     /// Makes the reserve as large as the store is worth by now, a step at a time; whether the next
@@ -269,11 +247,11 @@ impl Core {
     async fn grow_reserve(&self, target: u64) -> bool {
         let (reserve, now) = (&self.reserve, self.runtime.now());
         let _alone = reserve.busy.lock().await;
-        let held = reserve.held();
+        let (held, wanted) = (reserve.held(), reserve.wanted());
         if target <= held {
             return true;
         }
-        let gives_way = reserve.gives_way() || reserve.reliefs.load(Ordering::Acquire) != 0;
+        let gives_way = held < wanted || reserve.reliefs.load(Ordering::Acquire) != 0;
         if gives_way || !reserve.may_try(now) {
             return false;
         }

@@ -123,7 +123,6 @@ impl Opening {
             // One step after the other: nothing to do meanwhile for another thread.
             match at_once(may_block, self.bring_up(mode).instrument(opened)).await {
                 Ok(core) => {
-                    core.find_reserve().await;
                     if !offer.offer(Ok(Arc::clone(&core))) {
                         core.abandon();
                     }
