@@ -24,7 +24,7 @@ group=65534
 first_user=$((1000000 + $$ % 1000 * 5000))
 # Tests that panic on purpose would print theirs.
 export RUST_BACKTRACE=0
-seconds="${URING_TEST_SECONDS:-120}"
+seconds="${URING_TEST_SECONDS:-300}"
 
 # An unprivileged user may not be able to reach the target directory.
 cargo test -q --no-run --lib --tests -p nephrite-io -p nephrite --message-format json >"$work/json"
