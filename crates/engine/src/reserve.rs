@@ -201,7 +201,6 @@ impl Reserve {
     }
 }
 
-/// What writers of vectors are told.
 /// For the engine's own tasks.
 impl Core {
     /// Finds the reserve, or makes it.

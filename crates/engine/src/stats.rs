@@ -94,6 +94,22 @@ pub struct StoreStats {
 }
 
 impl StoreStats {
+    /// Memory that the store holds at present, in bytes: all that
+    /// [`Config::memory_limit`](crate::Config::memory_limit) covers, of which each part is a field
+    /// of its own. A change and the work beside it may take it above the limit for a moment.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.cache_bytes
+            + self.cache_metadata_bytes
+            + self.memtable_bytes
+            + self.fence_bytes
+            + self.filter_bytes
+            + self.row_table_bytes
+            + self.work_bytes
+            + self.database_bytes
+            + self.log_buffer_bytes
+    }
+
     pub(crate) fn of(core: &Core) -> Self {
         // Relaxed: counters that are read one by one, for people.
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);

@@ -3,9 +3,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use nephrite::{
-    Database, DatabaseOptions, Durability, Ids, Store, StoreStats, VectorRef, runtime::Runtime,
-};
+use nephrite::{Database, DatabaseOptions, Durability, Ids, Store, VectorRef, runtime::Runtime};
 use nephrite_io::sim::SimOptions;
 
 use crate::{
@@ -76,8 +74,8 @@ async fn write_all(store: &Store, database: &Database, round: u64) -> Result<u64
         let rows: Vec<f32> = rows(first..first + BATCH, round).collect();
         database.put_many(Ids::Consecutive(first), &rows, Durability::Buffered).await?;
         let (stats, newest) = (store.stats(), first + BATCH - 1);
-        if LIMIT + SLACK < named(&stats) {
-            return broken(format!("{} bytes are in use: {stats:?}", named(&stats)));
+        if LIMIT + SLACK < stats.memory_bytes() {
+            return broken(format!("{} bytes are in use: {stats:?}", stats.memory_bytes()));
         }
         least = least.min(stats.cache_bytes);
         read(database, newest, round).await?;
@@ -86,13 +84,6 @@ async fn write_all(store: &Store, database: &Database, round: u64) -> Result<u64
         }
     }
     Ok(least)
-}
-
-async fn existing(database: &Database, id: u64) -> Result<(), Trouble> {
-    match database.get(id).await? {
-        Some(_) => Ok(()),
-        None => broken(format!("vector {id} is gone")),
-    }
 }
 
 async fn read_all(database: &Database, round: u64) -> Result<(), Trouble> {
@@ -105,14 +96,18 @@ async fn read_all(database: &Database, round: u64) -> Result<(), Trouble> {
 async fn hold_some(database: &Database) -> Result<Vec<(u64, VectorRef)>, Trouble> {
     let mut held = Vec::new();
     for id in (0..ALL).step_by(usize::try_from(HELD_EACH).expect("a hundred")) {
-        held.extend(database.get(id).await?.map(|vector| (id, vector)));
+        held.push((id, existing(database, id).await?));
     }
     Ok(held)
 }
 
 async fn read(database: &Database, id: u64, round: u64) -> Result<(), Trouble> {
+    check(id, round, &existing(database, id).await?)
+}
+
+async fn existing(database: &Database, id: u64) -> Result<VectorRef, Trouble> {
     match database.get(id).await? {
-        Some(vector) => check(id, round, &vector),
+        Some(vector) => Ok(vector),
         None => broken(format!("vector {id} is gone")),
     }
 }
@@ -131,17 +126,4 @@ fn rows(ids: Range<u64>, round: u64) -> impl Iterator<Item = f32> {
         f32::from(number)
     };
     ids.flat_map(move |id| std::iter::repeat_n(value(id), DIMENSION as usize))
-}
-
-/// What the store says that it holds.
-fn named(stats: &StoreStats) -> u64 {
-    stats.cache_bytes
-        + stats.cache_metadata_bytes
-        + stats.memtable_bytes
-        + stats.fence_bytes
-        + stats.filter_bytes
-        + stats.row_table_bytes
-        + stats.work_bytes
-        + stats.database_bytes
-        + stats.log_buffer_bytes
 }

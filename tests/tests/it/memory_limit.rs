@@ -102,10 +102,6 @@ fn parts(stats: &StoreStats) -> [(&'static str, u64); 9] {
     ]
 }
 
-fn accounted(stats: &StoreStats) -> u64 {
-    parts(stats).iter().map(|(_, bytes)| bytes).sum()
-}
-
 /// What the process had and what the statistics named at one moment.
 struct Sample {
     resident: u64,
@@ -122,7 +118,7 @@ impl Sample {
 
     fn print(&self, what: &str) {
         let kib = |bytes: u64| bytes >> 10;
-        let named = kib(self.accounted());
+        let named = kib(self.stats.memory_bytes());
         let (resident, anonymous) = (kib(self.resident), kib(self.anonymous));
         println!("{what}: {resident} KiB resident, {anonymous} of them no file's, {named} named:");
         for (part, bytes) in parts(&self.stats) {
@@ -132,10 +128,6 @@ impl Sample {
             let (fetched, in_use) = (kib(allocator.fetched), kib(allocator.in_use));
             println!("{fetched:>12} KiB fetched by the allocator, {in_use} in use");
         }
-    }
-
-    fn accounted(&self) -> u64 {
-        accounted(&self.stats)
     }
 }
 
@@ -165,10 +157,10 @@ fn work(store: &blocking::Store, limit: u64) -> (Sample, u64) {
         subject.rows = subject.rows.max(first + rows as u64);
         stored += BATCH_BYTES as u64;
         let sample = Sample::now(store);
-        named_max = named_max.max(sample.accounted());
+        named_max = named_max.max(sample.stats.memory_bytes());
         // A batch that finds the memtables just below their share starts one more chunk.
         let most = limit + limit / WORK_SHARE + CHUNK_BYTES;
-        assert!(sample.accounted() <= most, "{:#?}", sample.stats);
+        assert!(sample.stats.memory_bytes() <= most, "{:#?}", sample.stats);
         if highest.resident < sample.resident {
             highest = sample;
         }
@@ -193,7 +185,7 @@ fn stays_within(limit: u64) {
     let resident_max = process::resident_bytes_max();
     highest.print(&format!("limit {} KiB, most", limit >> 10));
     end.print("at the end");
-    let unnamed = (end.anonymous - program).abs_diff(end.accounted());
+    let unnamed = (end.anonymous - program).abs_diff(end.stats.memory_bytes());
     let kib = |bytes: u64| bytes >> 10;
     println!(
         "named at most: {} KiB; at any moment {} KiB resident; at the end {} not named",
