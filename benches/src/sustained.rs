@@ -42,7 +42,7 @@ pub(crate) struct SustainedArguments {
     /// Seconds of updates; the reads without writes take a quarter of that
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
-    /// Updates per second at the most, evenly; without it as many as the store takes
+    /// Updates per second, evenly but where it has to catch up; without it as many as are taken
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
 }
@@ -196,7 +196,7 @@ fn updates(store: &Store, database: &Database, arguments: &SustainedArguments) -
     let (watch, mut count) = (Stopwatch::start(), 0_u64);
     while watch.seconds() < arguments.seconds {
         if let Some(rate) = arguments.rate {
-            sleep_until(watch, count as f64 / rate);
+            sleep_until(watch, (count as f64 / rate).min(arguments.seconds));
         }
         vector[0] = random.next_f32();
         database.put(arguments.random_id(&mut random)?, &vector)?;
