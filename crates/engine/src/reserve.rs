@@ -71,8 +71,10 @@ pub(crate) struct Reserve {
     held: AtomicU64,
     /// Bytes that it had before it gave way.
     wanted: AtomicU64,
-    /// No try to make it larger before this time of the runtime's clock, in nanoseconds.
+    /// No try to fill it before this time of the runtime's clock, in nanoseconds.
     next_try: AtomicU64,
+    /// No look whether there is room for it to grow before this time.
+    next_look: AtomicU64,
     /// Tasks that make room at present: of two, each at most once.
     reliefs: AtomicU64,
     /// Held while any of that changes.
@@ -93,6 +95,7 @@ impl Reserve {
             held: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             next_try: AtomicU64::new(0),
+            next_look: AtomicU64::new(0),
             reliefs: AtomicU64::new(0),
             busy: AsyncMutex::new(()),
         }
@@ -121,15 +124,11 @@ impl Reserve {
     /// A compaction has given room back: it may be tried again.
     pub(crate) fn room_came_back(&self) {
         self.next_try.store(0, Ordering::Relaxed); // a hint
+        self.next_look.store(0, Ordering::Relaxed); // a hint
     }
 
     fn may_try(&self, now: Duration) -> bool {
-        u128::from(self.next_try.load(Ordering::Relaxed)) <= now.as_nanos() // a hint
-    }
-
-    fn put_off(&self, now: Duration) {
-        let then = u64::try_from((now + RETRY_PAUSE).as_nanos()).unwrap_or(u64::MAX);
-        self.next_try.store(then, Ordering::Relaxed); // a hint
+        has_come(&self.next_try, now)
     }
 
     async fn open(&self) -> Result<FileHandle, Error> {
@@ -201,6 +200,15 @@ impl Reserve {
     }
 }
 
+fn has_come(then: &AtomicU64, now: Duration) -> bool {
+    u128::from(then.load(Ordering::Relaxed)) <= now.as_nanos() // a hint
+}
+
+fn put_off(then: &AtomicU64, now: Duration) {
+    let nanos = u64::try_from((now + RETRY_PAUSE).as_nanos()).unwrap_or(u64::MAX);
+    then.store(nanos, Ordering::Relaxed); // a hint
+}
+
 /// For the engine's own tasks.
 impl Core {
     /// Finds the reserve, or makes it.
@@ -251,18 +259,19 @@ impl Core {
             return true;
         }
         let gives_way = held < wanted || reserve.reliefs.load(Ordering::Acquire) != 0;
-        if gives_way || !reserve.may_try(now) {
+        if gives_way || !reserve.may_try(now) || !has_come(&reserve.next_look, now) {
             return false;
         }
         let is_least = target <= reserve.small;
         if !reserve.has_room(target - held).await.unwrap_or(is_least) {
             if !is_least {
-                reserve.put_off(now); // it is asked for again with each job
+                // It is asked for again with each job. To make it whole is another matter.
+                put_off(&reserve.next_look, now);
             }
             return false;
         }
         if reserve.fill(target).await.is_err() {
-            reserve.put_off(now);
+            put_off(&reserve.next_try, now);
             return false;
         }
         reserve.wanted.store(target, Ordering::Release);
@@ -287,7 +296,7 @@ impl Core {
             match reserve.fill(wanted).await {
                 Ok(()) => {}
                 Err(error) if error.is_disk_full() => {
-                    reserve.put_off(now);
+                    put_off(&reserve.next_try, now);
                     return Err(error);
                 }
                 // The store works with less of it, and vectors must not wait for ever.

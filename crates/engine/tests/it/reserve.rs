@@ -16,7 +16,10 @@ use nephrite_io::{
     sim::{Errno, Fault, FaultPlan, FaultRule, Repeat, SimDisk, SimOptions},
 };
 
-use crate::support::{ends, small, vector};
+use crate::{
+    fault_disk::{Fail, faulty},
+    support::{ends, small, vector},
+};
 
 const STORE: &str = "/store";
 const DIMENSION: usize = 256;
@@ -158,6 +161,29 @@ fn refused_puts_take_nothing_from_the_disk() {
             std::thread::yield_now();
         }
         assert_eq!(reserve_bytes(&disk), reserve);
+    });
+}
+
+/// A disk that does not say what room it has: that the reserve may not grow there once kept it from
+/// being made whole as well, and vectors waited for ten seconds behind a shortage that was over.
+#[test]
+fn a_reserve_that_may_not_grow_is_made_whole_at_once() {
+    ends(|| {
+        let (directory, disk, config) = faulty();
+        let path = directory.path().join("store");
+        let store = Store::create(&path, config.garbage_percent(90)).unwrap();
+        let database = store.create_database("a", options()).unwrap();
+        let put = |id| database.put_with(id, &vector(id, DIMENSION), Durability::Synced).unwrap();
+        // A block of the log each: a segment of it is full when the flush task looks.
+        (0..150).for_each(put);
+        database.flush().unwrap();
+        (0..75).for_each(put);
+        database.flush().unwrap();
+        disk.set(Fail::Writes(".seg", std::io::ErrorKind::StorageFull));
+        assert!(database.compact().is_err_and(|error| error.is_disk_full()));
+        disk.set(Fail::Nothing);
+        put(150);
+        store.close().unwrap();
     });
 }
 
