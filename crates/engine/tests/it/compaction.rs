@@ -226,28 +226,57 @@ fn a_snapshot_reads_on_and_its_files_go_with_it() {
 fn a_full_disk_fails_a_compaction_and_nothing_else() {
     let (directory, disk, config) = faulty();
     let path = directory.path().join("store");
-    let store = Store::create(&path, config).unwrap();
+    // Nothing is due by itself: what compactions find is what was flushed here.
+    let store = Store::create(&path, config.garbage_percent(90)).unwrap();
     let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
-    for id in 0..2_000_u64 {
-        database.put(id % 1_000, &vector(id, DIMENSION)).unwrap();
-    }
-    store.flush().unwrap();
+    put_and_flush(&database, 0..240, 0);
+    put_and_flush(&database, 0..120, 1_000);
     disk.set(Fail::Writes(".seg", std::io::ErrorKind::StorageFull));
     let refused = database.compact();
-    let stats = database.stats().unwrap();
-    if stats.segments > 1 || stats.garbage_bytes > 0 {
-        assert!(matches!(&refused, Err(error) if error.is_disk_full()), "{refused:?}");
-    }
+    assert!(matches!(&refused, Err(error) if error.is_disk_full()), "{refused:?}");
     assert_eq!(&database.get(7).unwrap().unwrap()[..], &vector(1_007, DIMENSION)[..]);
+    let stats = database.stats().unwrap();
+    assert_eq!((stats.segments, stats.segment_rows), (2, 360));
     let files = segment_files(&path).len() as u64;
     assert!(files <= stats.segments + 1, "{files} files for {} segments", stats.segments);
     disk.set(Fail::Nothing);
     database.put_with(5, &vector(5, DIMENSION), Durability::Synced).unwrap();
     database.compact().unwrap();
     assert_eq!(database.stats().unwrap().segments, 1);
-    assert_eq!(database.count().unwrap(), 1_000);
+    assert_eq!(database.count().unwrap(), 240);
     assert!(store.verify(|_| ()).unwrap().is_clean());
     drop(disk as Arc<dyn Disk>);
+}
+
+/// What nobody reads any more goes without a write, so that a compaction succeeds without room, and
+/// leaves the merge of the rest for later. A test that took this for a failure failed when a
+/// memtable happened to end between two rounds of the same ids.
+#[test]
+fn a_full_disk_gives_back_segments_of_which_nothing_is_left() {
+    let (directory, disk, config) = faulty();
+    let path = directory.path().join("store");
+    let store = Store::create(&path, config.garbage_percent(90)).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    put_and_flush(&database, 0..240, 0);
+    put_and_flush(&database, 0..120, 1_000);
+    put_and_flush(&database, 120..240, 1_000);
+    disk.set(Fail::Writes(".seg", std::io::ErrorKind::StorageFull));
+    database.compact().unwrap();
+    assert_ne!(disk.failed.load(Ordering::Relaxed), 0, "the merge was tried");
+    let stats = database.stats().unwrap();
+    assert_eq!((stats.segments, stats.segment_rows, stats.garbage_bytes), (2, 240, 0));
+    assert_eq!(&database.get(7).unwrap().unwrap()[..], &vector(1_007, DIMENSION)[..]);
+    disk.set(Fail::Nothing);
+    database.compact().unwrap();
+    assert_eq!(database.stats().unwrap().segments, 1);
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+    drop(disk as Arc<dyn Disk>);
+}
+
+/// One segment of these ids, each with the vector of its own number and this one.
+fn put_and_flush(database: &Database, ids: std::ops::Range<u64>, beyond: u64) {
+    ids.for_each(|id| database.put(id, &vector(id + beyond, DIMENSION)).unwrap());
+    database.flush().unwrap();
 }
 
 #[test]
