@@ -1,4 +1,4 @@
-//! What a hit costs: `cargo bench -p nephrite-pager --bench hit`.
+//! What a hit costs: `cargo bench -p nephrite-benches --bench hit`.
 //!
 //! One question per group. In all of them a *read* takes a random vector of 128 x f32 and loads
 //! every one of its cache lines; eight such vectors lie in a page of 4096 bytes.
