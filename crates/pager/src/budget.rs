@@ -11,6 +11,7 @@
 //! The room for reads past the cache is another one of these (`bypass.rs`).
 //! Checked by the loom models `pin_budget` and `frame_wait`.
 
+use crate::planted::planted;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The units that may still be pinned.
@@ -36,7 +37,7 @@ impl PinBudget {
         let mut seen = self.available.load(Ordering::Relaxed);
         loop {
             let Some(rest) = seen.checked_sub(units) else { return false };
-            if cfg!(planted_bug = "budget_store") {
+            if planted("budget_store") {
                 self.available.store(rest, Ordering::Relaxed);
                 return true;
             }

@@ -26,6 +26,7 @@ use self::loan::Loan;
 pub(crate) use self::loan::{LOAN_STEP_UNITS, Place};
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_state::Word;
+use crate::planted::planted;
 use crate::policy::{AnyPolicy, BATCH_MAX, CachePolicy, Policy, Ring, Use, batch_of, is_cold};
 use crate::scan_queue::ScanQueue;
 
@@ -269,7 +270,7 @@ impl Extents {
         let extent = *class.open.last()?;
         let free = &mut self.extents[extent as usize].free;
         let slot = free.trailing_zeros();
-        if !cfg!(planted_bug = "free_list_keeps") {
+        if !planted("free_list_keeps") {
             *free &= *free - 1;
         }
         if *free == 0 {

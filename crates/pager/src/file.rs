@@ -26,6 +26,7 @@ use crate::guard::{FramePin, PageGuard};
 use crate::load::{Load, LoadWait};
 use crate::load_table::LoadCell;
 use crate::page_table::PageTable;
+use crate::planted::planted;
 use crate::policy::Use;
 use crate::shared::{Credit, Shared};
 use crate::sync::{Arc, lock};
@@ -174,7 +175,7 @@ impl CachedFile {
             return None;
         }
         let before = frame.state.pin();
-        let readable = cfg!(planted_bug = "look_unchecked") || before.is_readable();
+        let readable = planted("look_unchecked") || before.is_readable();
         if !readable || !self.is_ours(frame, page) {
             self.unpin(number);
             return None;
@@ -338,7 +339,7 @@ impl CachedFile {
                 return Some(Lookup::Wait(LoadWait::new(cell)));
             }
             // Loaded since the try above: pages become resident under this lock only.
-            if !cfg!(planted_bug = "flight_unchecked") && self.contains(page) {
+            if !planted("flight_unchecked") && self.contains(page) {
                 continue;
             }
             let units = self.frame_units;
@@ -436,7 +437,7 @@ impl CachedFile {
     /// Whether a frame that the caller has pinned holds this page.
     #[inline]
     fn is_ours(&self, frame: &Frame, page: u32) -> bool {
-        cfg!(planted_bug = "hit_unchecked") || frame.owner() == self.owner(page)
+        planted("hit_unchecked") || frame.owner() == self.owner(page)
     }
 
     /// Drops a pin that this call has made.

@@ -41,6 +41,7 @@
 //! Nothing outside this file touches the raw value. Checked by the loom models `frame_state` (two
 //! readers and an evictor) and `whole_path`, each with planted bugs, and by the tests below.
 
+use crate::planted::{planted, unless};
 use crate::sync::{AtomicU64, Ordering};
 
 const PINS: u64 = 0xffff_ffff;
@@ -65,16 +66,6 @@ const WANTED: u64 = 1 << 61;
 /// Beyond this many pins on one frame something leaks guards without end: refuse to go on.
 /// The 2^31 above it are room for the threads that find out at the same time.
 const PIN_CEILING: u64 = 1 << 31;
-
-/// Weakened on purpose in the builds that prove that the models can see it.
-const PIN: Ordering =
-    if cfg!(planted_bug = "pin_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-const UNPIN: Ordering =
-    if cfg!(planted_bug = "unpin_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-const CLAIM: Ordering =
-    if cfg!(planted_bug = "claim_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-const PUBLISH: Ordering =
-    if cfg!(planted_bug = "publish_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 
 /// The state word of one frame.
 #[derive(Debug)]
@@ -104,7 +95,7 @@ impl FrameState {
     /// anything; otherwise the caller undoes it.
     #[inline]
     pub(crate) fn pin(&self) -> Word {
-        Word(self.0.fetch_add(1, PIN))
+        Word(self.0.fetch_add(1, unless("pin_relaxed", Ordering::Acquire)))
     }
 
     /// Adds a pin for a caller that already holds one. Relaxed: the pin held has synchronised.
@@ -118,13 +109,14 @@ impl FrameState {
     /// caller must not touch the cache again: another thread may be freeing it.
     #[inline]
     pub(crate) fn unpin(&self) -> Result<(), Flagged> {
+        let order = unless("unpin_relaxed", Ordering::Release);
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
             debug_assert!(seen & PINS != 0, "unpin of an unpinned frame: {seen:#018x}");
             if seen & (ORPHAN | WANTED) != 0 {
                 return Err(Flagged);
             }
-            match self.0.compare_exchange_weak(seen, seen - 1, UNPIN, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(seen, seen - 1, order, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(now) => seen = now,
             }
@@ -168,7 +160,7 @@ impl FrameState {
             return None;
         }
         let target = (seen.0 & !(PHASE | CHARGED)) | EVICTING;
-        self.swap(seen, target, CLAIM).then_some(seen)
+        self.swap(seen, target, unless("claim_relaxed", Ordering::Acquire)).then_some(seen)
     }
 
     /// Takes an unpinned orphan, for the one thread that will free it; tells what was there before.
@@ -248,7 +240,7 @@ impl FrameState {
     /// Loading to resident, with one more pin for each of `waiters`. The loader keeps its own pin.
     pub(crate) fn finish_load(&self, waiters: u32) {
         let step = RESIDENT - LOADING + u64::from(waiters);
-        let before = self.0.fetch_add(step, PUBLISH);
+        let before = self.0.fetch_add(step, unless("publish_relaxed", Ordering::Release));
         assert!(before & PHASE == LOADING, "finished a load that was not running: {before:#018x}");
     }
 
@@ -302,7 +294,7 @@ impl Word {
 
     /// Readable and not pinned by anybody.
     pub(crate) fn is_evictable(self) -> bool {
-        let pins = if cfg!(planted_bug = "claim_ignores_pins") { 0 } else { PINS };
+        let pins = if planted("claim_ignores_pins") { 0 } else { PINS };
         self.0 & (PHASE | ORPHAN | pins) == RESIDENT
     }
 

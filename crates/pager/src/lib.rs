@@ -50,6 +50,7 @@ mod load_table;
 mod page_table;
 mod pager;
 mod part;
+mod planted;
 mod policy;
 pub mod replay;
 mod retention;

@@ -31,6 +31,7 @@ use std::sync::atomic::AtomicU64 as Counter;
 
 use nephrite_io::memory::prefetch_value;
 
+use crate::planted::{planted, unless};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::word_array::WordArray;
 
@@ -48,12 +49,6 @@ const SHORTS: usize = 2;
 const SHORT_BYTES: usize = (BODY_WORDS - SHORTS) * size_of::<u64>() / SHORTS;
 /// The longest byte id that the table takes.
 pub const BYTE_ID_MAX: usize = LONG_BYTES - 1;
-
-/// Weakened on purpose in the builds that prove that the models can see it.
-const PUBLISH: Ordering =
-    if cfg!(planted_bug = "row_publish_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-const LOOK: Ordering =
-    if cfg!(planted_bug = "row_look_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 
 /// The lower half of a first word, and what one write adds to it.
 const LOW: u64 = 0xffff_ffff;
@@ -285,14 +280,13 @@ impl RowTable {
     #[inline]
     fn read(&self, line: usize, form: Form, era: u32) -> Option<Body> {
         let line = self.line(line);
-        let before = line[0].load(LOOK);
+        let before = line[0].load(unless("row_look_relaxed", Ordering::Acquire));
         if before & (FORM | 1) != form.bits() || before >> 32 != u64::from(era) {
             return None;
         }
         let body = std::array::from_fn(|word| line[1 + word].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
-        let untouched =
-            cfg!(planted_bug = "row_unlooked") || line[0].load(Ordering::Relaxed) == before;
+        let untouched = planted("row_unlooked") || line[0].load(Ordering::Relaxed) == before;
         untouched.then_some(body)
     }
 
@@ -306,7 +300,7 @@ impl RowTable {
         let line = self.line(line);
         let era = u64::from(era);
         let seen = line[0].load(Ordering::Relaxed);
-        let writing = !cfg!(planted_bug = "row_two_writers") && seen & 1 != 0;
+        let writing = !planted("row_two_writers") && seen & 1 != 0;
         if writing || era < seen >> 32 {
             return;
         }
@@ -322,7 +316,7 @@ impl RowTable {
         change(&mut body, turn(seen));
         line[1..].iter().zip(body).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         let low = ((seen & !FORM) + ONE_WRITE) & LOW | form.bits();
-        line[0].store(era << 32 | low, PUBLISH);
+        line[0].store(era << 32 | low, unless("row_publish_relaxed", Ordering::Release));
     }
 }
 

@@ -33,6 +33,7 @@ use crate::frame_memory::FrameMemory;
 use crate::frame_wait::{FrameWait, FrameWaiters};
 use crate::hit_counter::HitCounter;
 use crate::load_table::LoadTable;
+use crate::planted::planted;
 use crate::policy::Use;
 use crate::retention::{Ground, Retention};
 use crate::slots::Slots;
@@ -159,7 +160,7 @@ impl Shared {
             return false;
         }
         while self.budget.available() < wanted {
-            let gained = if cfg!(planted_bug = "collect_unlocked") {
+            let gained = if planted("collect_unlocked") {
                 self.collect(&mut 0, wanted)
             } else {
                 self.collect(&mut lock(&self.books).collect_hand, wanted)
@@ -184,7 +185,7 @@ impl Shared {
     /// free frames are announced through the waiters.
     pub(crate) fn arm(&self) -> FrameWait {
         let wait = FrameWaiters::arm(&self.waiters);
-        if cfg!(planted_bug = "wait_unmarked") {
+        if planted("wait_unmarked") {
             return wait;
         }
         let mut gained = 0;
@@ -390,7 +391,7 @@ impl Shared {
             let units = lock(&this.books).extents.free(&this.frames, frame);
             this.give(if before.is_charged() { u64::from(units) } else { 0 });
         }
-        if cfg!(planted_bug = "orphan_leaks") {
+        if planted("orphan_leaks") {
             return;
         }
         // SAFETY: the count that the orphan owned; only the thread that claimed it gets here, and

@@ -27,6 +27,7 @@ use std::sync::OnceLock;
 use crate::extents::EXTENT_UNITS;
 use crate::frame::{Frame, FrameNo, Owner, UNIT_BYTES};
 use crate::frame_array::FrameArray;
+use crate::planted::planted;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Slots that a record may lie in.
@@ -131,7 +132,7 @@ impl Slots {
     pub(crate) fn pin(&self, size: usize, record: Owner) -> Option<Result<FrameNo, FrameNo>> {
         let (slot, entry) = self.find(size, record)?;
         let before = entry.state.pin();
-        let ours = cfg!(planted_bug = "slot_unchecked") || entry.owner() == record;
+        let ours = planted("slot_unchecked") || entry.owner() == record;
         if before.is_readable() && !before.is_over_ceiling() && ours {
             entry.state.count_use(before, 0);
             return Some(Ok(slot));

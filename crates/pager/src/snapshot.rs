@@ -124,6 +124,7 @@ mod generation {
     use std::ops::Deref;
     use std::sync::Arc;
 
+    use crate::planted::planted;
     use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
     /// A value that is replaced as a whole. Clones share the cell.
@@ -174,7 +175,7 @@ mod generation {
 
         /// Replaces the value. Concurrent stores end in some order.
         pub fn store(&self, value: Arc<T>) {
-            if cfg!(planted_bug = "snapshot_early") {
+            if planted("snapshot_early") {
                 self.cell.generation.fetch_add(1, Ordering::Release);
                 *lock(&self.cell.value) = value;
                 return;

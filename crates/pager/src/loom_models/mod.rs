@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A model that passes shows little unless it can fail. So there are bugs that can be planted in
-//! the code (`--cfg planted_bug="..."`), and `crates/pager/loom.sh`, which runs the models as they
-//! are and once for each bug, demands that the model fails with the right complaint.
+//! the code (`planted.rs`), and `crates/pager/loom.sh`, which runs the models as they are and once
+//! for each bug, demands that the model fails with the right complaint.
 //!
 //! | model | planted bugs it must catch |
 //! |---|---|
