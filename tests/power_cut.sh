@@ -34,7 +34,7 @@ if grep -q SKIPPED <<<"$output"; then exit 77; fi
 # The same build as that of the simulation's planted bugs.
 RUSTFLAGS='--cfg planted_bug="any"' CARGO_TARGET_DIR="$target_dir/planted" \
     cargo build -q --profile checked -p nephrite-simulation --example planted \
-    -p nephrite-tests --bin crash_writer
+    -p nephrite-tests --bin crash_writer --no-default-features
 NEPHRITE_TEST_CRASH_WRITER="$(realpath "$target_dir/planted/checked/crash_writer")"
 export NEPHRITE_TEST_CRASH_WRITER NEPHRITE_TEST_ROUNDS=60
 

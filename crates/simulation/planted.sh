@@ -57,7 +57,7 @@ manifest_goes_on|the manifest takes more changes after one of unknown outcome
 
 # With the process of `tests/power_cut.sh`, so that the engine is built once for both.
 cargo build -q --profile checked -p nephrite-simulation --example planted \
-    -p nephrite-tests --bin crash_writer
+    -p nephrite-tests --bin crash_writer --no-default-features
 hunt="$CARGO_TARGET_DIR/checked/examples/planted"
 
 planted() {

@@ -37,7 +37,7 @@ pub mod focus;
 pub mod fuzzing;
 pub mod history;
 pub mod log_frames;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "power-cut"))]
 pub mod power_cut;
 pub mod process;
 mod scale;

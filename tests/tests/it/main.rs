@@ -11,7 +11,7 @@ mod kill_loop;
 mod many_databases;
 mod memory_limit;
 mod model;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "power-cut"))]
 mod power_cut;
 mod recovery;
 mod refused;
