@@ -16,7 +16,7 @@ use std::{collections::VecDeque, sync::Arc};
 use nephrite_format::{Id, IdRef};
 
 use self::{
-    piece::{Piece, Ready, Size, Spares, pages_of, start_bulks},
+    piece::{Piece, Ready, Size, Spares, pages_of, start_bulks, transfers},
     source::{Entries, From, Located, Source},
 };
 use crate::{
@@ -104,9 +104,13 @@ impl Scan {
             let size = if self.ahead_max < MANY { Size::First } else { Size::Many };
             let count = piece::cut(context, &self.sources, &mut self.located, size);
             let entries = &self.located.make_contiguous()[..count];
-            let pages = pages_of(&self.sources, entries);
             let (sources, spares) = (&self.sources, &mut self.spares);
-            let bulks = start_bulks(context, sources, &pages, spares, size).await?;
+            let pages = pages_of(sources, entries);
+            let transfers = transfers(context, sources, &pages, size);
+            if !self.ahead.is_empty() && !context.ahead.has_room_for(transfers.len()) {
+                break; // without memory its pages would be read one by one
+            }
+            let bulks = start_bulks(context, sources, transfers, spares, size).await?;
             let entries = self.located.drain(..count).collect();
             self.ahead.push_back(Piece::new(entries, pages, bulks));
         }
@@ -132,7 +136,7 @@ impl Scan {
 
     /// Whether another piece is to be started: one at least, more while there is memory for them.
     fn wants_more(&self, context: &ReadContext) -> bool {
-        self.ahead.is_empty() || self.ahead.len() < self.ahead_max && context.ahead.is_there()
+        self.ahead.is_empty() || self.ahead.len() < self.ahead_max && context.ahead.has_room_for(1)
     }
 
     /// Locates as many ids as a piece may have; false when there are none left.

@@ -61,8 +61,8 @@ pub(super) async fn copy_rows(
             ahead.push_back((piece, read));
             next = piece.next(plan, survey, &layout);
         }
-        let Some((piece, mut reading)) = ahead.pop_front() else { break };
-        let pages = reading.pages(&plan.inputs[piece.input]).await?;
+        let Some((piece, reading)) = ahead.pop_front() else { break };
+        let pages = reading.pages(&plan.inputs[piece.input], &core.read).await?;
         pace.pay(pages.bytes().len() as u64).await?;
         for start in piece.row_starts(&survey.live[piece.input], &layout) {
             writer.push(&pages.bytes()[start..start + layout.vector_bytes()], pace).await?;

@@ -146,17 +146,27 @@ pub(super) fn pages_of(sources: &[Source], entries: &[Located]) -> Vec<(usize, u
     pages
 }
 
-/// Starts the reads of the stretches that these pages make.
-pub(super) async fn start_bulks(
+/// The transfers that bring these pages, as far as they lie in stretches.
+pub(super) fn transfers(
     context: &ReadContext,
     sources: &[Source],
     pages: &[(usize, u32)],
+    size: Size,
+) -> Vec<(usize, Range<u32>)> {
+    stretches(sources, pages, size.bytes(context)).collect()
+}
+
+/// Starts these transfers, as far as there is memory for them.
+pub(super) async fn start_bulks(
+    context: &ReadContext,
+    sources: &[Source],
+    transfers: Vec<(usize, Range<u32>)>,
     spares: &mut Spares,
     size: Size,
 ) -> Result<Vec<Bulk>, Error> {
-    let mut bulks = Vec::new();
+    let mut bulks = Vec::with_capacity(transfers.len());
     let many = matches!(size, Size::Many);
-    for (source, pages) in transfers(sources, pages, size.bytes(context)) {
+    for (source, pages) in transfers {
         let segment = sources[source].segment().expect("only segments have pages");
         let spare = spares.0.pop();
         let read = segment.start_bulk_read(context, pages.clone(), spare, many).await?;
@@ -178,7 +188,7 @@ impl Piece {
         sources: &[Source],
     ) -> Result<Vec<VectorRef>, Error> {
         for bulk in &mut self.bulks {
-            bulk.finish(sources).await;
+            bulk.finish(sources, view.context).await;
         }
         if self.pages.iter().all(|page| self.has(*page)) {
             return Ok(Vec::new());
@@ -277,17 +287,17 @@ impl Ready {
 }
 
 impl Bulk {
-    async fn finish(&mut self, sources: &[Source]) {
-        if let State::Reading(read) = &mut self.state {
+    async fn finish(&mut self, sources: &[Source], context: &ReadContext) {
+        if let State::Reading(read) = &self.state {
             let segment = sources[self.source].segment().expect("only segments have pages");
             // An error is told by the reads of its pages.
-            self.state = read.pages(segment).await.map_or(State::Failed, State::Read);
+            self.state = read.pages(segment, context).await.map_or(State::Failed, State::Read);
         }
     }
 }
 
 /// The transfers of stretches of which most pages are needed: of what is not in memory.
-fn transfers<'a>(
+fn stretches<'a>(
     sources: &'a [Source],
     pages: &'a [(usize, u32)],
     bytes: usize,

@@ -79,10 +79,11 @@ impl AheadRoom {
         HUGE_PAGE_BYTES / self.piece
     }
 
-    /// Whether there is room for another bulk read: a hint.
-    pub(crate) fn is_there(&self) -> bool {
+    /// Whether there is room for so many bulk reads: a hint.
+    pub(crate) fn has_room_for(&self, reads: usize) -> bool {
         let taken = self.taken.load(Ordering::Relaxed); // as in `try_take`
-        taken + self.piece as u64 <= self.most || !self.lock().free.is_empty()
+        let room = self.most.saturating_sub(taken) / self.piece as u64;
+        reads as u64 <= room || reads as u64 <= room + self.lock().free.len() as u64
     }
 
     /// Memory for one read; a window if there are `many` to come, or nothing else is left. `None`
@@ -274,10 +275,11 @@ mod tests {
 
         assert_eq!(windows.len(), WINDOWS);
         assert_eq!(work.bytes(), HUGE_PAGE_BYTES as u64);
-        assert!(!room.is_there());
+        assert!(!room.has_room_for(1));
         let mut windows = windows.into_iter();
         drop(windows.next());
-        assert!(room.is_there() && take(&room, true).is_some());
+        assert!(room.has_room_for(1) && !room.has_room_for(2));
+        assert!(take(&room, true).is_some());
         drop(windows);
         assert_eq!(work.bytes(), 0);
     }

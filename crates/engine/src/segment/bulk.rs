@@ -4,7 +4,8 @@
 //! stretch reads the whole of it; one that goes on reads twice that where memory allows it. The
 //! pages are verified by the scan when it comes to them, all or none: whoever meets a failure reads
 //! page by page instead, and learns there which page it is. On the I/O thread that would keep the
-//! device waiting for its next transfer.
+//! device waiting for its next transfer. So would a transfer that begins when its pages of the
+//! checksum table are there: they are asked for with it, and needed when it is verified.
 //!
 //! Guarantees: what scans read ahead stays within its share of the memory limit (`ahead`); no byte
 //! is given out that does not match its checksum; nothing is evicted: pages go into memory that
@@ -13,7 +14,6 @@
 //! Tested through scans, in `tests/it/scans.rs`.
 
 use std::{
-    mem::take,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -24,7 +24,7 @@ use nephrite_io::{Completed, Operation, Request, memory::AlignedBuf};
 
 use super::{
     ahead::AheadMemory,
-    pages::{Check, Kind, verify_all},
+    pages::{Kind, verify_all},
     reader::{ReadContext, Segment},
     traffic::Loading,
 };
@@ -79,8 +79,7 @@ impl BulkPages {
 #[derive(Debug)]
 pub(crate) struct BulkRead {
     delivery: Arc<Delivery>,
-    first: u32,
-    checks: Vec<Check>,
+    pages: Range<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -111,14 +110,20 @@ impl Delivery {
 }
 
 impl BulkRead {
-    /// The pages, once they are there and verified. Called once more after it has answered, it
-    /// waits for ever.
-    pub(crate) async fn pages(&mut self, segment: &Segment) -> Result<BulkPages, Error> {
-        let memory = self.delivery.wait().await?;
-        let place = segment.identity.page(segment.offset(Kind::Vector, self.first));
-        let (page_bytes, checks) = (segment.page_bytes(Kind::Vector), take(&mut self.checks));
-        verify_all(memory.bytes(), page_bytes, place, checks, self.first, &segment.name)?;
-        Ok(BulkPages { first: self.first, memory })
+    /// The pages, once they are there and verified. The caller holds no file. A dropped call loses
+    /// nothing; called once more after it has answered, it waits for ever.
+    pub(crate) async fn pages(
+        &self,
+        segment: &Segment,
+        context: &ReadContext,
+    ) -> Result<BulkPages, Error> {
+        let first = self.pages.start;
+        let checks = segment.checks(context, Kind::Vector, self.pages.clone()).await?;
+        let memory = self.delivery.wait().await?; // nothing waits between this and the answer
+        let place = segment.identity.page(segment.offset(Kind::Vector, first));
+        let page_bytes = segment.page_bytes(Kind::Vector);
+        verify_all(memory.bytes(), page_bytes, place, checks, first, &segment.name)?;
+        Ok(BulkPages { first, memory })
     }
 }
 
@@ -156,8 +161,8 @@ impl Segment {
         mut memory: AheadMemory,
         loading: Option<Loading>,
     ) -> Result<BulkRead, Error> {
-        let checks = self.checks(context, Kind::Vector, pages.clone()).await?;
         let file = context.files.get(self.meta.file).await?;
+        let mut requests = self.table_loads(&context.traffic, &file, pages.clone());
         let offset = self.offset(Kind::Vector, pages.start);
         let delivery = Arc::new(Delivery::default());
         let told = Arc::clone(&delivery);
@@ -167,8 +172,9 @@ impl Segment {
             told.set(outcome(done, memory));
         });
         let operation = Operation::Read { offset, buffer };
-        context.disk.submit_one(Request { file, operation, on_complete });
-        Ok(BulkRead { delivery, first: pages.start, checks })
+        requests.push(Request { file, operation, on_complete });
+        context.disk.submit(requests);
+        Ok(BulkRead { delivery, pages })
     }
 
     /// Whether a vector page is in the cache: a hint.

@@ -5,14 +5,18 @@
 //! the pages. It waits for pages of the tables, which end, and for no file while it holds one.
 //! Cancel safety: a dropped call leaves its loads to finish for others.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use nephrite_format::{FileId, IdRef};
+use nephrite_format::{
+    FileId, IdRef,
+    segment::{SectionKind, checksum_position},
+};
 use nephrite_io::{FileHandle, Request};
 
 use super::{
     pages::{Check, Kind, Purpose},
     reader::{ReadContext, Segment},
+    traffic::Traffic,
 };
 use crate::error::Error;
 
@@ -57,6 +61,27 @@ impl Segment {
             possible.into_iter().filter_map(|position| fences.page_for(ids[position])).collect();
         pages.dedup();
         pages
+    }
+
+    /// Loads of the pages of the checksum table that some vector pages are verified with, as far as
+    /// they are not in memory or on their way. Nothing may wait before they are submitted.
+    pub(super) fn table_loads(
+        &self,
+        traffic: &Arc<Traffic>,
+        file: &FileHandle,
+        pages: Range<u32>,
+    ) -> Vec<Request> {
+        let table_page = |page| {
+            Some(checksum_position(self.footer.checksum_index(SectionKind::VectorPages, page)?).0)
+        };
+        let last = pages.end.saturating_sub(1);
+        let (Some(first), Some(last)) = (table_page(pages.start), table_page(last)) else {
+            return Vec::new(); // whoever verifies them is told
+        };
+        let loads = (first..=last).filter_map(|page| {
+            self.begin_load(traffic, file, Kind::Table, (page, 0), Check::Table)
+        });
+        loads.collect()
     }
 }
 

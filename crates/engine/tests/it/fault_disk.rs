@@ -10,6 +10,7 @@ use std::{
 };
 
 use nephrite::{BackendReport, Config};
+use nephrite_format::BLOCK_BYTES;
 use nephrite_io::{
     Completed, DirectoryEntry, Disk, DiskOptions, FileHandle, FileLock, IoError, IoFuture,
     IoOperation, IoStats, OpenOptions, Operation, Request, open_disk,
@@ -37,6 +38,8 @@ pub(crate) enum Fail {
     HoldsOpens(&'static str),
     /// Nothing fails, but syncs of files whose path contains this wait.
     HoldsSyncs(&'static str),
+    /// Nothing fails, but reads of one block of segments wait.
+    HoldsReadsOfBlocks,
 }
 
 pub(crate) struct FaultDisk {
@@ -46,6 +49,7 @@ pub(crate) struct FaultDisk {
     segments_made: AtomicU64,
     syncs: AtomicU64,
     largest_write: AtomicU64,
+    largest_read: AtomicU64,
     opens_held: AtomicU64,
     directories_synced: Mutex<Vec<PathBuf>>,
     logs_open: Arc<OpenNow>,
@@ -76,6 +80,7 @@ impl FaultDisk {
             segments_made: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             largest_write: AtomicU64::new(0),
+            largest_read: AtomicU64::new(0),
             opens_held: AtomicU64::new(0),
             directories_synced: Mutex::default(),
             logs_open: Arc::default(),
@@ -87,6 +92,11 @@ impl FaultDisk {
     /// Bytes of the largest write since this was asked before.
     pub(crate) fn take_largest_write(&self) -> u64 {
         self.largest_write.swap(0, Ordering::Relaxed)
+    }
+
+    /// Bytes of the largest read since this was asked before.
+    pub(crate) fn take_largest_read(&self) -> u64 {
+        self.largest_read.swap(0, Ordering::Relaxed)
     }
 
     /// What was held back so far goes on.
@@ -124,15 +134,20 @@ impl FaultDisk {
         self.directories_synced.lock().unwrap().clone()
     }
 
-    /// Whether a sync is being held back.
+    /// Whether something is being held back.
     pub(crate) fn holds(&self) -> bool {
         !self.held.lock().unwrap().is_empty()
     }
 
     fn is_held(&self, request: &Request) -> bool {
-        let Fail::HoldsSyncs(part) = *self.fail.lock().unwrap() else { return false };
-        let path = request.file.path().to_string_lossy();
-        syncs(&request.operation) && path.contains(part)
+        let is = |part: &str| request.file.path().to_string_lossy().contains(part);
+        match (*self.fail.lock().unwrap(), &request.operation) {
+            (Fail::HoldsSyncs(part), operation) => syncs(operation) && is(part),
+            (Fail::HoldsReadsOfBlocks, Operation::Read { buffer, .. }) => {
+                is(".seg") && buffer.len() <= BLOCK_BYTES
+            }
+            _ => false,
+        }
     }
 
     fn fault(&self, request: &Request) -> Option<IoError> {
@@ -170,9 +185,14 @@ impl Disk for FaultDisk {
                 let name = std::thread::current().name().unwrap_or_default().to_owned();
                 self.durable_writers.lock().unwrap().push(name);
             }
-            if let Operation::Write { buffer, .. } = &request.operation {
-                let bytes = buffer.len() as u64;
-                self.largest_write.fetch_max(bytes, Ordering::Relaxed); // a gauge
+            match &request.operation {
+                Operation::Write { buffer, .. } => {
+                    self.largest_write.fetch_max(buffer.len() as u64, Ordering::Relaxed); // a gauge
+                }
+                Operation::Read { buffer, .. } => {
+                    self.largest_read.fetch_max(buffer.len() as u64, Ordering::Relaxed); // a gauge
+                }
+                _ => {}
             }
             if self.is_held(&request) {
                 self.held.lock().unwrap().push(request);

@@ -1,15 +1,22 @@
 //! Scans: beside point reads, in large transfers, through what was updated since.
 
-use std::sync::atomic::Ordering;
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Waker},
+};
 
 use nephrite::{
     CachePolicy, Config, DatabaseOptions, Durability, Error, Ids,
     blocking::{Database, Store},
 };
+use nephrite_format::BLOCK_BYTES;
+use nephrite_io::Disk;
 use tempfile::TempDir;
 
 use crate::{
-    fault_disk::{Fail, faulty},
+    fault_disk::{Fail, FaultDisk, faulty},
     support::{backend, new_store, vector},
 };
 
@@ -104,6 +111,53 @@ fn a_scan_reads_many_pages_in_one_transfer() {
     let (pages, reads) = (IDS / 8, store.stats().io.reads);
     assert!(reads < pages / 16, "{reads} reads for {pages} pages");
     assert_eq!(store.stats().work_bytes, 0, "what was read ahead is given back");
+}
+
+/// A segment of the memory of a memtable ends within a transfer, and the next one begins there: the
+/// second transfer of such a piece may find no memory.
+#[test]
+fn a_scan_goes_from_segment_to_segment_in_transfers() {
+    let config = || config().memory_limit(44 << 20).memtable_bytes(5 << 20);
+    let count = 2 * IDS;
+    let (directory, store) = new_store(config());
+    load(&store.create_database("a", DatabaseOptions::new(128)).unwrap(), count);
+    store.close().unwrap();
+    let (store, database) = opened(&directory, config());
+    let segments = database.stats().unwrap().segments;
+    let before = store.stats().io.reads;
+
+    assert_scan(&database, (0..count).map(|id| (id, id)));
+
+    let reads = store.stats().io.reads - before;
+    assert!(4 <= segments, "{segments} segments");
+    assert!(reads < 16 * segments, "{reads} reads of {segments} segments");
+}
+
+#[test]
+fn a_transfer_of_a_scan_does_not_wait_for_the_page_of_its_checksums() {
+    let (directory, _, config) = faulty();
+    let path = directory.path().join("store");
+    let config = config.memory_limit(8 << 20).memtable_bytes(1 << 20);
+    let store = Store::create(&path, config).unwrap();
+    load(&store.create_database("a", DatabaseOptions::new(128)).unwrap(), 2000);
+    store.close().unwrap();
+    let disk = FaultDisk::new(directory.path());
+    let store = Store::open(&path, Config::new().disk(Arc::clone(&disk) as Arc<dyn Disk>)).unwrap();
+    let database = store.database("a").unwrap();
+    let mut scan = pollster::block_on(database.as_async().scan()).unwrap();
+    disk.take_largest_read();
+    disk.set(Fail::HoldsReadsOfBlocks);
+
+    let mut next = pin!(scan.next());
+    while !disk.holds() {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(next.as_mut().poll(&mut context).is_pending(), "its checksums are held back");
+        std::thread::yield_now();
+    }
+
+    assert!(BLOCK_BYTES as u64 * 4 < disk.take_largest_read());
+    disk.set(Fail::Nothing);
+    assert_eq!(pollster::block_on(next).unwrap().unwrap().0, 0.into());
 }
 
 /// Where few pages of a transfer were missing they were read into the cache one by one, into frames
