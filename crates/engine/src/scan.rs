@@ -106,7 +106,7 @@ impl Scan {
             let entries = &self.located.make_contiguous()[..count];
             let (sources, spares) = (&self.sources, &mut self.spares);
             let pages = pages_of(sources, entries);
-            let transfers = transfers(context, sources, &pages, size);
+            let transfers: Vec<_> = transfers(sources, &pages, size.bytes(context)).collect();
             if !self.ahead.is_empty() && !context.ahead.has_room_for(transfers.len()) {
                 break; // without memory its pages would be read one by one
             }

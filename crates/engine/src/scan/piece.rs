@@ -43,7 +43,7 @@ pub(super) enum Size {
 }
 
 impl Size {
-    fn bytes(self, context: &ReadContext) -> usize {
+    pub(super) fn bytes(self, context: &ReadContext) -> usize {
         match self {
             Self::First => PIECE_BYTES,
             Self::Many => context.ahead.piece_bytes(),
@@ -144,16 +144,6 @@ pub(super) fn pages_of(sources: &[Source], entries: &[Located]) -> Vec<(usize, u
     pages.sort_unstable();
     pages.dedup();
     pages
-}
-
-/// The transfers that bring these pages, as far as they lie in stretches.
-pub(super) fn transfers(
-    context: &ReadContext,
-    sources: &[Source],
-    pages: &[(usize, u32)],
-    size: Size,
-) -> Vec<(usize, Range<u32>)> {
-    stretches(sources, pages, size.bytes(context)).collect()
 }
 
 /// Starts these transfers, as far as there is memory for them.
@@ -297,7 +287,7 @@ impl Bulk {
 }
 
 /// The transfers of stretches of which most pages are needed: of what is not in memory.
-fn stretches<'a>(
+pub(super) fn transfers<'a>(
     sources: &'a [Source],
     pages: &'a [(usize, u32)],
     bytes: usize,
