@@ -17,7 +17,7 @@ use nephrite::{
 use nephrite_io::Disk;
 
 use crate::{
-    fault_disk::{Fail, faulty},
+    fault_disk::{Fail, faulty_store},
     support::{ends, new_store, segment_files, small, vector},
 };
 
@@ -224,11 +224,8 @@ fn a_snapshot_reads_on_and_its_files_go_with_it() {
 
 #[test]
 fn a_full_disk_fails_a_compaction_and_nothing_else() {
-    let (directory, disk, config) = faulty();
-    let path = directory.path().join("store");
     // Nothing is due by itself: what compactions find is what was flushed here.
-    let store = Store::create(&path, config.garbage_percent(90)).unwrap();
-    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let (directory, disk, store, database) = faulty_store(|config| config.garbage_percent(90));
     put_and_flush(&database, 0..240, 0);
     put_and_flush(&database, 0..120, 1_000);
     disk.set(Fail::Writes(".seg", std::io::ErrorKind::StorageFull));
@@ -237,7 +234,7 @@ fn a_full_disk_fails_a_compaction_and_nothing_else() {
     assert_eq!(&database.get(7).unwrap().unwrap()[..], &vector(1_007, DIMENSION)[..]);
     let stats = database.stats().unwrap();
     assert_eq!((stats.segments, stats.segment_rows), (2, 360));
-    let files = segment_files(&path).len() as u64;
+    let files = segment_files(&directory.path().join("store")).len() as u64;
     assert!(files <= stats.segments + 1, "{files} files for {} segments", stats.segments);
     disk.set(Fail::Nothing);
     database.put_with(5, &vector(5, DIMENSION), Durability::Synced).unwrap();
@@ -253,10 +250,7 @@ fn a_full_disk_fails_a_compaction_and_nothing_else() {
 /// memtable happened to end between two rounds of the same ids.
 #[test]
 fn a_full_disk_gives_back_segments_of_which_nothing_is_left() {
-    let (directory, disk, config) = faulty();
-    let path = directory.path().join("store");
-    let store = Store::create(&path, config.garbage_percent(90)).unwrap();
-    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let (_directory, disk, store, database) = faulty_store(|config| config.garbage_percent(90));
     put_and_flush(&database, 0..240, 0);
     put_and_flush(&database, 0..120, 1_000);
     put_and_flush(&database, 120..240, 1_000);

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use nephrite::{BackendReport, Config};
+use nephrite::{
+    BackendReport, Config, DatabaseOptions,
+    blocking::{Database, Store},
+};
 use nephrite_format::BLOCK_BYTES;
 use nephrite_io::{
     Completed, DirectoryEntry, Disk, DiskOptions, FileHandle, FileLock, IoError, IoFuture,
@@ -330,4 +333,14 @@ pub(crate) fn faulty() -> (tempfile::TempDir, Arc<FaultDisk>, Config) {
     let disk = FaultDisk::new(directory.path());
     let config = small().disk(Arc::clone(&disk) as Arc<dyn Disk>);
     (directory, disk, config)
+}
+
+/// A store on such a disk, at `store` in the directory, with a database of 128 values.
+pub(crate) fn faulty_store(
+    configure: impl FnOnce(Config) -> Config,
+) -> (tempfile::TempDir, Arc<FaultDisk>, Store, Database) {
+    let (directory, disk, config) = faulty();
+    let store = Store::create(directory.path().join("store"), configure(config)).unwrap();
+    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    (directory, disk, store, database)
 }

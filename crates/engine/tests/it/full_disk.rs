@@ -13,7 +13,7 @@ use nephrite_io::{
 };
 
 use crate::{
-    fault_disk::{Fail, faulty},
+    fault_disk::{Fail, faulty, faulty_store},
     support::{crash_image, segment_files, small, vector},
 };
 
@@ -87,11 +87,8 @@ fn check(store: &Store, database: &Database) {
 /// A row that goes must not bring an older one of its id back to life.
 #[test]
 fn older_rows_of_deleted_ids_go_with_them() {
-    let (directory, disk, config) = faulty();
-    let path = directory.path().join("store");
     // The older rows are left where they are.
-    let store = Store::create(&path, config.garbage_percent(90)).unwrap();
-    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let (directory, disk, store, database) = faulty_store(|config| config.garbage_percent(90));
     (0..3).for_each(|_| put_segment(&database, 0..300));
     disk.set(FULL);
     delete(&database, 0..300);
@@ -107,7 +104,7 @@ fn older_rows_of_deleted_ids_go_with_them() {
     database.compact().unwrap();
     assert_eq!((database.count().unwrap(), database.stats().unwrap().segment_rows_live), (1, 1));
     store.close().unwrap();
-    assert_eq!(segment_files(&path).len(), 1);
+    assert_eq!(segment_files(&directory.path().join("store")).len(), 1);
 }
 
 /// Segment files that take room; a flush that was refused has one without.

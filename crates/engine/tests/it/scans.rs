@@ -16,7 +16,7 @@ use nephrite_io::Disk;
 use tempfile::TempDir;
 
 use crate::{
-    fault_disk::{Fail, FaultDisk, faulty},
+    fault_disk::{Fail, FaultDisk, faulty_store},
     support::{backend, new_store, vector},
 };
 
@@ -59,6 +59,11 @@ fn scans_of_everything_leave_in_the_cache_what_is_read_by_id() {
         assert!(loaded <= HOT / 20, "{policy}: {loaded} pages of {HOT} had gone");
         store.close().unwrap();
     }
+}
+
+/// On a disk of which operations may fail, with room for batches of [`load`].
+fn roomy() -> (TempDir, Arc<FaultDisk>, Store, Database) {
+    faulty_store(|config| config.memory_limit(8 << 20).memtable_bytes(1 << 20))
 }
 
 /// Vectors of 128 values, eight to a page, under consecutive ids.
@@ -135,12 +140,11 @@ fn a_scan_goes_from_segment_to_segment_in_transfers() {
 
 #[test]
 fn a_transfer_of_a_scan_does_not_wait_for_the_page_of_its_checksums() {
-    let (directory, _, config) = faulty();
-    let path = directory.path().join("store");
-    let config = config.memory_limit(8 << 20).memtable_bytes(1 << 20);
-    let store = Store::create(&path, config).unwrap();
-    load(&store.create_database("a", DatabaseOptions::new(128)).unwrap(), 2000);
+    let (directory, _, store, database) = roomy();
+    load(&database, 2000);
+    drop(database);
     store.close().unwrap();
+    let path = directory.path().join("store");
     let disk = FaultDisk::new(directory.path());
     let store = Store::open(&path, Config::new().disk(Arc::clone(&disk) as Arc<dyn Disk>)).unwrap();
     let database = store.database("a").unwrap();
@@ -245,11 +249,7 @@ fn a_scan_goes_through_updates_and_deletes_in_newer_segments_and_in_memory() {
 
 #[test]
 fn a_scan_whose_reads_fail_says_so_and_goes_on_when_they_work_again() {
-    let (directory, disk, config) = faulty();
-    let path = directory.path().join("store");
-    let config = config.memory_limit(8 << 20).memtable_bytes(1 << 20);
-    let store = Store::create(&path, config).unwrap();
-    let database = store.create_database("a", DatabaseOptions::new(128)).unwrap();
+    let (_directory, disk, store, database) = roomy();
     load(&database, 10_000);
     store.flush().unwrap();
     let async_database = database.as_async();
