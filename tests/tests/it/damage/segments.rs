@@ -44,7 +44,7 @@ impl Anatomy {
         let mut offsets = offsets_of_block(0, dense, step);
         for section in self.footer.sections() {
             let end = section.offset + section.bytes;
-            let step = Scale::from_environment().pick(1009, 53);
+            let step = Scale::from_environment().pick(1009, 211);
             offsets.extend((section.offset..end).step_by(step));
             offsets.extend([section.offset + 5, end - 1]);
         }
