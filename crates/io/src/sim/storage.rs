@@ -27,6 +27,8 @@ pub(super) struct Storage {
     next_node: NodeId,
     capacity: Option<u64>,
     handles: BTreeMap<NodeId, Weak<()>>,
+    /// Nodes without a name that a handle kept when this was last looked at.
+    nameless: BTreeSet<NodeId>,
     locks: BTreeMap<NodeId, Weak<()>>,
     /// Sectors that cannot be read.
     latent: BTreeSet<(NodeId, u64)>,
@@ -44,6 +46,7 @@ impl Storage {
             sequence: 0,
             capacity,
             handles: BTreeMap::new(),
+            nameless: BTreeSet::new(),
             locks: BTreeMap::new(),
             latent: BTreeSet::new(),
             names_lost: false,
@@ -153,10 +156,9 @@ impl Storage {
         Ok(count)
     }
 
-    fn room_for(&self, node: NodeId, offset: u64, len: usize) -> io::Result<usize> {
-        let Some(capacity) = self.capacity else { return Ok(len) };
+    fn room_for(&mut self, node: NodeId, offset: u64, len: usize) -> io::Result<usize> {
+        let Some(mut free) = self.free() else { return Ok(len) };
         let content = self.content(node)?;
-        let mut free = capacity.saturating_sub(self.used());
         let mut count = 0;
         while count < len {
             let place = offset + count as u64;
@@ -171,8 +173,14 @@ impl Storage {
         Ok(count)
     }
 
-    /// Bytes that files with a name or a handle take.
-    pub(super) fn used(&self) -> u64 {
+    /// Bytes that files with a name or a handle take. Those of a file without a name go with its
+    /// last handle, as on any disk, and not with the next change: who waits for room that somebody
+    /// else's handle keeps would not find it by itself.
+    pub(super) fn used(&mut self) -> u64 {
+        let is_open = |node| self.handles.get(node).is_some_and(|token| 0 < token.strong_count());
+        if !self.nameless.iter().all(is_open) {
+            self.collect_garbage();
+        }
         self.live
             .nodes
             .keys()
@@ -182,8 +190,9 @@ impl Storage {
     }
 
     /// Bytes that there is room for, where there is a limit.
-    pub(super) fn free(&self) -> Option<u64> {
-        self.capacity.map(|capacity| capacity.saturating_sub(self.used()))
+    pub(super) fn free(&mut self) -> Option<u64> {
+        let capacity = self.capacity?;
+        Some(capacity.saturating_sub(self.used()))
     }
 
     pub(super) fn set_capacity(&mut self, capacity: Option<u64>) {
@@ -264,6 +273,7 @@ impl Storage {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         self.change(to_directory, Change::Rename { from_directory, from, to, target });
+        self.collect_garbage(); // the file that had the name
         Ok(())
     }
 
@@ -308,7 +318,9 @@ impl Storage {
     fn collect_garbage(&mut self) {
         self.handles.retain(|_, token| 0 < token.strong_count());
         let mut live = self.live.reachable();
-        live.extend(self.handles.keys());
+        let open = self.handles.keys();
+        self.nameless = open.filter(|node| !live.contains(*node)).copied().collect();
+        live.extend(&self.nameless);
         let mut durable = self.durable.reachable();
         for pending in &self.pending {
             match &pending.change {

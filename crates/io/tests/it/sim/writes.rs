@@ -155,10 +155,23 @@ fn removing_a_file_gives_its_room_back() {
     rig.wait(rig.disk.remove_file(other)).unwrap();
     assert_eq!(rig.disk.used(), 16 << 10, "a handle keeps it");
     drop(file);
-    rig.wait(rig.disk.sync_dir("/data".as_ref())).unwrap();
 
-    assert_eq!(rig.disk.used(), 8192);
     rig.write(8192, 2, 8192).unwrap();
+    assert_eq!(rig.disk.used(), 16 << 10);
+}
+
+#[test]
+fn a_file_whose_name_another_one_takes_gives_its_room_back() {
+    let rig = Rig::new(SimOptions::new(1).capacity(16 << 10));
+    for name in ["/data/new", "/data/old"] {
+        let file = create(&rig.disk, name.as_ref());
+        rig.wait(write(&rig.disk, &file, 0, filled(5, 4096))).unwrap();
+    }
+    assert_eq!(rig.disk.used(), 16 << 10);
+
+    rig.wait(rig.disk.rename("/data/new".as_ref(), "/data/old".as_ref())).unwrap();
+
+    assert_eq!(rig.disk.used(), 12 << 10);
 }
 
 #[test]
