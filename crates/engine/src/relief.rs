@@ -5,7 +5,8 @@
 //!                           -> flush again, if it failed -> log for deletes -> reserve whole?
 //! ```
 //!
-//! Each step may take a part of the reserve when it finds no room; free log files go before that.
+//! Each step may take a part of the reserve when it finds no room. For a flush free log files go
+//! before that, for rewrites when it was not enough.
 //! Flushes free the log, and rewrites give back more than they take.
 //!
 //! Guarantees: a caller only waits for the answer, so one that goes, or is not polled any more,
@@ -54,6 +55,14 @@ impl Core {
     /// Has the compaction task rewrite what gives room back; whether any came back. When flushes
     /// have failed, rows that only memtables hide are looked for as well.
     async fn rewrite_for_room(&self, flushes_fail: bool) -> bool {
+        // Where the reserve was not enough, free log files may be: the flush has just made them
+        // free, and a rewrite gives back more than it takes.
+        self.ask_rooms(flushes_fail).await
+            || self.wal.ask_space(SpaceWish::GiveBack).await.is_ok()
+                && self.ask_rooms(flushes_fail).await
+    }
+
+    async fn ask_rooms(&self, flushes_fail: bool) -> bool {
         let mut freed = false;
         for database in self.open_databases() {
             if self.may_give_room(&database, flushes_fail) {

@@ -25,6 +25,10 @@ const STORE: &str = "/store";
 const DIMENSION: usize = 256;
 /// Of the disk.
 const BYTES: u64 = 10 << 20;
+/// Of the reserve, before a log segment has been full.
+const LEAST_BYTES: u64 = 256 << 10;
+/// More than the flush of a few deletes takes, and less than the rewrite of a segment.
+const SLACK_BYTES: u64 = 56 << 10;
 
 fn cramped() -> (SimDisk, Config) {
     let disk = SimDisk::new(SimOptions::new(1).immediate().capacity(BYTES));
@@ -161,6 +165,34 @@ fn refused_puts_take_nothing_from_the_disk() {
             std::thread::yield_now();
         }
         assert_eq!(reserve_bytes(&disk), reserve);
+    });
+}
+
+/// When the reserve was used up, free log files once lay there while no segment could be rewritten
+/// for want of a few blocks, until deletes had filled them, and the next flush found no room.
+#[test]
+fn free_log_files_make_room_for_rewrites() {
+    ends(|| {
+        let (disk, config) = cramped();
+        let store = Store::create(STORE, config).unwrap();
+        // So few segments in each that no compaction is due.
+        let databases: Vec<_> =
+            (0..8).map(|at| store.create_database(&format!("a{at}"), options()).unwrap()).collect();
+        for database in &databases {
+            for ids in [0..200, 200..400, 400..600] {
+                ids.for_each(|id| database.put(id, &vector(id, DIMENSION)).unwrap());
+                database.flush().unwrap();
+            }
+        }
+        let reserve = reserve_bytes(&disk) as u64;
+        assert!(LEAST_BYTES < reserve, "{reserve}");
+        // Others take nearly all that it has, as it gives way.
+        disk.set_capacity(Some(disk.used() - reserve + SLACK_BYTES));
+        for database in &databases {
+            delete(database, (0..600_u64).filter(|id| !id.is_multiple_of(4)), Durability::Synced);
+        }
+        store.compact().unwrap();
+        store.close().unwrap();
     });
 }
 
