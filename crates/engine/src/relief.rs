@@ -5,9 +5,10 @@
 //!                           -> flush again, if it failed -> log for deletes -> reserve whole?
 //! ```
 //!
-//! Each step may take a part of the reserve when it finds no room. For a flush free log files go
-//! before that, for rewrites when it was not enough.
-//! Flushes free the log, and rewrites give back more than they take.
+//! What compactions do that nobody has asked for ends before, and begins again when the relief has
+//! ended: it takes room before it gives any. Each step may take a part of the reserve when it finds
+//! no room. For a flush free log files go before that, for rewrites when it was not enough. Flushes
+//! free the log, and rewrites give back more than they take.
 //!
 //! Guarantees: a caller only waits for the answer, so one that goes, or is not polled any more,
 //! holds nothing up; those who ask while a relief waits share it. It ends: a flush is tried again
@@ -33,6 +34,7 @@ impl Core {
     /// back. On the flush task only.
     pub(crate) async fn relieve(&self) -> Result<(), Error> {
         self.begin_relief().await;
+        self.end_due_compactions().await;
         let outcome = self.find_room_for_deletes().await;
         self.end_relief().await;
         outcome

@@ -307,6 +307,11 @@ impl Core {
         Ok(())
     }
 
+    /// Whether the room of the disk is for a relief at present.
+    pub(crate) fn is_in_relief(&self) -> bool {
+        self.reserve.reliefs.load(Ordering::Acquire) != 0 // pairs with `begin_relief`
+    }
+
     /// Whether there is room to make the reserve whole, when the disk tells.
     pub(crate) async fn reserve_could_be_whole(&self) -> bool {
         let missing = self.reserve.wanted().saturating_sub(self.reserve.held());
@@ -327,6 +332,7 @@ impl Core {
         }
         // Else the next put or compaction tries again.
         let _ = self.restore_reserve().await;
+        self.compaction_wanted.notify(usize::MAX); // what is due has given way
     }
 
     /// Gives a part of the reserve away, in a relief; `false` when nothing is left of it. The part

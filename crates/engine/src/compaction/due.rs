@@ -2,7 +2,8 @@
 //!
 //! First what callers ask for, then what is due in open databases, then what is due in databases
 //! that are closed, which are opened for it. What failed is not chosen again at once (`refused`):
-//! other inputs are, if they are worth it.
+//! other inputs are, if they are worth it. While a relief makes room for deletes nothing that is
+//! due begins, and what has begun ends at its next piece (`pace`), with what it has written.
 
 use std::{
     collections::BTreeSet,
@@ -53,6 +54,9 @@ impl Core {
             reply.set(outcome);
             return true;
         }
+        if self.gives_way() {
+            return false; // until the relief ends
+        }
         for database in self.open_databases() {
             if self.compact_due(&database).await {
                 return true;
@@ -82,7 +86,35 @@ impl Core {
         let Some(choice) = self.choose(database) else { return false };
         let whole = self.try_compact(database, &choice).await;
         let Err(error) = whole else { return true };
-        error.is_disk_full() && self.compact_pieces(database, Purpose::Due).await
+        let in_pieces = error.is_disk_full() && !self.gives_way();
+        in_pieces && self.compact_pieces(database, Purpose::Due).await
+    }
+
+    /// Whether what the task is at ends, and leaves the room that it has taken: nobody has asked
+    /// for it, and a relief makes room for deletes.
+    fn gives_way(&self) -> bool {
+        self.compactions.cleans() && self.is_in_relief()
+    }
+
+    /// Fails when what the task is at should end.
+    pub(super) fn check_goes_on(&self) -> Result<(), Error> {
+        self.check_open()?;
+        if self.gives_way() {
+            return Err(Error::disk_full(self.paths.root()));
+        }
+        Ok(())
+    }
+
+    /// In a relief: has what is due end, and waits for that.
+    pub(crate) async fn end_due_compactions(&self) {
+        self.compaction_wanted.notify(usize::MAX); // one that waits for its budget
+        loop {
+            let progress = self.compactions.progress.listen();
+            if !self.compactions.works() || !self.compactions.cleans() {
+                return;
+            }
+            progress.await;
+        }
     }
 
     /// Does what is due in closed databases.
@@ -99,6 +131,10 @@ impl Core {
             let Ok(database) = self.database(&entry).await else { continue };
             if self.compact_due(&database).await {
                 return true;
+            }
+            if self.gives_way() {
+                self.compactions.cold.add([database.id]);
+                return false;
             }
         }
     }
@@ -160,9 +196,12 @@ impl Core {
         database: &DatabaseCore,
         choice: &Choice,
     ) -> Result<(), Error> {
+        self.check_goes_on()?;
         let outcome = self.compact(database, choice).await;
         self.compactions.note(outcome.is_ok());
-        if let Err(error) = &outcome {
+        if let Err(error) = &outcome
+            && !self.gives_way()
+        {
             let now = self.runtime.now();
             self.compactions.refused.add(database.id, choice.inputs.clone(), error, now);
         }

@@ -29,6 +29,8 @@ const BYTES: u64 = 10 << 20;
 const LEAST_BYTES: u64 = 256 << 10;
 /// More than the flush of a few deletes takes, and less than the rewrite of a segment.
 const SLACK_BYTES: u64 = 56 << 10;
+/// Bytes per second of a compaction that lasts.
+const SLOW: u64 = 1 << 20;
 
 fn cramped() -> (SimDisk, Config) {
     let disk = SimDisk::new(SimOptions::new(1).immediate().capacity(BYTES));
@@ -196,6 +198,49 @@ fn free_log_files_make_room_for_rewrites() {
     });
 }
 
+/// A compaction that nobody had asked for once went on with the room that a relief found, and took
+/// what the reserve gave to it.
+#[test]
+fn what_is_due_ends_when_deletes_need_room() {
+    ends(|| {
+        let (disk, config) = cramped();
+        let config = config.garbage_percent(10).compaction_bytes_per_second(Some(SLOW));
+        let store = Store::create(STORE, config).unwrap();
+        let [database, other] =
+            ["a", "b"].map(|name| store.create_database(name, options()).unwrap());
+        for database in [&database, &other] {
+            (0..2_000).for_each(|id| database.put(id, &vector(id, DIMENSION)).unwrap());
+            database.compact().unwrap();
+        }
+        let outputs = || {
+            let files = segment_files(&disk) as u64;
+            files - files.min(database.stats().unwrap().segments + other.stats().unwrap().segments)
+        };
+        while outputs() != 0 {
+            std::thread::yield_now(); // inputs that are about to be removed
+        }
+        // Garbage that is due, and not urgent: the output is there, and grows for seconds.
+        (0..240).for_each(|id| database.put(id, &vector(id, DIMENSION)).unwrap());
+        database.flush().unwrap();
+        while outputs() == 0 {
+            std::thread::yield_now();
+        }
+        let before = store.stats();
+        // No log beyond the files that there are: deletes need a relief, and it would go on.
+        let logs = FaultRule::new(Fault::Error(Errno::NoSpace), &[IoOperation::Open]);
+        disk.set_faults(FaultPlan::new().with(logs.path(".wal").repeat(Repeat::Forever)));
+        let mut deletes = (0..2_000).map(|id| (id, other.delete_with(id, Durability::Synced)));
+        let refused = deletes.find_map(|(id, deleted)| Some((id, deleted.err()?)));
+        let (left, error) = refused.expect("the log files that there are have been filled");
+        assert!(error.is_disk_full(), "{error}");
+        assert!(before.compactions_failed < store.stats().compactions_failed);
+        disk.set_faults(FaultPlan::new());
+        delete(&other, left..2_000, Durability::Synced);
+        store.compact().unwrap();
+        store.close().unwrap();
+    });
+}
+
 /// A disk that does not say what room it has: that the reserve may not grow there once kept it from
 /// being made whole as well, and vectors waited for ten seconds behind a shortage that was over.
 #[test]
@@ -251,8 +296,7 @@ fn a_manifest_that_is_full_refuses_deletes_and_they_end() {
         let (first, error) = refused.expect("each relief takes some of the manifest's room");
         assert!(error.is_disk_full(), "{error}");
         assert!(store.compact().is_err());
-        let segments =
-            disk.visible_image().paths().iter().filter(|it| it.ends_with(".seg")).count();
+        let segments = segment_files(&disk);
         let known = database.stats().unwrap().segments;
         assert!(segments as u64 <= known + 8, "{segments} files for {known} segments");
 
@@ -261,6 +305,11 @@ fn a_manifest_that_is_full_refuses_deletes_and_they_end() {
         store.compact().unwrap();
         assert_eq!(database.count().unwrap(), 0);
     });
+}
+
+fn segment_files(disk: &SimDisk) -> usize {
+    let image = disk.visible_image();
+    image.paths().iter().filter(|path| path.ends_with(".seg")).count()
 }
 
 fn reserve_bytes(disk: &SimDisk) -> usize {
