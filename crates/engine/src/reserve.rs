@@ -109,6 +109,11 @@ impl Reserve {
         self.wanted.load(Ordering::Acquire) // as `held`
     }
 
+    /// Whether the room of the disk is for a relief at present.
+    pub(crate) fn is_in_relief(&self) -> bool {
+        self.reliefs.load(Ordering::Acquire) != 0 // pairs with `begin_relief`
+    }
+
     /// What a closed store with so many bytes in segments should have.
     fn at_rest(&self, segment_bytes: u64) -> u64 {
         let share = (segment_bytes / SEGMENTS_SHARE).next_multiple_of(4096);
@@ -258,7 +263,7 @@ impl Core {
         if target <= held {
             return true;
         }
-        let gives_way = held < wanted || reserve.reliefs.load(Ordering::Acquire) != 0;
+        let gives_way = held < wanted || reserve.is_in_relief();
         if gives_way || !reserve.may_try(now) || !has_come(&reserve.next_look, now) {
             return false;
         }
@@ -283,7 +288,7 @@ impl Core {
     pub(crate) async fn restore_reserve(&self) -> Result<(), Error> {
         let (reserve, now) = (&self.reserve, self.runtime.now());
         let _alone = reserve.busy.lock().await;
-        if reserve.reliefs.load(Ordering::Acquire) != 0 {
+        if reserve.is_in_relief() {
             return Err(Error::disk_full(&self.paths.reserve()));
         }
         let (held, wanted) = (reserve.held(), reserve.wanted());
@@ -305,11 +310,6 @@ impl Core {
         }
         self.wal.open_to_all();
         Ok(())
-    }
-
-    /// Whether the room of the disk is for a relief at present.
-    pub(crate) fn is_in_relief(&self) -> bool {
-        self.reserve.reliefs.load(Ordering::Acquire) != 0 // pairs with `begin_relief`
     }
 
     /// Whether there is room to make the reserve whole, when the disk tells.
@@ -339,7 +339,7 @@ impl Core {
     /// is for deletes and compactions: vectors are refused from here on.
     pub(crate) async fn give_reserve(&self) -> bool {
         let _alone = self.reserve.busy.lock().await;
-        assert!(self.reserve.reliefs.load(Ordering::Acquire) != 0, "only in a relief");
+        assert!(self.reserve.is_in_relief(), "only in a relief");
         self.wal.keep_for_deletes(Error::disk_full(&self.paths.reserve()));
         self.reserve.shrink().await
     }

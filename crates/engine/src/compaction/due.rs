@@ -93,7 +93,7 @@ impl Core {
     /// Whether what the task is at ends, and leaves the room that it has taken: nobody has asked
     /// for it, and a relief makes room for deletes.
     fn gives_way(&self) -> bool {
-        self.compactions.cleans() && self.is_in_relief()
+        self.compactions.cleans() && self.reserve.is_in_relief()
     }
 
     /// Fails when what the task is at should end.
