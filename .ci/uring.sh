@@ -26,8 +26,10 @@ first_user=$((1000000 + $$ % 1000 * 5000))
 export RUST_BACKTRACE=0
 seconds="${URING_TEST_SECONDS:-300}"
 
+# With the features of the whole workspace: these are the binaries of `cargo test`, built once.
 # An unprivileged user may not be able to reach the target directory.
-cargo test -q --no-run --lib --tests -p nephrite-io -p nephrite --message-format json >"$work/json"
+cargo test -q --no-run --lib --tests --message-format json |
+    grep -E '"manifest_path":"[^"]*/crates/(io|engine)/Cargo.toml"' >"$work/json"
 cargo build -q -p nephrite-io --example without_uring --message-format json >"$work/launcher.json"
 executables() { sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$1"; }
 mkdir "$work/bin"
