@@ -10,7 +10,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/planted.sh
 export CARGO_PROFILE_CHECKED_LTO=off CARGO_PROFILE_CHECKED_DEBUG=0
-target_dir="${CARGO_TARGET_DIR:-target}"
 
 # bug of the process that writes | what it does
 bugs="
@@ -31,11 +30,7 @@ output=$(NEPHRITE_TEST_ROUNDS="${NEPHRITE_TEST_ROUNDS:-4}" "$cuts" power_cut --n
 grep -E "SKIPPED|rounds of power cuts" <<<"$output"
 if grep -q SKIPPED <<<"$output"; then exit 77; fi
 
-# The same build as that of the simulation's planted bugs.
-RUSTFLAGS='--cfg planted_bug="any"' CARGO_TARGET_DIR="$target_dir/planted" \
-    cargo build -q --profile checked -p nephrite-simulation --example planted \
-    -p nephrite-tests --bin crash_writer --no-default-features
-NEPHRITE_TEST_CRASH_WRITER="$(realpath "$target_dir/planted/checked/crash_writer")"
+NEPHRITE_TEST_CRASH_WRITER="$(planted_engine)/crash_writer"
 export NEPHRITE_TEST_CRASH_WRITER NEPHRITE_TEST_ROUNDS=60
 
 planted() {
